@@ -1,0 +1,60 @@
+package lease
+
+import (
+	"sync"
+	"time"
+)
+
+// recent remembers things for between one and two spans of time, and never
+// more than twice max of them. Nothing may depend on what it forgets.
+type recent[K comparable, V any] struct {
+	span time.Duration
+	max  int
+
+	mu         sync.Mutex
+	young, old map[K]V
+	turned     time.Time
+}
+
+func newRecent[K comparable, V any](span time.Duration, maximum int) *recent[K, V] {
+	return &recent[K, V]{span: span, max: maximum, young: map[K]V{}, turned: time.Now()}
+}
+
+func (r *recent[K, V]) put(k K, v V) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.turn()
+	if len(r.young) >= r.max {
+		r.old, r.young, r.turned = r.young, map[K]V{}, time.Now()
+	}
+	r.young[k] = v
+}
+
+func (r *recent[K, V]) get(k K) (V, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.turn()
+	if v, ok := r.young[k]; ok {
+		return v, true
+	}
+	v, ok := r.old[k]
+	return v, ok
+}
+
+func (r *recent[K, V]) drop(k K) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.young, k)
+	delete(r.old, k)
+}
+
+// turn makes the young generation the old one when its span is over.
+func (r *recent[K, V]) turn() {
+	switch age := time.Since(r.turned); {
+	case age < r.span:
+	case age < 2*r.span:
+		r.old, r.young, r.turned = r.young, map[K]V{}, r.turned.Add(r.span)
+	default:
+		r.old, r.young, r.turned = nil, map[K]V{}, time.Now()
+	}
+}

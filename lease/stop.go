@@ -1,0 +1,212 @@
+package lease
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Stop ends user's stream and frees its slot at once. It may be repeated: a
+// stream that is gone already is an [*EndedError]. Also returns [ErrBadUser],
+// [ErrBadID], [ErrForeignID], and [ErrUnavailable] where the outcome is unknown:
+// the stream is then ended in the background as soon as etcd can be reached.
+func (l *Limiter) Stop(ctx context.Context, user, id string) (Usage, error) {
+	if !ValidUser(user) {
+		return Usage{}, ErrBadUser
+	}
+	who, err := l.ids.open(user, id)
+	if err != nil {
+		return Usage{}, err
+	}
+	ctx, cancel := l.bound(ctx)
+	defer cancel()
+	return l.stop(ctx, user, who)
+}
+
+func (l *Limiter) stop(ctx context.Context, user string, who ident) (Usage, error) {
+	key := l.keys.slot(user, int(who.slot))
+	unsure := false // an earlier try may have been applied
+	for {
+		under, err := l.graves.take(ctx, 1)
+		if err != nil {
+			l.cleaner.add(who.lease)
+			return Usage{}, err
+		}
+		resp, err := l.commit(ctx, txn{
+			cmps: []clientv3.Cmp{clientv3.Compare(clientv3.LeaseValue(key), "=", who.lease)},
+			then: []clientv3.Op{
+				clientv3.OpDelete(key),
+				l.tombstone(user, who.nonce, under, ReasonStopped, nil),
+				l.countOp(user),
+			},
+			other: []clientv3.Op{clientv3.OpGet(l.keys.ended(user, who.nonce)), l.countOp(user)},
+		})
+		switch {
+		case errors.Is(err, errLeaseGone): // the tombstone's
+			l.graves.drop(under)
+			continue
+		case err != nil && ctx.Err() == nil && !errors.Is(err, errNotApplied):
+			unsure = true
+			if !pause(ctx) {
+				continue
+			}
+			fallthrough
+		case err != nil:
+			l.cleaner.add(who.lease)
+			return Usage{}, unavailable("stop a stream of "+user, err)
+		case resp.Succeeded:
+			l.cleaner.add(who.lease)
+			return l.usage(user, int(resp.Responses[2].GetResponseRange().Count)), nil
+		}
+		return l.stopped(user, who, resp, unsure)
+	}
+}
+
+// stopped answers a stop that found the stream gone. If a try of this same stop
+// may have been what ended it, that is success.
+func (l *Limiter) stopped(user string, who ident, resp *clientv3.TxnResponse, unsure bool) (Usage, error) {
+	ended := l.remembered(who.nonce)
+	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) == 1 {
+		var g grave
+		if err := json.Unmarshal(kvs[0].Value, &g); err == nil {
+			ended = g.err()
+		}
+	}
+	if unsure && ended.Reason == ReasonStopped {
+		l.cleaner.add(who.lease)
+		return l.usage(user, int(resp.Responses[1].GetResponseRange().Count)), nil
+	}
+	return Usage{}, ended
+}
+
+// pause waits a moment before a repetition. It reports whether ctx ended.
+func pause(ctx context.Context) (over bool) {
+	select {
+	case <-ctx.Done():
+		return true
+	case <-time.After(20 * time.Millisecond):
+		return false
+	}
+}
+
+// StopQuietest ends the stream of user that was least recently heard from, for
+// clients that have no stream ids. Returns [ErrBadUser], [ErrNoStreams] and
+// [ErrUnavailable].
+func (l *Limiter) StopQuietest(ctx context.Context, user string) (Usage, error) {
+	if !ValidUser(user) {
+		return Usage{}, ErrBadUser
+	}
+	ctx, cancel := l.bound(ctx)
+	defer cancel()
+	for {
+		s, err := l.read(ctx, user)
+		if err != nil {
+			return Usage{}, err
+		}
+		ours := slices.DeleteFunc(s.held, func(h held) bool { return h.slot < 0 })
+		if len(ours) == 0 {
+			return Usage{}, ErrNoStreams
+		}
+		h := l.quietest(ctx, ours)
+		u, err := l.stop(ctx, user, ident{uint16(h.slot), h.lease, h.rec.Nonce})
+		if !errors.Is(err, ErrEnded) { // else somebody else ended it first: look again
+			return u, err
+		}
+	}
+}
+
+// quietest is the stream with the least time left, the oldest of those equal.
+func (l *Limiter) quietest(ctx context.Context, hs []held) held {
+	if len(hs) == 1 {
+		return hs[0]
+	}
+	lives := l.askLifetimes(ctx, leasesOf(hs))
+	return slices.MinFunc(hs, func(a, b held) int {
+		return cmp.Or(
+			lives[a.lease].until().Compare(lives[b.lease].until()),
+			cmp.Compare(a.mod, b.mod),
+		)
+	})
+}
+
+func leasesOf(hs []held) []int64 {
+	ids := make([]int64, len(hs))
+	for i, h := range hs {
+		ids[i] = h.lease
+	}
+	return ids
+}
+
+// Remove ends all of user's streams in one transaction. Returns [ErrBadUser],
+// [ErrNoStreams], and [ErrUnavailable] where the outcome is unknown.
+func (l *Limiter) Remove(ctx context.Context, user string) (Usage, error) {
+	if !ValidUser(user) {
+		return Usage{}, ErrBadUser
+	}
+	ctx, cancel := l.bound(ctx)
+	defer cancel()
+	s, err := l.read(ctx, user)
+	unsure := false // an earlier try may have been applied
+	for err == nil && len(s.held) > 0 {
+		var done bool
+		var next snapshot
+		done, next, err = l.remove(ctx, user, s)
+		switch {
+		case done:
+			return l.usage(user, 0), nil
+		case errors.Is(err, errTryAgain):
+			unsure = true
+			s, err = l.read(ctx, user)
+		default:
+			s = next
+		}
+	}
+	switch {
+	case err != nil:
+		return Usage{}, unavailable("remove "+user, err)
+	case unsure:
+		return l.usage(user, 0), nil
+	}
+	return Usage{}, ErrNoStreams
+}
+
+// remove ends what s shows, if it is still the truth, and reports whether it was; else it returns what the user holds now.
+func (l *Limiter) remove(ctx context.Context, user string, s snapshot) (bool, snapshot, error) {
+	under, err := l.graves.take(ctx, len(s.held))
+	if err != nil {
+		return false, snapshot{}, err
+	}
+	t := txn{
+		cmps:  []clientv3.Cmp{l.unchangedSince(user, s)},
+		then:  []clientv3.Op{clientv3.OpDelete(l.keys.user(user), clientv3.WithPrefix())},
+		other: []clientv3.Op{clientv3.OpGet(l.keys.user(user), clientv3.WithPrefix())},
+	}
+	for _, h := range s.held {
+		t.cmps = append(t.cmps, clientv3.Compare(clientv3.LeaseValue(h.key), "=", h.lease))
+		if h.rec.Nonce != (nonce{}) {
+			t.then = append(t.then, l.tombstone(user, h.rec.Nonce, under, ReasonRemoved, nil))
+		}
+	}
+	resp, err := l.commit(ctx, t)
+	switch {
+	case errors.Is(err, errLeaseGone):
+		l.graves.drop(under)
+		return false, s, nil
+	case errors.Is(err, errNotApplied) || err != nil && (ctx.Err() != nil || pause(ctx)):
+		return false, snapshot{}, err
+	case err != nil:
+		return false, snapshot{}, fmt.Errorf("%w: %w", errTryAgain, err)
+	case !resp.Succeeded:
+		return false, l.snapshotOf(user, resp.Header, resp.Responses[0].GetResponseRange().Kvs), nil
+	}
+	for _, h := range s.held {
+		l.cleaner.add(h.lease)
+	}
+	return true, snapshot{}, nil
+}
