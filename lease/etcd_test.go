@@ -1,0 +1,413 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/goleak"
+
+	"streamcount/internal/etcdtest"
+)
+
+func TestMain(m *testing.M) { os.Exit(etcdtest.Main(m)) }
+
+const testTTL = 60 * time.Second
+
+// newLimiter returns a running Limiter; its background work ends before c does.
+func newLimiter(t testing.TB, c *clientv3.Client, cfg Config) *Limiter {
+	t.Helper()
+	cfg.Secret = testSecret
+	if cfg.TTL == 0 {
+		cfg.TTL = testTTL
+	}
+	l, err := New(c, cfg)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		assert.NoError(t, <-done)
+	})
+	return l
+}
+
+func mustStart(t testing.TB, l *Limiter, user string, r Request) Started {
+	t.Helper()
+	st, err := l.Start(t.Context(), user, r)
+	require.NoError(t, err)
+	return st
+}
+
+// keysOf returns how many keys user holds.
+func keysOf(t testing.TB, l *Limiter, user string) int {
+	t.Helper()
+	s, err := l.read(t.Context(), user)
+	require.NoError(t, err)
+	return len(s.held)
+}
+
+func requireEnded(t testing.TB, err error, want Reason) *By {
+	t.Helper()
+	var ended *EndedError
+	require.ErrorAs(t, err, &ended)
+	require.Equal(t, want, ended.Reason)
+	return ended.By
+}
+
+// audit replays every revision below prefix, on its own watch, and fails the
+// test if a user ever holds more than limit keys. Its result is the number of
+// revisions it saw.
+func audit(t *testing.T, c *clientv3.Client, prefix string, limit int) (finish func() int64) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	events := c.Watch(ctx, prefix+"/", clientv3.WithPrefix(), clientv3.WithCreatedNotify())
+	require.True(t, (<-events).Created)
+	held := map[string]map[string]bool{}
+	var seen, last int64
+	read := func(resp clientv3.WatchResponse) {
+		for i, e := range resp.Events {
+			if rest, ok := strings.CutPrefix(string(e.Kv.Key), prefix+"/users/"); ok {
+				user, slot, _ := strings.Cut(rest, "/")
+				if held[user] == nil {
+					held[user] = map[string]bool{}
+				}
+				if e.Type == mvccpb.DELETE {
+					delete(held[user], slot)
+				} else {
+					held[user][slot] = true
+				}
+			}
+			endOfRevision := i == len(resp.Events)-1 || resp.Events[i+1].Kv.ModRevision != e.Kv.ModRevision
+			if !endOfRevision {
+				continue
+			}
+			seen++
+			last = e.Kv.ModRevision
+			for user, slots := range held {
+				if len(slots) > limit {
+					t.Errorf("revision %d: %s holds %d of %d", last, user, len(slots), limit)
+				}
+			}
+		}
+	}
+	return func() int64 {
+		t.Helper()
+		defer cancel()
+		mark, err := c.Put(context.Background(), prefix+"/audit", "end")
+		require.NoError(t, err)
+		for last < mark.Header.Revision {
+			resp, ok := <-events
+			require.True(t, ok)
+			require.NoError(t, resp.Err())
+			read(resp)
+		}
+		return seen
+	}
+}
+
+func TestStart_CountsToTheLimit(t *testing.T) {
+	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 3, Region: "eu"})
+	var ids []string
+	for n := 1; n <= 3; n++ {
+		before := time.Now()
+		st := mustStart(t, l, "maya", Request{Device: Device{Name: fmt.Sprint("tv ", n)}, Content: Content{ID: "film"}})
+		assert.Equal(t, Usage{User: "maya", Count: n, Limit: 3}, st.Usage)
+		assert.Equal(t, "eu", st.Stream.Region)
+		assert.Equal(t, Content{ID: "film"}, st.Stream.Content)
+		assert.WithinRange(t, st.Stream.ExpiresAt, before.Add(testTTL), time.Now().Add(testTTL))
+		ids = append(ids, st.Stream.ID)
+	}
+	_, err := l.Start(t.Context(), "maya", Request{})
+	var full *LimitError
+	require.ErrorAs(t, err, &full)
+	assert.Equal(t, 3, full.Limit)
+	require.Len(t, full.Active, 3)
+	for i, s := range full.Active {
+		assert.Equal(t, ids[i], s.ID, "oldest first")
+		assert.Equal(t, fmt.Sprint("tv ", i+1), s.Device.Name)
+		assert.WithinDuration(t, time.Now().Add(testTTL), s.ExpiresAt, 5*time.Second)
+	}
+	assert.InDelta(t, testTTL.Seconds(), full.RetryAfter.Seconds(), 5)
+
+	u, err := l.List(t.Context(), "maya")
+	require.NoError(t, err)
+	assert.Equal(t, 3, u.Count)
+	assert.Len(t, u.Active, 3)
+
+	mustStart(t, l, "ben", Request{}) // somebody else's limit
+}
+
+func TestStart_BadInput(t *testing.T) {
+	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 3})
+	_, err := l.Start(t.Context(), "a/b", Request{})
+	assert.ErrorIs(t, err, ErrBadUser)
+	_, err = l.Start(t.Context(), "maya", Request{Replaces: "zzz"})
+	assert.ErrorIs(t, err, ErrBadID)
+	other := mustStart(t, l, "ben", Request{}).Stream
+	_, err = l.Start(t.Context(), "maya", Request{Replaces: other.ID})
+	assert.ErrorIs(t, err, ErrForeignID)
+	assert.Equal(t, 1, keysOf(t, l, "ben"))
+}
+
+func TestStart_LimitZeroBlocks(t *testing.T) {
+	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 0})
+	for range 2 {
+		_, err := l.Start(t.Context(), "maya", Request{OnLimit: ReplaceOldest})
+		require.ErrorIs(t, err, ErrLimit)
+	}
+}
+
+func TestStart_LargestLimit(t *testing.T) {
+	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: MaxLimit})
+	for n := 1; n <= MaxLimit; n++ {
+		require.Equal(t, n, mustStart(t, l, "maya", Request{}).Count)
+	}
+	_, err := l.Start(t.Context(), "maya", Request{})
+	require.ErrorIs(t, err, ErrLimit)
+	u, err := l.Remove(t.Context(), "maya")
+	require.NoError(t, err)
+	assert.Zero(t, u.Count)
+}
+
+// 300 users with 12 starts each at once, on three nodes.
+func TestStart_Race(t *testing.T) {
+	const users, starts, limit = 300, 12, 3
+	prefix := etcdtest.Prefix(t)
+	nodes := make([]*Limiter, 3)
+	for i := range nodes {
+		nodes[i] = newLimiter(t, etcdtest.Client(t), Config{Prefix: prefix, Limit: limit, Timeout: time.Minute})
+	}
+	finish := audit(t, etcdtest.Client(t), prefix, limit)
+	var mu sync.Mutex
+	counts := map[string][]int{}
+	refused := 0
+	var wg sync.WaitGroup
+	began := time.Now()
+	for i := range users * starts {
+		wg.Go(func() {
+			user := fmt.Sprint("user-", i%users)
+			st, err := nodes[i%len(nodes)].Start(t.Context(), user, Request{})
+			mu.Lock()
+			defer mu.Unlock()
+			if errors.Is(err, ErrLimit) {
+				refused++
+				return
+			}
+			if assert.NoError(t, err) {
+				counts[user] = append(counts[user], st.Count)
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(began)
+	require.Len(t, counts, users)
+	for user, got := range counts {
+		assert.ElementsMatch(t, []int{1, 2, 3}, got, "each start returns the count of its own revision: %s", user)
+	}
+	assert.Equal(t, users*(starts-limit), refused)
+	t.Logf("%d starts in %v on 3 nodes: %d admitted, %d refused, %d revisions checked, none over the limit",
+		users*starts, took.Round(time.Millisecond), users*limit, refused, finish())
+}
+
+// Starts of every kind race for the same users, with stops and removals.
+func TestStart_RaceOfAllKinds(t *testing.T) {
+	const users, limit = 20, 3
+	prefix := etcdtest.Prefix(t)
+	nodes := make([]*Limiter, 3)
+	for i := range nodes {
+		nodes[i] = newLimiter(t, etcdtest.Client(t), Config{Prefix: prefix, Limit: limit, Timeout: time.Minute})
+	}
+	finish := audit(t, etcdtest.Client(t), prefix, limit)
+	var wg sync.WaitGroup
+	for i := range users * 12 {
+		wg.Go(func() {
+			l, user := nodes[i%3], fmt.Sprint("user-", i%users)
+			var last string
+			for step := range 4 {
+				r := Request{}
+				switch (i/users + step) % 4 {
+				case 0:
+					r.Session = fmt.Sprint("session-", i%2)
+				case 1:
+					r.OnLimit = ReplaceOldest
+				case 2:
+					r.Replaces = last
+				}
+				st, err := l.Start(t.Context(), user, r)
+				if err == nil {
+					last = st.Stream.ID
+					assert.LessOrEqual(t, st.Count, limit)
+				} else {
+					assert.ErrorIs(t, err, ErrLimit)
+				}
+				if step == 2 && last != "" {
+					if _, err := l.Stop(t.Context(), user, last); err != nil {
+						assert.ErrorIs(t, err, ErrEnded)
+					}
+				}
+			}
+			if i%40 == 0 {
+				if _, err := l.Remove(t.Context(), user); err != nil {
+					assert.ErrorIs(t, err, ErrNoStreams)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d revisions checked", finish())
+	for i := range users {
+		s, err := nodes[0].read(t.Context(), fmt.Sprint("user-", i))
+		require.NoError(t, err)
+		sessions := map[string]int{}
+		for _, h := range s.held {
+			if h.rec.Session != "" {
+				sessions[h.rec.Session]++
+			}
+		}
+		for session, n := range sessions {
+			assert.Equal(t, 1, n, "%s holds more than one slot", session)
+		}
+	}
+}
+
+func TestStart_SessionTakesItsSlotOver(t *testing.T) {
+	c, prefix := etcdtest.Client(t), etcdtest.Prefix(t)
+	l := newLimiter(t, c, Config{Prefix: prefix, Limit: 2})
+	other := newLimiter(t, c, Config{Prefix: prefix, Limit: 2})
+	first := mustStart(t, l, "maya", Request{Session: "tab-1"}).Stream
+	mustStart(t, l, "maya", Request{Session: "tab-2"})
+	again := mustStart(t, other, "maya", Request{Session: "tab-1", Device: Device{Name: "tab"}})
+	assert.Equal(t, 2, again.Count, "it never counts twice")
+	assert.NotEqual(t, first.ID, again.Stream.ID)
+
+	_, err := l.Heartbeat(t.Context(), "maya", first.ID)
+	by := requireEnded(t, err, ReasonReplaced)
+	require.NotNil(t, by)
+	assert.Equal(t, "tab", by.Device.Name)
+	assert.Equal(t, again.Stream.StartedAt.UnixMilli(), by.StartedAt.UnixMilli())
+	_, err = l.Stop(t.Context(), "maya", first.ID)
+	requireEnded(t, err, ReasonReplaced)
+	_, err = l.Heartbeat(t.Context(), "maya", again.Stream.ID)
+	assert.NoError(t, err, "a late stop of the old stream leaves the new one alone")
+}
+
+func TestStart_SessionRace(t *testing.T) {
+	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 3, Timeout: time.Minute})
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			st, err := l.Start(t.Context(), "maya", Request{Session: "tab"})
+			if assert.NoError(t, err) {
+				assert.Equal(t, 1, st.Count)
+			}
+		})
+	}
+	wg.Wait()
+	assert.Equal(t, 1, keysOf(t, l, "maya"))
+}
+
+func TestStart_Replaces(t *testing.T) {
+	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 1})
+	old := mustStart(t, l, "maya", Request{}).Stream
+	st := mustStart(t, l, "maya", Request{Replaces: old.ID})
+	assert.Equal(t, 1, st.Count)
+	_, err := l.Heartbeat(t.Context(), "maya", old.ID)
+	assert.NotNil(t, requireEnded(t, err, ReasonReplaced))
+	_, err = l.Start(t.Context(), "maya", Request{Replaces: old.ID})
+	assert.ErrorIs(t, err, ErrLimit, "what has ended makes no room twice")
+}
+
+func TestStart_EvictsTheOldest(t *testing.T) {
+	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 2})
+	a := mustStart(t, l, "maya", Request{}).Stream
+	b := mustStart(t, l, "maya", Request{}).Stream
+	c := mustStart(t, l, "maya", Request{OnLimit: ReplaceOldest, Device: Device{Type: "tv"}})
+	assert.Equal(t, 2, c.Count)
+	_, err := l.Heartbeat(t.Context(), "maya", a.ID)
+	by := requireEnded(t, err, ReasonEvicted)
+	require.NotNil(t, by)
+	assert.Equal(t, Device{Type: "tv"}, by.Device)
+	_, err = l.Heartbeat(t.Context(), "maya", b.ID)
+	assert.NoError(t, err)
+}
+
+func TestStart_AfterTheLimitWasLowered(t *testing.T) {
+	c, prefix := etcdtest.Client(t), etcdtest.Prefix(t)
+	wide := newLimiter(t, c, Config{Prefix: prefix, Limit: 5})
+	var ids []string
+	for range 5 {
+		ids = append(ids, mustStart(t, wide, "maya", Request{}).Stream.ID)
+	}
+	narrow := newLimiter(t, c, Config{Prefix: prefix, Limit: 2})
+	for i, id := range ids[:4] { // the lower slots go first: free ones must not deceive
+		_, err := narrow.Start(t.Context(), "maya", Request{})
+		require.ErrorIs(t, err, ErrLimit, "%d are left", 5-i)
+		_, err = narrow.Heartbeat(t.Context(), "maya", ids[4])
+		require.NoError(t, err, "running streams are left alone")
+		u, err := narrow.Stop(t.Context(), "maya", id)
+		require.NoError(t, err)
+		require.Equal(t, 4-i, u.Count)
+	}
+	assert.Equal(t, 2, mustStart(t, narrow, "maya", Request{}).Count)
+	_, err := narrow.Start(t.Context(), "maya", Request{})
+	assert.ErrorIs(t, err, ErrLimit)
+}
+
+func TestStart_RefusalsWriteNothing(t *testing.T) {
+	c := etcdtest.Start(t, etcdtest.Config{}).Client(t) // a server of its own: nobody else writes
+	l := newLimiter(t, c, Config{Limit: 1})
+	mustStart(t, l, "maya", Request{})
+	_, err := l.Start(t.Context(), "maya", Request{})
+	require.ErrorIs(t, err, ErrLimit)
+	requireLeases(t, c, 1) // the refused one is revoked
+	before := raftIndex(t, c)
+	for range 50 {
+		_, err := l.Start(t.Context(), "maya", Request{})
+		require.ErrorIs(t, err, ErrLimit)
+	}
+	assert.Equal(t, before, raftIndex(t, c), "raft proposals for 50 refusals")
+}
+
+// requireLeases waits until exactly n leases are left in all of etcd.
+func requireLeases(t testing.TB, c *clientv3.Client, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		resp, err := c.Leases(context.Background())
+		return err == nil && len(resp.Leases) == n
+	}, 10*time.Second, 10*time.Millisecond, "%d leases", n)
+}
+
+func raftIndex(t *testing.T, c *clientv3.Client) uint64 {
+	t.Helper()
+	s, err := c.Status(t.Context(), c.Endpoints()[0])
+	require.NoError(t, err)
+	return s.RaftIndex
+}
+
+func TestRun_LeavesNoGoroutine(t *testing.T) {
+	c := etcdtest.Client(t)
+	_, err := c.Get(t.Context(), "connect")
+	require.NoError(t, err)
+	before := goleak.IgnoreCurrent()
+	l, err := New(c, Config{Prefix: etcdtest.Prefix(t), Limit: 3, Secret: testSecret})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	mustStart(t, l, "maya", Request{})
+	cancel()
+	require.NoError(t, <-done)
+	require.NoError(t, c.Watcher.Close())
+	goleak.VerifyNone(t, before)
+}

@@ -1,0 +1,280 @@
+package lease
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"streamcount/internal/etcdtest"
+)
+
+func TestHeartbeat_KeepsAStreamAndSilenceEndsIt(t *testing.T) {
+	c, prefix := etcdtest.Client(t), etcdtest.Prefix(t)
+	l := newLimiter(t, c, Config{Prefix: prefix, Limit: 2, TTL: MinTTL})
+	other := newLimiter(t, c, Config{Prefix: prefix, Limit: 2, TTL: MinTTL})
+	began := time.Now()
+	silent := mustStart(t, l, "maya", Request{}).Stream
+	alive := mustStart(t, l, "maya", Request{}).Stream
+
+	var freed time.Duration
+	for beats := 0; time.Since(began) < 2*MinTTL; beats++ {
+		sent := time.Now()
+		s, err := other.Heartbeat(t.Context(), "maya", alive.ID)
+		require.NoError(t, err, "beat %d", beats)
+		require.False(t, s.Degraded)
+		require.WithinRange(t, s.ExpiresAt, sent.Add(MinTTL), time.Now().Add(MinTTL))
+		if n := keysOf(t, l, "maya"); n == 1 && freed == 0 {
+			freed = time.Since(began)
+		}
+		<-time.After(100 * time.Millisecond)
+	}
+	require.NotZero(t, freed, "the silent stream's slot came back")
+	assert.GreaterOrEqual(t, freed, MinTTL)
+	assert.Less(t, freed, MinTTL+2*time.Second)
+	t.Logf("a silent stream with a TTL of %v gave its slot back after %v", MinTTL, freed.Round(100*time.Millisecond))
+
+	for _, node := range []*Limiter{l, other} {
+		_, err := node.Heartbeat(t.Context(), "maya", silent.ID)
+		requireEnded(t, err, ReasonExpired)
+	}
+	tot, err := other.Totals(t.Context())
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, tot.Expired)
+}
+
+func TestHeartbeat_OfAnothersStream(t *testing.T) {
+	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 2})
+	s := mustStart(t, l, "maya", Request{}).Stream
+	mustStart(t, l, "ben", Request{})
+	_, err := l.Heartbeat(t.Context(), "ben", s.ID)
+	require.ErrorIs(t, err, ErrForeignID)
+	_, err = l.Stop(t.Context(), "ben", s.ID)
+	require.ErrorIs(t, err, ErrForeignID)
+	_, err = l.Heartbeat(t.Context(), "a/b", s.ID)
+	require.ErrorIs(t, err, ErrBadUser)
+	assert.Equal(t, 1, keysOf(t, l, "maya"))
+	assert.Equal(t, 1, keysOf(t, l, "ben"))
+}
+
+// A client that goes on beating after its stream was ended keeps nothing alive.
+func TestHeartbeat_OfAnEndedStreamRenewsNothing(t *testing.T) {
+	c := etcdtest.Start(t, etcdtest.Config{}).Client(t)
+	l := newLimiter(t, c, Config{Limit: 1})
+	old := mustStart(t, l, "maya", Request{}).Stream
+	mustStart(t, l, "maya", Request{OnLimit: ReplaceOldest})
+	for range 20 {
+		_, err := l.Heartbeat(t.Context(), "maya", old.ID)
+		requireEnded(t, err, ReasonEvicted)
+	}
+	requireLeases(t, c, 2) // the new stream's, and that of the tombstone
+}
+
+func TestHeartbeats_AnswersEachBeat(t *testing.T) {
+	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 3})
+	var beats []Beat
+	for i := range 200 {
+		user := fmt.Sprint("user-", i)
+		beats = append(beats, Beat{user, mustStart(t, l, user, Request{}).Stream.ID})
+	}
+	_, err := l.Stop(t.Context(), beats[1].User, beats[1].ID)
+	require.NoError(t, err)
+	beats[2].ID = "zzz"
+	beats[3].ID = beats[4].ID
+	beats[5].User = "a/b"
+	for i, r := range l.Heartbeats(t.Context(), beats) {
+		switch i {
+		case 1:
+			requireEnded(t, r.Err, ReasonStopped)
+		case 2:
+			assert.ErrorIs(t, r.Err, ErrBadID)
+		case 3:
+			assert.ErrorIs(t, r.Err, ErrForeignID)
+		case 5:
+			assert.ErrorIs(t, r.Err, ErrBadUser)
+		default:
+			require.NoError(t, r.Err)
+			assert.Equal(t, beats[i].ID, r.Stream.ID)
+			assert.False(t, r.Stream.Degraded)
+		}
+	}
+}
+
+func TestStop_FreesTheSlotAndRevokesTheLease(t *testing.T) {
+	c := etcdtest.Start(t, etcdtest.Config{}).Client(t)
+	l := newLimiter(t, c, Config{Limit: 2})
+	other := newLimiter(t, c, Config{Limit: 2})
+	a := mustStart(t, l, "maya", Request{}).Stream
+	b := mustStart(t, l, "maya", Request{}).Stream
+	u, err := other.Stop(t.Context(), "maya", a.ID)
+	require.NoError(t, err)
+	assert.Equal(t, 1, u.Count)
+	for _, node := range []*Limiter{l, other} {
+		_, err = node.Stop(t.Context(), "maya", a.ID)
+		requireEnded(t, err, ReasonStopped)
+		_, err = node.Heartbeat(t.Context(), "maya", a.ID)
+		requireEnded(t, err, ReasonStopped)
+	}
+	u, err = l.Stop(t.Context(), "maya", b.ID)
+	require.NoError(t, err)
+	assert.Zero(t, u.Count)
+	requireLeases(t, c, 2) // each node's lease for tombstones
+	_, err = l.List(t.Context(), "maya")
+	assert.ErrorIs(t, err, ErrNoStreams)
+}
+
+func TestStopQuietest(t *testing.T) {
+	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 3})
+	_, err := l.StopQuietest(t.Context(), "maya")
+	require.ErrorIs(t, err, ErrNoStreams)
+	a := mustStart(t, l, "maya", Request{}).Stream
+	b := mustStart(t, l, "maya", Request{}).Stream
+	require.Eventually(t, func() bool { // until etcd's whole seconds tell them apart
+		_, err := l.Heartbeat(t.Context(), "maya", a.ID)
+		u, lerr := l.List(t.Context(), "maya")
+		return err == nil && lerr == nil && u.Active[0].ExpiresAt.Sub(u.Active[1].ExpiresAt) > time.Second
+	}, 10*time.Second, 100*time.Millisecond)
+	u, err := l.StopQuietest(t.Context(), "maya")
+	require.NoError(t, err)
+	assert.Equal(t, 1, u.Count)
+	_, err = l.Heartbeat(t.Context(), "maya", b.ID)
+	requireEnded(t, err, ReasonStopped)
+	u, err = l.StopQuietest(t.Context(), "maya")
+	require.NoError(t, err)
+	assert.Zero(t, u.Count)
+}
+
+func TestRemove_EndsAll(t *testing.T) {
+	c := etcdtest.Start(t, etcdtest.Config{}).Client(t)
+	l := newLimiter(t, c, Config{Limit: 3})
+	_, err := l.Remove(t.Context(), "maya")
+	require.ErrorIs(t, err, ErrNoStreams)
+	var ids []string
+	for range 3 {
+		ids = append(ids, mustStart(t, l, "maya", Request{}).Stream.ID)
+	}
+	ben := mustStart(t, l, "maya2", Request{}).Stream
+	u, err := l.Remove(t.Context(), "maya")
+	require.NoError(t, err)
+	assert.Zero(t, u.Count)
+	for _, id := range ids {
+		_, err = l.Heartbeat(t.Context(), "maya", id)
+		assert.Nil(t, requireEnded(t, err, ReasonRemoved))
+	}
+	_, err = l.Heartbeat(t.Context(), "maya2", ben.ID)
+	assert.NoError(t, err, "a user whose id begins alike is left alone")
+	requireLeases(t, c, 2)
+}
+
+// After the last client has gone, nothing of anybody is left in etcd.
+func TestNothingIsLeftBehind(t *testing.T) {
+	c := etcdtest.Start(t, etcdtest.Config{}).Client(t)
+	l := newLimiter(t, c, Config{Limit: 2, TTL: MinTTL})
+	began := time.Now()
+	mustStart(t, l, "a", Request{})
+	s := mustStart(t, l, "b", Request{Session: "x"}).Stream
+	mustStart(t, l, "b", Request{Session: "x"})
+	mustStart(t, l, "b", Request{OnLimit: ReplaceOldest})
+	mustStart(t, l, "b", Request{OnLimit: ReplaceOldest})
+	mustStart(t, l, "c", Request{})
+	_, err := l.Remove(t.Context(), "c")
+	require.NoError(t, err)
+	_, err = l.Stop(t.Context(), "b", s.ID)
+	requireEnded(t, err, ReasonReplaced)
+	require.Eventually(t, func() bool {
+		kvs, err1 := c.Get(context.Background(), "/streamcount/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+		leases, err2 := c.Leases(context.Background())
+		return err1 == nil && err2 == nil && kvs.Count == 0 && len(leases.Leases) == 0
+	}, MinTTL+5*time.Second, 50*time.Millisecond)
+	assert.Less(t, time.Since(began), MinTTL+2*time.Second)
+}
+
+// Thousands of streams fall silent at once: etcd revokes at most 1,000 leases a
+// second, but a new start does not wait for that.
+func TestStart_TakesALapsedSlot(t *testing.T) {
+	c := etcdtest.Start(t, etcdtest.Config{}).Client(t)
+	l := newLimiter(t, c, Config{Limit: 2, TTL: MinTTL})
+	filler := make(chan struct{}, 64)
+	for range 5000 { // so that the leases below wait seconds for their turn
+		filler <- struct{}{}
+		go func() {
+			_, _ = c.Grant(context.Background(), int64(MinTTL/time.Second))
+			<-filler
+		}()
+	}
+	for range cap(filler) {
+		filler <- struct{}{}
+	}
+	var users []string
+	for i := range 50 {
+		users = append(users, fmt.Sprint("user-", i))
+		mustStart(t, l, users[i], Request{})
+		mustStart(t, l, users[i], Request{Session: "silent"})
+	}
+	last := time.Now()
+	for _, u := range users {
+		_, err := l.Start(t.Context(), u, Request{})
+		require.ErrorIs(t, err, ErrLimit, "nobody has lapsed yet")
+	}
+	taken := 0
+	require.Eventually(t, func() bool {
+		if time.Since(last) < MinTTL+time.Second {
+			return false
+		}
+		for _, u := range users {
+			s, err := l.read(context.Background(), u)
+			if err != nil || len(s.held) < 2 {
+				continue // etcd was faster with this one
+			}
+			st, err := l.Start(context.Background(), u, Request{})
+			if assert.NoError(t, err, "both streams of %s have been silent for longer than a TTL", u) {
+				taken++
+				assert.LessOrEqual(t, st.Count, 2)
+			}
+		}
+		return true
+	}, MinTTL+5*time.Second, 20*time.Millisecond)
+	require.Positive(t, taken, "slots whose lease had lapsed but was not yet revoked")
+	t.Logf("%d of %d users took a slot back before etcd had revoked its lease", taken, len(users))
+}
+
+func TestTotals(t *testing.T) {
+	c, prefix := etcdtest.Client(t), etcdtest.Prefix(t)
+	eu := newLimiter(t, c, Config{Prefix: prefix, Limit: 2, Region: "eu"})
+	us := newLimiter(t, c, Config{Prefix: prefix, Limit: 2, Region: "us"})
+	for i := range 30 {
+		mustStart(t, eu, fmt.Sprint("user-", i), Request{})
+	}
+	mustStart(t, us, "user-1", Request{})
+	_, err := eu.Start(t.Context(), "user-1", Request{})
+	require.ErrorIs(t, err, ErrLimit)
+	got, err := eu.Totals(t.Context())
+	require.NoError(t, err)
+	assert.Positive(t, got.Revision)
+	got.Revision = 0
+	assert.Equal(t, Totals{
+		Streams: 31, Users: 30, UsersAtLimit: 1, ByRegion: map[string]int{"eu": 30, "us": 1},
+		Admitted: 30, Refused: 1,
+	}, got)
+}
+
+func TestTotals_ReadsPageByPage(t *testing.T) {
+	c, prefix := etcdtest.Client(t), etcdtest.Prefix(t)
+	l := newLimiter(t, c, Config{Prefix: prefix, Limit: 1})
+	const users = totalsPage + 100
+	for from := 0; from < users; from += 100 {
+		var puts []clientv3.Op
+		for i := range 100 {
+			puts = append(puts, clientv3.OpPut(l.keys.slot(fmt.Sprint("user-", from+i), 0), "{}"))
+		}
+		_, err := c.Txn(t.Context()).Then(puts...).Commit()
+		require.NoError(t, err)
+	}
+	got, err := l.Totals(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, []int{users, users, users}, []int{got.Streams, got.Users, got.UsersAtLimit})
+}
