@@ -81,7 +81,7 @@ func TestClassify(t *testing.T) {
 	for _, tt := range tests {
 		got := classify(tt.err)
 		for _, known := range []error{errLeaseGone, errNotApplied} {
-			assert.Equal(t, known == tt.want, errors.Is(got, known), "%v as %v", tt.err, known)
+			assert.Equal(t, errors.Is(tt.want, known), errors.Is(got, known), "%v as %v", tt.err, known)
 		}
 	}
 }

@@ -29,60 +29,78 @@ func (l *Limiter) Stop(ctx context.Context, user, id string) (Usage, error) {
 	return l.stop(ctx, user, who)
 }
 
+// stop repeats until the outcome is known: comparing the lease makes that safe.
+// A slot that comes back matters more than the reason, so where etcd takes no
+// more puts (it is full), the key is deleted without a tombstone.
 func (l *Limiter) stop(ctx context.Context, user string, who ident) (Usage, error) {
-	key := l.keys.slot(user, int(who.slot))
-	unsure := false // an earlier try may have been applied
+	unsure, bare := false, false // an earlier try may have been applied; without a tombstone
 	for {
-		under, err := l.graves.take(ctx, 1)
-		if err != nil {
-			l.cleaner.add(who.lease)
-			return Usage{}, err
+		var under clientv3.LeaseID
+		if !bare {
+			var err error
+			if under, err = l.graves.take(ctx, 1); err != nil {
+				under = 0
+			}
 		}
-		resp, err := l.commit(ctx, txn{
-			cmps: []clientv3.Cmp{clientv3.Compare(clientv3.LeaseValue(key), "=", who.lease)},
-			then: []clientv3.Op{
-				clientv3.OpDelete(key),
-				l.tombstone(user, who.nonce, under, ReasonStopped, nil),
-				l.countOp(user),
-			},
-			other: []clientv3.Op{clientv3.OpGet(l.keys.ended(user, who.nonce)), l.countOp(user)},
-		})
+		resp, err := l.commit(ctx, l.stopTxn(user, who, under))
 		switch {
 		case errors.Is(err, errLeaseGone): // the tombstone's
 			l.graves.drop(under)
 			continue
-		case err != nil && ctx.Err() == nil && !errors.Is(err, errNotApplied):
-			unsure = true
-			if !pause(ctx) {
-				continue
-			}
-			fallthrough
+		case err != nil && !errors.Is(err, errNotApplied) && !pause(ctx):
+			unsure, bare = true, isFull(err)
+			continue
 		case err != nil:
 			l.cleaner.add(who.lease)
 			return Usage{}, unavailable("stop a stream of "+user, err)
-		case resp.Succeeded:
-			l.cleaner.add(who.lease)
-			return l.usage(user, int(resp.Responses[2].GetResponseRange().Count)), nil
 		}
-		return l.stopped(user, who, resp, unsure)
+		counted := resp.Responses[0]
+		if resp.Succeeded {
+			counted = resp.Responses[len(resp.Responses)-1]
+		}
+		left := l.usage(user, int(counted.GetResponseRange().Count))
+		if !resp.Succeeded {
+			if err := l.stopped(who, resp, unsure); err != nil {
+				return Usage{}, err
+			}
+		}
+		l.cleaner.add(who.lease)
+		return left, nil
 	}
 }
 
-// stopped answers a stop that found the stream gone. If a try of this same stop
-// may have been what ended it, that is success.
-func (l *Limiter) stopped(user string, who ident, resp *clientv3.TxnResponse, unsure bool) (Usage, error) {
+// stopTxn frees the slot if stream who still holds it, and counts what is left;
+// else it reads why the stream is gone. under is the tombstone's lease, or 0.
+func (l *Limiter) stopTxn(user string, who ident, under clientv3.LeaseID) txn {
+	key := l.keys.slot(user, int(who.slot))
+	count := l.countOp(user)
+	t := txn{
+		cmps:  []clientv3.Cmp{clientv3.Compare(clientv3.LeaseValue(key), "=", who.lease)},
+		then:  []clientv3.Op{clientv3.OpDelete(key)},
+		other: []clientv3.Op{count, clientv3.OpGet(l.keys.ended(user, who.nonce))},
+	}
+	if under != 0 {
+		t.then = append(t.then, l.tombstone(user, who.nonce, under, ReasonStopped, nil))
+	}
+	t.then = append(t.then, count)
+	return t
+}
+
+// stopped is the error of a stop that found the stream gone; nil if a try of
+// this same stop may have been what ended it.
+func (l *Limiter) stopped(who ident, resp *clientv3.TxnResponse, unsure bool) error {
 	ended := l.remembered(who.nonce)
-	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) == 1 {
+	if kvs := resp.Responses[1].GetResponseRange().Kvs; len(kvs) == 1 {
 		var g grave
 		if err := json.Unmarshal(kvs[0].Value, &g); err == nil {
 			ended = g.err()
 		}
 	}
-	if unsure && ended.Reason == ReasonStopped {
-		l.cleaner.add(who.lease)
-		return l.usage(user, int(resp.Responses[1].GetResponseRange().Count)), nil
+	byOthers := ended.By != nil || ended.Reason == ReasonRemoved
+	if unsure && !byOthers {
+		return nil
 	}
-	return Usage{}, ended
+	return ended
 }
 
 // pause waits a moment before a repetition. It reports whether ctx ended.
@@ -152,16 +170,16 @@ func (l *Limiter) Remove(ctx context.Context, user string) (Usage, error) {
 	ctx, cancel := l.bound(ctx)
 	defer cancel()
 	s, err := l.read(ctx, user)
-	unsure := false // an earlier try may have been applied
+	unsure, bare := false, false // an earlier try may have been applied; without tombstones
 	for err == nil && len(s.held) > 0 {
 		var done bool
 		var next snapshot
-		done, next, err = l.remove(ctx, user, s)
+		done, next, err = l.remove(ctx, user, s, bare)
 		switch {
 		case done:
 			return l.usage(user, 0), nil
 		case errors.Is(err, errTryAgain):
-			unsure = true
+			unsure, bare = true, isFull(err)
 			s, err = l.read(ctx, user)
 		default:
 			s = next
@@ -177,28 +195,20 @@ func (l *Limiter) Remove(ctx context.Context, user string) (Usage, error) {
 }
 
 // remove ends what s shows, if it is still the truth, and reports whether it was; else it returns what the user holds now.
-func (l *Limiter) remove(ctx context.Context, user string, s snapshot) (bool, snapshot, error) {
-	under, err := l.graves.take(ctx, len(s.held))
-	if err != nil {
-		return false, snapshot{}, err
-	}
-	t := txn{
-		cmps:  []clientv3.Cmp{l.unchangedSince(user, s)},
-		then:  []clientv3.Op{clientv3.OpDelete(l.keys.user(user), clientv3.WithPrefix())},
-		other: []clientv3.Op{clientv3.OpGet(l.keys.user(user), clientv3.WithPrefix())},
-	}
-	for _, h := range s.held {
-		t.cmps = append(t.cmps, clientv3.Compare(clientv3.LeaseValue(h.key), "=", h.lease))
-		if h.rec.Nonce != (nonce{}) {
-			t.then = append(t.then, l.tombstone(user, h.rec.Nonce, under, ReasonRemoved, nil))
+func (l *Limiter) remove(ctx context.Context, user string, s snapshot, bare bool) (bool, snapshot, error) {
+	var under clientv3.LeaseID
+	if !bare {
+		var err error
+		if under, err = l.graves.take(ctx, len(s.held)); err != nil {
+			under = 0
 		}
 	}
-	resp, err := l.commit(ctx, t)
+	resp, err := l.commit(ctx, l.removeTxn(user, s, under))
 	switch {
 	case errors.Is(err, errLeaseGone):
 		l.graves.drop(under)
 		return false, s, nil
-	case errors.Is(err, errNotApplied) || err != nil && (ctx.Err() != nil || pause(ctx)):
+	case err != nil && (errors.Is(err, errNotApplied) || pause(ctx)):
 		return false, snapshot{}, err
 	case err != nil:
 		return false, snapshot{}, fmt.Errorf("%w: %w", errTryAgain, err)
@@ -209,4 +219,21 @@ func (l *Limiter) remove(ctx context.Context, user string, s snapshot) (bool, sn
 		l.cleaner.add(h.lease)
 	}
 	return true, snapshot{}, nil
+}
+
+// removeTxn ends all that s shows if it is still the truth, else it reads what
+// is. under is the tombstones' lease, or 0 for none.
+func (l *Limiter) removeTxn(user string, s snapshot, under clientv3.LeaseID) txn {
+	t := txn{
+		cmps:  []clientv3.Cmp{l.unchangedSince(user, s)},
+		then:  []clientv3.Op{clientv3.OpDelete(l.keys.user(user), clientv3.WithPrefix())},
+		other: []clientv3.Op{clientv3.OpGet(l.keys.user(user), clientv3.WithPrefix())},
+	}
+	for _, h := range s.held {
+		t.cmps = append(t.cmps, clientv3.Compare(clientv3.LeaseValue(h.key), "=", h.lease))
+		if under != 0 && h.rec.Nonce != (nonce{}) {
+			t.then = append(t.then, l.tombstone(user, h.rec.Nonce, under, ReasonRemoved, nil))
+		}
+	}
+	return t
 }

@@ -60,6 +60,10 @@ func classify(err error) error {
 	return err
 }
 
+// isFull reports whether etcd takes no more puts until an operator makes room.
+// Deletes, revokes and renewals go on.
+func isFull(err error) bool { return errors.Is(err, rpctypes.ErrNoSpace) }
+
 // slotChain is the admission rule as one transaction: if slot 0 is free put it,
 // else if slot 1 is free put it, and so on; else read who is there. Only limit
 // keys can come to exist, so the count cannot pass the limit, and nothing is
