@@ -136,7 +136,7 @@ func TestStopQuietest(t *testing.T) {
 	require.Eventually(t, func() bool { // until etcd's whole seconds tell them apart
 		_, err := l.Heartbeat(t.Context(), "maya", a.ID)
 		u, lerr := l.List(t.Context(), "maya")
-		return err == nil && lerr == nil && u.Active[0].ExpiresAt.Sub(u.Active[1].ExpiresAt) > time.Second
+		return err == nil && lerr == nil && u.Active[0].ExpiresAt.Sub(u.Active[1].ExpiresAt) > 2*time.Second
 	}, 10*time.Second, 100*time.Millisecond)
 	u, err := l.StopQuietest(t.Context(), "maya")
 	require.NoError(t, err)

@@ -1,7 +1,6 @@
 package lease
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -139,18 +138,25 @@ func (l *Limiter) StopQuietest(ctx context.Context, user string) (Usage, error) 
 	}
 }
 
-// quietest is the stream with the least time left, the oldest of those equal.
+// quietest is the stream with the least time left. etcd tells that in whole
+// seconds, so of those within a second of each other it is the oldest.
 func (l *Limiter) quietest(ctx context.Context, hs []held) held {
 	if len(hs) == 1 {
 		return hs[0]
 	}
 	lives := l.askLifetimes(ctx, leasesOf(hs))
-	return slices.MinFunc(hs, func(a, b held) int {
-		return cmp.Or(
-			lives[a.lease].until().Compare(lives[b.lease].until()),
-			cmp.Compare(a.mod, b.mod),
-		)
-	})
+	first := lives[hs[0].lease].until()
+	for _, h := range hs {
+		if t := lives[h.lease].until(); t.Before(first) {
+			first = t
+		}
+	}
+	for _, h := range hs { // oldest first
+		if lives[h.lease].until().Sub(first) <= time.Second {
+			return h
+		}
+	}
+	return hs[0]
 }
 
 func leasesOf(hs []held) []int64 {

@@ -1,0 +1,144 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"streamcount/lease"
+)
+
+// want is the status of each of lease's errors.
+func want() map[string]struct {
+	err    error
+	status int
+} {
+	type w = struct {
+		err    error
+		status int
+	}
+	return map[string]w{
+		"ErrLimit": {lease.ErrLimit, 403}, "ErrEnded": {lease.ErrEnded, 410},
+		"ErrNoStreams": {lease.ErrNoStreams, 404},
+		"ErrForeignID": {lease.ErrForeignID, 404}, "ErrBadID": {lease.ErrBadID, 422},
+		"ErrBadUser":     {lease.ErrBadUser, 422},
+		"ErrUnavailable": {lease.ErrUnavailable, 503},
+	}
+}
+
+// Every error that lease exports has its row, wrapped or not.
+func TestErrors_EveryLeaseError(t *testing.T) {
+	exported := leaseErrors(t)
+	require.Contains(t, exported, "ErrLimit")
+	for _, name := range exported {
+		w, ok := want()[name]
+		if !assert.True(t, ok, "lease.%s has no row here, and so perhaps none in errors.go", name) {
+			continue
+		}
+		for _, err := range []error{w.err, fmt.Errorf("some detail: %w", w.err)} {
+			p := toProblem(err)
+			assert.Equal(t, w.status, p.Status, name)
+			assert.NotContains(t, p.Detail, "some detail")
+			assert.Equal(t, w.status == 403 || w.status == 503, p.header.Get("Retry-After") != "", name)
+		}
+	}
+	assert.Len(t, exported, len(want()))
+}
+
+// leaseErrors reads the names of lease's exported error variables.
+func leaseErrors(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("../lease/*.go")
+	require.NoError(t, err)
+	var names []string
+	for _, path := range files {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		require.NoError(t, err)
+		for _, decl := range file.Decls {
+			vars, ok := decl.(*ast.GenDecl)
+			if !ok || vars.Tok != token.VAR {
+				continue
+			}
+			for _, spec := range vars.Specs {
+				for _, id := range spec.(*ast.ValueSpec).Names {
+					if strings.HasPrefix(id.Name, "Err") {
+						names = append(names, id.Name)
+					}
+				}
+			}
+		}
+	}
+	return names
+}
+
+func TestErrors_Unlisted(t *testing.T) {
+	p := toProblem(errors.New("user 7 at 10.0.0.1"))
+	assert.Equal(t, 500, p.Status)
+	assert.NotContains(t, p.Error(), "10.0.0.1")
+}
+
+func TestErrors_RetryAfter(t *testing.T) {
+	seen := map[string]bool{}
+	for range 500 {
+		seen[toProblem(lease.ErrUnavailable).header.Get("Retry-After")] = true
+	}
+	assert.Equal(t, map[string]bool{"1": true, "2": true, "3": true, "4": true, "5": true}, seen)
+	for d, want := range map[time.Duration]int{0: 1, time.Millisecond: 1, time.Second: 1, 1001 * time.Millisecond: 2,
+		89 * time.Second: 89, -time.Second: 1} {
+		assert.Equal(t, want, wholeSeconds(d), "%v", d)
+	}
+}
+
+// Each kind of problem has a page, a name of its own, and one title a status.
+func TestProblems_Pages(t *testing.T) {
+	s := newServer(t, Config{}, nil)
+	seen := map[string]bool{}
+	for _, k := range allKinds() {
+		assert.False(t, seen[k.name] || seen[k.title], k.name)
+		seen[k.name], seen[k.title] = true, true
+		w := call(s, "GET", k.problem("").Type, "")
+		require.Equal(t, 200, w.Code, k.name)
+		assert.Contains(t, w.Body.String(), k.title)
+		assert.Contains(t, w.Body.String(), fmt.Sprint(k.status))
+	}
+}
+
+// What huma finds is told without the values that it found.
+func TestProblems_OfHuma(t *testing.T) {
+	p := humaProblem(http.StatusUnprocessableEntity, "validation failed", []error{
+		&huma.ErrorDetail{Location: "body.device.name", Message: "expected string", Value: hunter2},
+		&huma.ErrorDetail{Location: "body." + hunter2 + " or so", Message: "unexpected property", Value: hunter2},
+		errors.New(hunter2),
+	})
+	assert.Equal(t, "body.device.name: expected string", p.Detail)
+	assert.NotContains(t, fmt.Sprintf("%+v", p.Problem), hunter2)
+	assert.Equal(t, "body", p.Errors[1].Location)
+
+	p = humaProblem(http.StatusInternalServerError, hunter2, []error{errors.New(hunter2)})
+	assert.NotContains(t, fmt.Sprintf("%+v", p.Problem), hunter2)
+	assert.Equal(t, 500, humaProblem(0, "", nil).Status)
+}
+
+func TestProblems_SafeLocation(t *testing.T) {
+	for loc, want := range map[string]string{
+		"body.heartbeats[3].userId": "body.heartbeats[3].userId", "path.user": "path.user", "body": "body", "": "",
+		"body.a b": "body", "body.device.<b>": "body.device", "query.a.b.c\n": "query.a.b", "body..": "body",
+		"body." + strings.Repeat("x", 41): "body", "body.é": "body",
+	} {
+		assert.Equal(t, want, safeLocation(loc), loc)
+	}
+}

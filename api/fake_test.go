@@ -1,0 +1,182 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"streamcount/api/apitype"
+	"streamcount/lease"
+)
+
+// A fake answers as a test tells it to, and notes what was asked.
+type fake struct {
+	mu    sync.Mutex
+	calls []string
+
+	err     error                     // returned by every call, when set
+	beatErr map[string]error          // by stream id
+	count   int                       // streams left after a start or stop
+	panics  bool                      // in List
+	block   func(ctx context.Context) // in List, when set
+}
+
+func (f *fake) note(format string, args ...any) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+	return f.err
+}
+
+func (f *fake) taken() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	calls := f.calls
+	f.calls = nil
+	return calls
+}
+
+func (f *fake) usage(user string) lease.Usage {
+	return lease.Usage{User: user, Count: f.count, Limit: 3}
+}
+
+func (f *fake) Start(_ context.Context, user string, r lease.Request) (lease.Started, error) {
+	if err := f.note("start %s %+v", user, r); err != nil {
+		return lease.Started{}, err
+	}
+	st := someStream()
+	st.Session, st.Device, st.Content = r.Session, r.Device, r.Content
+	return lease.Started{Usage: f.usage(user), Stream: st}, nil
+}
+
+func (f *fake) Heartbeat(_ context.Context, user, id string) (lease.Stream, error) {
+	if err := f.note("heartbeat %s %s", user, id); err != nil {
+		return lease.Stream{}, err
+	}
+	return someStream(), nil
+}
+
+func (f *fake) Heartbeats(_ context.Context, beats []lease.Beat) []lease.BeatResult {
+	_ = f.note("heartbeats %v", beats)
+	out := make([]lease.BeatResult, len(beats))
+	for i, b := range beats {
+		out[i] = lease.BeatResult{Stream: someStream(), Err: f.beatErr[b.ID]}
+		out[i].Stream.Degraded = b.ID == "degraded"
+	}
+	return out
+}
+
+func (f *fake) Stop(_ context.Context, user, id string) (lease.Usage, error) {
+	return f.usage(user), f.note("stop %s %s", user, id)
+}
+
+func (f *fake) StopQuietest(_ context.Context, user string) (lease.Usage, error) {
+	return f.usage(user), f.note("stop quietest %s", user)
+}
+
+func (f *fake) Remove(_ context.Context, user string) (lease.Usage, error) {
+	return lease.Usage{User: user, Limit: 3}, f.note("remove %s", user)
+}
+
+func (f *fake) List(ctx context.Context, user string) (lease.Usage, error) {
+	err := f.note("list %s", user)
+	if f.panics {
+		panic("the fake was told to")
+	}
+	if f.block != nil {
+		f.block(ctx)
+		if ctx.Err() != nil {
+			return lease.Usage{}, fmt.Errorf("list %s: %w", user, ctx.Err())
+		}
+	}
+	u := f.usage(user)
+	u.Active = []lease.Stream{someStream()}
+	return u, err
+}
+
+func (f *fake) Totals(context.Context) (lease.Totals, error) {
+	return lease.Totals{
+		Revision: 88, Streams: 5, Users: 3, UsersAtLimit: 1, ByRegion: map[string]int{"eu": 4, "us": 1},
+		Admitted: 20, Refused: 4, Expired: 2,
+	}, f.note("totals")
+}
+
+var someTime = time.Date(2026, 1, 2, 3, 4, 5, 678_900_000, time.UTC)
+
+func someStream() lease.Stream {
+	return lease.Stream{
+		ID: "stream-1", User: "maya", StartedAt: someTime, ExpiresAt: someTime.Add(90 * time.Second),
+		TTL: 90 * time.Second, Region: "eu", Device: lease.Device{ID: "d1", Name: "TV", Type: "tv"},
+	}
+}
+
+func someShards(context.Context) ([]apitype.Shard, error) {
+	return []apitype.Shard{{Name: "default", Leader: "node-1", Members: 3, Streams: 5}}, nil
+}
+
+func isReady(context.Context) error { return nil }
+
+// newServer returns a Server on f, or one that has not been given a backend.
+func newServer(tb testing.TB, cfg Config, f *fake) *Server {
+	tb.Helper()
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	cfg.Node = apitype.Node{ID: "node-1", Region: "eu", Version: "1.2.3", StartedAt: apitype.At(someTime)}
+	s, err := New(cfg)
+	require.NoError(tb, err)
+	if f != nil {
+		s.Use(Backend{Limiter: f, Ready: isReady, Shards: someShards})
+	}
+	return s
+}
+
+// run serves s on a port of its own until the test ends, or stop is called. stop
+// returns what Run returned.
+func run(t *testing.T, s *Server) (addr string, stop func() error) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, ln) }()
+	stop = sync.OnceValue(func() error { cancel(); return <-done })
+	t.Cleanup(func() { _ = stop() })
+	return ln.Addr().String(), stop
+}
+
+// call sends one request straight to s.
+func call(s *Server, method, target, body string, header ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, r)
+	return w
+}
+
+// get fetches a page over a connection of its own.
+func get(t *testing.T, addr, path string) (status int, body string) {
+	t.Helper()
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := c.Get("http://" + addr + path)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return res.StatusCode, string(b)
+}

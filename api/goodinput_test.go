@@ -1,0 +1,123 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Odd users that must work, and arrive as they were meant.
+func TestGoodInput_Users(t *testing.T) {
+	f := &fake{count: 1}
+	addr, _ := run(t, newServer(t, Config{}, f))
+	for _, user := range []string{
+		"1", "0", "-1", "00", "1e3", "true", "null", "undefined", "__proto__", "NaN", "auth0|5f7c",
+		"maya@example.com",
+		"urn:uuid:0b9ce8d1-1f3c-4f4e-9e2d-0d3f5b8c7a61", "a+b=", "~", "...", "a..b", ".a", "Ada", "ada", "start",
+		"users",
+		strings.Repeat("a", 128),
+	} {
+		spellings := []string{url.PathEscape(user), everyByteEscaped(user)}
+		if !strings.Contains(user, "|") {
+			spellings = append(spellings, user)
+		}
+		for _, spelling := range spellings {
+			a := send(t, addr, bare("GET", "/api/v1/streams/users/"+spelling), 5*time.Second)
+			require.Equal(t, 200, a.status, "%s: %s", spelling, a.body)
+			assert.Equal(t, []string{"list " + user}, f.taken())
+			assert.Contains(t, a.body, fmt.Sprintf("%q", user))
+		}
+	}
+}
+
+func everyByteEscaped(s string) string {
+	var out strings.Builder
+	for i := range len(s) {
+		fmt.Fprintf(&out, "%%%02x", s[i])
+	}
+	return out.String()
+}
+
+// Requests that look odd and are none the worse for it.
+func TestGoodInput_Requests(t *testing.T) {
+	f := &fake{count: 1}
+	addr, _ := run(t, newServer(t, Config{}, f))
+	start := userBase + "/start"
+	plainStart := "start maya {Session: Replaces: OnLimit: Device:{ID: Name: Type:} Content:{ID: Title:}}"
+	withSession := strings.Replace(plainStart, "Session:", "Session:s", 1)
+	head := "POST " + start + " HTTP/1.1\r\nHost: x\r\n"
+	for name, c := range map[string]struct{ raw, call string }{
+		"no_body_no_length": {head + "\r\n", plainStart},
+		"empty_object":      {post(start, "{}"), plainStart},
+		"spaces_around":     {post(start, " \r\n\t{ } \n"), plainStart},
+		"no_body_any_type":  {bare("POST", start, "Content-Length: 0", "Content-Type: text/plain"), plainStart},
+		"charset":           {head + "Content-Type: application/json; charset=UTF-8\r\nContent-Length: 2\r\n\r\n{}", plainStart},
+		"quoted_charset":    {head + "Content-Type: Application/JSON; charset=\"utf-8\"\r\nContent-Length: 2\r\n\r\n{}", plainStart},
+		"identity":          {post(start, "{}", "Content-Encoding: identity"), plainStart},
+		"any_accept":        {post(start, "{}", "Accept: image/png"), plainStart},
+		"accept_json":       {post(start, "{}", "Accept: json"), plainStart},
+		"same_lengths":      {post(start, "{}", "Content-Length: 2"), plainStart},
+		"full_body":         {post(start, `{"session":"s"}`+strings.Repeat(" ", 16<<10-15)), withSession},
+		"200_characters": {post(start, `{"session":"`+strings.Repeat("é", 200)+`"}`),
+			strings.Replace(plainStart, "Session:", "Session:"+strings.Repeat("é", 200), 1)},
+		"escaped_pair": {post(start, `{"session":"\ud83c\udfac\\u0000"}`), strings.Replace(plainStart,
+			"Session:", `Session:🎬\u0000`, 1)},
+		"bare_line_feeds": {strings.ReplaceAll(post(start, "{}"), "\r\n", "\n"), plainStart},
+		"absolute_target": {strings.Replace(bare("GET", "http://evil.example"+userBase), "Host: x",
+			"Host: y", 1), "list maya"},
+		"100_headers": {bare("GET", userBase, strings.TrimSuffix(strings.Repeat("X: 1\r\n", 100), "\r\n")),
+			"list maya"},
+		"9k_header":        {bare("GET", userBase, "X: "+strings.Repeat("x", 7<<10)), "list maya"},
+		"head":             {bare("HEAD", userBase), "list maya"},
+		"odd_header_bytes": {bare("GET", userBase, "X: \xff\xfe"), "list maya"},
+		"http_1_0":         {"GET " + userBase + " HTTP/1.0\r\n\r\n", "list maya"},
+		"chunked": {head + "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2;ext=1\r\n{}\r\n0\r\nT: x\r\n\r\n",
+			plainStart},
+		"beacon_any_type": {bare("POST", userBase+"/streams/s/stop", "Content-Encoding: gzip", "Content-Type: x",
+			"Content-Length: 1") + "x", "stop maya s"},
+		"beacon_no_type": {bare("POST", userBase+"/streams/s/stop", "Content-Length: 4") + "null", "stop maya s"},
+		"get_with_body":  {bare("GET", userBase, "Content-Length: 3") + "abc", "list maya"},
+		"markup":         {post(userBase+"/stop", `{"streamId":"<script>"}`), "stop maya <script>"},
+		"expect":         {post(start, "{}", "Expect: 100-continue"), plainStart},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := send(t, addr, c.raw, 5*time.Second)
+			if name == "expect" {
+				assert.Equal(t, http.StatusContinue, a.status)
+			} else {
+				require.Equal(t, 200, a.status, a.body)
+				assert.Equal(t, "application/json", a.header.Get("Content-Type"))
+			}
+			require.Eventually(t, func() bool {
+				calls := f.taken()
+				return len(calls) == 1 && assert.Equal(t, c.call, calls[0])
+			}, 5*time.Second, time.Millisecond)
+		})
+	}
+}
+
+// A batch as large as may be, with ids that are as long as may be.
+func TestGoodInput_LargestBatch(t *testing.T) {
+	s := newServer(t, Config{}, &fake{})
+	beat := `{"userId":"` + strings.Repeat("u", 128) + `","streamId":"` + strings.Repeat("s", 64) + `"}`
+	w := call(s, "POST", "/api/v1/streams/heartbeats", `{"heartbeats":[`+strings.Repeat(beat+",", 999)+beat+`]}`)
+	require.Equal(t, 200, w.Code, w.Body)
+	assert.JSONEq(t, `{"alive":1000,"ended":[]}`, w.Body.String())
+}
+
+func TestHead_IsGetWithoutBody(t *testing.T) {
+	addr, _ := run(t, newServer(t, Config{}, &fake{count: 1}))
+	for _, path := range []string{userBase, "/api/v1/stats", "/healthz", "/readyz", "/docs", "/openapi.json"} {
+		head, full := send(t, addr, bare("HEAD", path), 5*time.Second), send(t, addr, bare("GET", path), 5*time.Second)
+		assert.Equal(t, full.status, head.status, path)
+		assert.Empty(t, head.body, path)
+		assert.NotEmpty(t, full.body, path)
+		assert.Equal(t, full.header.Get("Content-Type"), head.header.Get("Content-Type"), path)
+	}
+}

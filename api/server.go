@@ -1,0 +1,194 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humamux"
+	"github.com/gorilla/mux"
+	"golang.org/x/sync/singleflight"
+
+	"streamcount/api/apitype"
+	"streamcount/lease"
+)
+
+// limiter is what the handlers call on a lease.Limiter.
+type limiter interface {
+	Start(ctx context.Context, user string, r lease.Request) (lease.Started, error)
+	Heartbeat(ctx context.Context, user, id string) (lease.Stream, error)
+	Heartbeats(ctx context.Context, beats []lease.Beat) []lease.BeatResult // same order
+	Stop(ctx context.Context, user, id string) (lease.Usage, error)
+	StopQuietest(ctx context.Context, user string) (lease.Usage, error) // least recently heard from
+	Remove(ctx context.Context, user string) (lease.Usage, error)
+	List(ctx context.Context, user string) (lease.Usage, error)
+	Totals(ctx context.Context) (lease.Totals, error)
+}
+
+// A Backend is what answers for the Server. It is handed over with
+// [Server.Use], because the Server listens before etcd has been reached.
+type Backend struct {
+	// Limiter serves the calls under /api; without it they are answered 503.
+	Limiter limiter
+	// Ready is nil when etcd answers a linearizable read, and says in words
+	// what is wrong otherwise. Without it the node is not ready.
+	Ready func(context.Context) error
+	// Shards describes the etcd clusters as far as they are known, even when
+	// it returns an error. Without it the statistics name none.
+	Shards func(context.Context) ([]apitype.Shard, error)
+}
+
+// Config is what a Server is made from. Its zero value is fit for production.
+type Config struct {
+	Node apitype.Node // who answers; Node.Version is also the document's
+	Log  *slog.Logger // nil means slog.Default()
+
+	MaxInFlight    int           // requests served at once, others get 503; default 4096
+	MaxConns       int           // connections open at once, others wait; default 20000
+	RequestTimeout time.Duration // for one call once its body has arrived; default 5 s, under 30 s
+	Drain          time.Duration // for the requests in flight when Run's context ends; default 10 s
+	// Notice is how long /readyz says 503 while requests are still accepted,
+	// so that load balancers look elsewhere first; default none.
+	Notice time.Duration
+}
+
+// A Server answers streamcount's HTTP calls. Make one with [New]; it is safe
+// for concurrent use.
+type Server struct {
+	cfg      Config
+	log      *slog.Logger
+	router   *mux.Router
+	handler  http.Handler
+	inFlight chan struct{}
+	ready    singleflight.Group
+	draining atomic.Bool
+
+	mu      sync.Mutex // serializes Use
+	backend atomic.Pointer[Backend]
+}
+
+// New makes a Server that answers 503 under /api until [Server.Use] is called.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, log: cfg.Log, inFlight: make(chan struct{}, cfg.MaxInFlight)}
+	s.backend.Store(&Backend{Ready: func(context.Context) error { return errNotReached }})
+	router, err := s.routes()
+	if err != nil {
+		return nil, fmt.Errorf("api: routes: %w", err)
+	}
+	s.router = router
+	s.handler = s.observe(s.front(router))
+	return s, nil
+}
+
+// errNotReached is the reason that /readyz gives until Use says otherwise.
+var errNotReached = errors.New("etcd has not been reached yet")
+
+// complete fills in the defaults and checks what remains.
+func (c *Config) complete() error {
+	for _, n := range []struct {
+		name  string
+		value int64
+	}{
+		{"MaxInFlight", int64(c.MaxInFlight)}, {"MaxConns", int64(c.MaxConns)},
+		{"RequestTimeout", int64(c.RequestTimeout)}, {"Drain", int64(c.Drain)}, {"Notice", int64(c.Notice)},
+	} {
+		if n.value < 0 {
+			return fmt.Errorf("api: %s is negative: give a positive value, or 0 for the default", n.name)
+		}
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	c.MaxInFlight = cmp.Or(c.MaxInFlight, 4096)
+	c.MaxConns = cmp.Or(c.MaxConns, 20_000)
+	c.RequestTimeout = cmp.Or(c.RequestTimeout, 5*time.Second)
+	c.Drain = cmp.Or(c.Drain, 10*time.Second)
+	if c.RequestTimeout >= writeTimeout {
+		return fmt.Errorf("api: RequestTimeout %v leaves no time to answer: keep it under %v",
+			c.RequestTimeout, writeTimeout)
+	}
+	return nil
+}
+
+// Use hands over what answers from now on. Fields left nil keep what they had,
+// so readiness can be reported in words before there is a Limiter.
+func (s *Server) Use(b Backend) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := *s.backend.Load()
+	if b.Limiter != nil {
+		next.Limiter = b.Limiter
+	}
+	if b.Ready != nil {
+		next.Ready = b.Ready
+	}
+	if b.Shards != nil {
+		next.Shards = b.Shards
+	}
+	s.backend.Store(&next)
+}
+
+// Handler returns the whole HTTP surface. [Server.Run] adds the bounds that
+// belong to connections.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// limiter returns what Use was given. The guard lets no call through without.
+func (s *Server) limiter() limiter { return s.backend.Load().Limiter }
+
+const base = "/api/v1/streams/users/{user}"
+
+// routes is the whole surface. Nothing here redirects but "/": paths are not
+// cleaned, since that would turn a POST into a GET at another address.
+func (s *Server) routes() (*mux.Router, error) {
+	r := mux.NewRouter().SkipClean(true)
+	r.NotFoundHandler = http.HandlerFunc(s.notFound)
+	r.MethodNotAllowedHandler = http.HandlerFunc(s.methodNotAllowed)
+
+	a := humamux.New(r, s.humaConfig(), humamux.WithRouteCustomizer(s.guardRoute))
+	handle(a, "GET", base, listDoc(), s.list)
+	handle(a, "DELETE", base, removeDoc(), s.remove)
+	handle(a, "POST", base+"/start", startDoc(), s.start)
+	handle(a, "POST", base+"/stop", stopDoc(), s.stop)
+	handle(a, "DELETE", base+"/streams/{id}", stopByIDDoc(), s.stopByID)
+	handle(a, "POST", base+"/streams/{id}/stop", beaconDoc(), s.stopByID)
+	handle(a, "POST", base+"/streams/{id}/heartbeat", heartbeatDoc(), s.heartbeat)
+	handle(a, "POST", "/api/v1/streams/heartbeats", heartbeatsDoc(), s.heartbeats)
+	handle(a, "GET", "/api/v1/stats", statsDoc(), s.stats)
+	describe(a.OpenAPI())
+
+	s.plain(r, "/healthz", s.healthz)
+	s.plain(r, "/readyz", s.readyz)
+	s.plain(r, "/problems/{name}", s.problemPage)
+	s.plain(r, "/favicon.ico", s.favicon)
+	s.plain(r, "/", s.root)
+	return r, s.documents(r, a.OpenAPI())
+}
+
+// handle registers one operation. Its handler returns a lease error as it is;
+// refuse makes a problem of it.
+func handle[I, O any](
+	a huma.API, method, path string, d opDoc, h func(context.Context, *I) (*O, error),
+) {
+	huma.Register(a, d.operation(method, path), func(ctx context.Context, in *I) (*O, error) {
+		out, err := h(ctx, in)
+		if err != nil {
+			return nil, refuse(ctx, err)
+		}
+		return out, nil
+	})
+}
+
+// plain registers a page for GET and HEAD.
+func (s *Server) plain(r *mux.Router, path string, h http.HandlerFunc) {
+	r.Handle(path, named(path, h)).Methods(http.MethodGet)
+}

@@ -1,0 +1,141 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"time"
+
+	"streamcount/api/apitype"
+)
+
+// maxAnswer bounds what is read of an answer. The longest honest one, a batch
+// of heartbeats that all ended, is a fifth of it.
+const maxAnswer = 1 << 20
+
+// send makes one request, with in as its body unless nil, and decodes the
+// answer into out. Unknown fields in the answer are ignored.
+func (c *Client) send(ctx context.Context, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, timeoutError(c.cfg.Timeout))
+	defer cancel()
+	req, err := c.request(ctx, method, path, in)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause // it says more than "context deadline exceeded"
+		}
+		return err
+	}
+	// The error of Close says nothing that reading the body did not.
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("read answer: %w", err)
+	case len(body) > maxAnswer:
+		return fmt.Errorf("%w: longer than %d bytes", errUnreadable, maxAnswer)
+	case resp.StatusCode != http.StatusOK:
+		return refusal(resp, body)
+	}
+	return decode(resp, body, out)
+}
+
+// A timeoutError is a request that was given up after so long.
+type timeoutError time.Duration
+
+func (e timeoutError) Error() string { return fmt.Sprintf("no answer within %v", time.Duration(e)) }
+
+func (e timeoutError) Unwrap() error { return context.DeadlineExceeded }
+
+func (c *Client) request(ctx context.Context, method, path string, in any) (*http.Request, error) {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return nil, fmt.Errorf("%w: encode request: %w", ErrInvalid, err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	req.Header.Set("Accept", "application/json, application/problem+json")
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	return req, nil
+}
+
+func decode(resp *http.Response, body []byte, out any) error {
+	if got := mediaType(resp); got != "application/json" {
+		return fmt.Errorf("%w: content type %q: is this a streamcount server?", errUnreadable, got)
+	}
+	if err := json.Unmarshal(body, out); err != nil {
+		return fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	return nil
+}
+
+func mediaType(resp *http.Response) string {
+	t, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if err != nil {
+		return ""
+	}
+	return t
+}
+
+// refusal is the error that an answer other than 200 stands for.
+func refusal(resp *http.Response, body []byte) error {
+	after := parseRetryAfter(resp.Header.Get("Retry-After"))
+	p := apitype.Problem{Status: resp.StatusCode, Title: http.StatusText(resp.StatusCode)}
+	if mediaType(resp) == "application/problem+json" {
+		var said apitype.Problem
+		if err := json.Unmarshal(body, &said); err == nil {
+			p = said
+			p.Status = resp.StatusCode // the one that proxies see, should they differ
+		}
+	}
+	switch {
+	case p.Status == http.StatusForbidden && p.Limit != nil:
+		return &LimitError{Limit: *p.Limit, Streams: held(p), Active: p.Active, RetryAfter: after}
+	case p.Status == http.StatusGone:
+		ended := &EndedError{Reason: p.Reason, By: p.By}
+		if ended.Reason == "" {
+			ended.Reason = ReasonEnded
+		}
+		return ended
+	}
+	return &ProblemError{Problem: p, RetryAfter: after}
+}
+
+func held(p apitype.Problem) int {
+	if p.Streams != nil {
+		return *p.Streams
+	}
+	return len(p.Active)
+}
+
+// maxRetryAfter keeps a nonsensical header from overflowing a duration.
+const maxRetryAfter = 24 * time.Hour
+
+// parseRetryAfter reads either form of the header; 0 where there is none.
+func parseRetryAfter(h string) time.Duration {
+	if n, err := strconv.Atoi(h); err == nil {
+		n = min(max(n, 0), int(maxRetryAfter/time.Second))
+		return time.Duration(n) * time.Second
+	}
+	at, err := http.ParseTime(h)
+	if err != nil {
+		return 0
+	}
+	return min(max(time.Until(at), 0), maxRetryAfter)
+}
