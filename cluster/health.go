@@ -1,0 +1,112 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// healthTimeout bounds the questions about etcd's health.
+const healthTimeout = 2 * time.Second
+
+// Ready returns nil if etcd can serve this service now: a quorum answers a
+// read below prefix, and no alarm keeps etcd from writing. The error is one
+// sentence for people, without addresses.
+func Ready(ctx context.Context, c *clientv3.Client, prefix string) error {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	if _, err := c.Get(ctx, prefix+"/", clientv3.WithKeysOnly()); err != nil {
+		return &healthError{explain(err), err}
+	}
+	st, err := pb.NewMaintenanceClient(c.ActiveConnection()).Status(ctx, &pb.StatusRequest{})
+	if err != nil {
+		return nil //nolint:nilerr // the read has shown that etcd serves
+	}
+	for _, alarm := range st.GetErrors() {
+		if strings.Contains(alarm, pb.AlarmType_NOSPACE.String()) {
+			return &healthError{sentence: "etcd is full and refuses writes: raise its quota or compact and " +
+				"defragment it, then disarm the NOSPACE alarm"}
+		}
+		if strings.Contains(alarm, pb.AlarmType_CORRUPT.String()) {
+			return &healthError{sentence: "etcd found its data corrupt and refuses writes: " +
+				"replace the member that is at fault, then disarm the CORRUPT alarm"}
+		}
+	}
+	return nil
+}
+
+// A healthError says in one sentence what keeps etcd from serving.
+type healthError struct {
+	sentence string
+	err      error // what etcd's client said; nil for an alarm
+}
+
+func (e *healthError) Error() string { return e.sentence }
+func (e *healthError) Unwrap() error { return e.err }
+
+// explain says what an error of etcd's client means for people.
+func explain(err error) string {
+	known := rpctypes.Error(err)
+	for _, lost := range []error{
+		rpctypes.ErrNoLeader, rpctypes.ErrLeaderChanged, rpctypes.ErrNotLeader, rpctypes.ErrTimeout,
+		rpctypes.ErrTimeoutDueToLeaderFail, rpctypes.ErrTimeoutDueToConnectionLost,
+	} {
+		if errors.Is(known, lost) {
+			return "etcd has no leader: too few of its members are up or reach each other"
+		}
+	}
+	switch {
+	case errors.Is(known, rpctypes.ErrPermissionDenied):
+		return "etcd does not let this node read its keys: check the role of its user"
+	case errors.Is(known, rpctypes.ErrAuthFailed), errors.Is(known, rpctypes.ErrUserEmpty):
+		return "etcd does not accept this node's user or password"
+	case errors.Is(err, context.Canceled):
+		return "the check was broken off"
+	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
+		return fmt.Sprintf("etcd did not answer within %v", healthTimeout)
+	case status.Code(err) == codes.Unavailable:
+		return "etcd cannot be reached"
+	}
+	return "etcd refused a read"
+}
+
+// Info describes an etcd cluster as one of its members sees it.
+type Info struct {
+	Leader  string // the member's name, its id in hex if it has none, "" without a leader
+	Members int
+	Version string // of the member that answered
+}
+
+// Describe asks the member that c is connected to. It works without a quorum.
+func Describe(ctx context.Context, c *clientv3.Client) (Info, error) {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	st, err := pb.NewMaintenanceClient(c.ActiveConnection()).Status(ctx, &pb.StatusRequest{})
+	if err != nil {
+		return Info{}, fmt.Errorf("describe etcd: %w", err)
+	}
+	members, err := c.MemberList(ctx, clientv3.WithSerializable())
+	if err != nil {
+		return Info{}, fmt.Errorf("list etcd members: %w", err)
+	}
+	info := Info{Members: len(members.Members), Version: st.GetVersion()}
+	if st.GetLeader() == 0 {
+		return info, nil
+	}
+	info.Leader = strconv.FormatUint(st.GetLeader(), 16)
+	for _, m := range members.Members {
+		if m.GetID() == st.GetLeader() && m.GetName() != "" {
+			info.Leader = m.GetName()
+		}
+	}
+	return info, nil
+}

@@ -1,0 +1,207 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+const (
+	nodeTTL    = 15 * time.Second
+	renewEvery = nodeTTL / 3
+	// leaveTimeout bounds the good-bye of a node. If it fails, the node is
+	// listed for up to nodeTTL more.
+	leaveTimeout = 2 * time.Second
+)
+
+// A Node is one API process, as all others see it.
+type Node struct {
+	ID        string    `json:"id"` // unique among the nodes, without a slash
+	Region    string    `json:"region,omitempty"`
+	Address   string    `json:"address,omitempty"`
+	Version   string    `json:"version,omitempty"`
+	StartedAt time.Time `json:"startedAt"`
+}
+
+func nodeKey(prefix, id string) string { return prefix + "/nodes/" + id }
+
+// Nodes returns the registered nodes in the order of their ids.
+func Nodes(ctx context.Context, c *clientv3.Client, prefix string) ([]Node, error) {
+	resp, err := c.Get(ctx, nodeKey(prefix, ""), clientv3.WithPrefix())
+	if err != nil {
+		return nil, fmt.Errorf("list nodes: %w", err)
+	}
+	nodes := make([]Node, 0, len(resp.Kvs))
+	for _, kv := range resp.Kvs {
+		var n Node
+		id := strings.TrimPrefix(string(kv.Key), nodeKey(prefix, ""))
+		if err := json.Unmarshal(kv.Value, &n); err != nil {
+			n = Node{} // of a later version: its id is all there is to say
+		}
+		n.ID = id
+		nodes = append(nodes, n)
+	}
+	slices.SortFunc(nodes, func(a, b Node) int { return cmp.Compare(a.ID, b.ID) })
+	return nodes, nil
+}
+
+// A Registration keeps a node in the list of nodes for as long as it runs.
+type Registration struct {
+	etcd  *clientv3.Client
+	key   string
+	value string
+	log   *slog.Logger
+	every time.Duration // between renewals
+
+	// What follows belongs to Run.
+	lease   clientv3.LeaseID // 0 while there is none
+	expires time.Time        // when lease has run out for sure as far as we know
+	failing bool
+	foreign clientv3.LeaseID // another process's lease on our key, as last warned of
+}
+
+// NewRegistration returns the registration of node. Nothing is written before
+// Run. A nil log says nothing.
+func NewRegistration(c *clientv3.Client, prefix string, node Node, log *slog.Logger) *Registration {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	value, err := json.Marshal(node)
+	if err != nil { // a Node holds nothing but text and a time after year 9999
+		value = []byte("{}")
+	}
+	return &Registration{
+		etcd: c, key: nodeKey(prefix, node.ID), value: string(value), log: log, every: renewEvery,
+	}
+}
+
+// Run registers the node, again whenever its lease or its key is lost, until
+// ctx ends. Then it takes the node off the list. While etcd is away it tries
+// again; that is never an error.
+func (r *Registration) Run(ctx context.Context) error {
+	defer r.leave(ctx)
+	var wait backoffWait
+	for {
+		next := r.every
+		if err := r.renew(ctx); err == nil {
+			wait = backoffWait{}
+			r.report(nil)
+		} else if ctx.Err() == nil {
+			next = wait.take()
+			r.report(err)
+		}
+		if !sleep(ctx, next) {
+			return nil
+		}
+	}
+}
+
+// report logs the first failure of a row and the end of the row.
+func (r *Registration) report(err error) {
+	switch {
+	case err != nil && !r.failing:
+		r.log.Warn("cannot keep this node registered, will keep trying", "key", r.key, "err", err)
+	case err == nil && r.failing:
+		r.log.Info("this node is registered again", "key", r.key)
+	}
+	r.failing = err != nil
+}
+
+// renew makes one attempt to have the key there under a lease of nodeTTL.
+func (r *Registration) renew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, defaultCallTimeout)
+	defer cancel()
+	if r.lease != 0 && time.Now().Before(r.expires) {
+		err := r.keepAlive(ctx)
+		if err == nil {
+			return r.checkKey(ctx)
+		}
+		if !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return err
+		}
+	}
+	return r.register(ctx)
+}
+
+func (r *Registration) register(ctx context.Context) error {
+	r.lease = 0
+	sent := time.Now()
+	lease, err := r.etcd.Grant(ctx, int64(nodeTTL/time.Second))
+	if err != nil {
+		return fmt.Errorf("grant a lease: %w", err)
+	}
+	r.lease, r.expires = lease.ID, sent.Add(nodeTTL)
+	return r.put(ctx)
+}
+
+func (r *Registration) put(ctx context.Context) error {
+	if _, err := r.etcd.Put(ctx, r.key, r.value, clientv3.WithLease(r.lease)); err != nil {
+		return fmt.Errorf("put %s: %w", r.key, err)
+	}
+	return nil
+}
+
+// keepAlive renews the lease once, on a stream of its own. clientv3's
+// KeepAliveOnce tries again without a pause while etcd is away.
+func (r *Registration) keepAlive(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the stream
+	sent := time.Now()
+	stream, err := pb.NewLeaseClient(r.etcd.ActiveConnection()).LeaseKeepAlive(ctx)
+	if err != nil {
+		return fmt.Errorf("renew lease: %w", err)
+	}
+	if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(r.lease)}); err != nil {
+		return fmt.Errorf("renew lease: %w", err)
+	}
+	resp, err := stream.Recv()
+	if err != nil {
+		return fmt.Errorf("renew lease: %w", rpctypes.Error(err))
+	}
+	if resp.GetTTL() <= 0 {
+		return rpctypes.ErrLeaseNotFound
+	}
+	r.expires = sent.Add(nodeTTL)
+	return nil
+}
+
+// checkKey puts the key back if it is gone although its lease lives.
+func (r *Registration) checkKey(ctx context.Context) error {
+	resp, err := r.etcd.Get(ctx, r.key) // with WithKeysOnly, etcd 3.7 leaves the lease out
+	if err != nil {
+		return fmt.Errorf("read %s: %w", r.key, err)
+	}
+	if len(resp.Kvs) == 0 {
+		return r.put(ctx)
+	}
+	owner := clientv3.LeaseID(resp.Kvs[0].Lease)
+	if owner != r.lease && owner != r.foreign {
+		r.log.Warn("another process has registered under this node's id: give each node an id of its own",
+			"key", r.key)
+		r.foreign = owner
+	}
+	return nil
+}
+
+// leave revokes the lease, and the key with it, although ctx has ended.
+func (r *Registration) leave(ctx context.Context) {
+	if r.lease == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
+	defer cancel()
+	if _, err := r.etcd.Revoke(ctx, r.lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		r.log.Warn("cannot unregister this node: it stays listed until its lease runs out",
+			"key", r.key, "err", err)
+	}
+}

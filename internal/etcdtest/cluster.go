@@ -1,0 +1,159 @@
+package etcdtest
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// A Cluster is several etcd servers that form one cluster. Its methods are
+// not for concurrent use with each other.
+type Cluster struct {
+	Members []*Member
+}
+
+// StartCluster runs a cluster of n members for this test and waits until all
+// serve. Elections take about half a second.
+func StartCluster(tb testing.TB, n int) *Cluster {
+	tb.Helper()
+	dirs := make([]string, n)
+	for i := range dirs {
+		dirs[i] = tb.TempDir()
+	}
+	c := &Cluster{}
+	tb.Cleanup(c.stopAll)
+	for try := 1; ; try++ {
+		err := c.start(dirs)
+		if err == nil {
+			break
+		}
+		// The peer ports were chosen before they could be bound.
+		if !errors.Is(err, syscall.EADDRINUSE) || try == 5 {
+			require.NoError(tb, err, "start etcd cluster")
+		}
+		for i := range dirs {
+			dirs[i] = tb.TempDir()
+		}
+	}
+	c.Leader(tb)
+	return c
+}
+
+// Client returns a new client of the members with the given indexes, of all
+// members if none is given. It is closed when the test ends.
+func (c *Cluster) Client(tb testing.TB, members ...int) *clientv3.Client {
+	tb.Helper()
+	return FaultyClient(tb, c.Endpoints(members...), nil)
+}
+
+// Endpoints returns the client addresses of the members with the given
+// indexes, of all members if none is given.
+func (c *Cluster) Endpoints(members ...int) []string {
+	var eps []string
+	for _, i := range members {
+		eps = append(eps, c.Members[i].Endpoint())
+	}
+	if len(members) > 0 {
+		return eps
+	}
+	for _, m := range c.Members {
+		eps = append(eps, m.Endpoint())
+	}
+	return eps
+}
+
+// Leader waits until all running members agree on a leader and returns its
+// index.
+func (c *Cluster) Leader(tb testing.TB) int {
+	tb.Helper()
+	leader := -1
+	require.Eventually(tb, func() bool {
+		leader = c.leader()
+		return leader >= 0
+	}, startTimeout, 5*time.Millisecond, "no leader that all members agree on")
+	return leader
+}
+
+// Stop ends member i.
+func (c *Cluster) Stop(i int) { c.Members[i].Stop() }
+
+// Restart stops the members with the given indexes, starts them together and
+// waits until they serve, which takes a quorum.
+func (c *Cluster) Restart(tb testing.TB, members ...int) {
+	tb.Helper()
+	for _, i := range members {
+		c.Members[i].Stop()
+	}
+	for _, i := range members {
+		require.NoError(tb, c.Members[i].launch(), "restart etcd member %d", i)
+	}
+	for _, i := range members {
+		require.NoError(tb, c.Members[i].awaitReady(), "restart etcd member %d", i)
+	}
+}
+
+// leader returns -1 while the running members disagree.
+func (c *Cluster) leader() int {
+	leader, found := -1, uint64(0)
+	for _, m := range c.Members {
+		if m.embed == nil {
+			continue
+		}
+		id := uint64(m.embed.Server.Leader())
+		if id == 0 || (found != 0 && id != found) {
+			return -1
+		}
+		found = id
+	}
+	for i, m := range c.Members {
+		if m.embed != nil && uint64(m.embed.Server.MemberID()) == found {
+			leader = i
+		}
+	}
+	return leader
+}
+
+func (c *Cluster) start(dirs []string) error {
+	c.Members = nil
+	var peers []string
+	for i, dir := range dirs {
+		port, err := freePort()
+		if err != nil {
+			return err
+		}
+		m := &Member{
+			cfg:     Config{Dir: dir, TickMs: 30}.withDefaults(),
+			name:    fmt.Sprintf("m%d", i),
+			peerURL: url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", port)},
+		}
+		peers = append(peers, m.name+"="+m.peerURL.String())
+		c.Members = append(c.Members, m)
+	}
+	for _, m := range c.Members {
+		m.peers = strings.Join(peers, ",")
+		if err := m.launch(); err != nil {
+			c.stopAll()
+			return err
+		}
+	}
+	for _, m := range c.Members {
+		if err := m.awaitReady(); err != nil {
+			c.stopAll()
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) stopAll() {
+	for _, m := range c.Members {
+		m.Stop()
+	}
+}
