@@ -69,17 +69,17 @@ func (n *node) listen() {
 	})
 }
 
-func (n *node) client(cfg client.Config) *client.Client {
+func (n *node) client() *client.Client {
 	n.t.Helper()
-	cfg.Server = "http://" + n.addr
-	c, err := client.New(cfg)
+	c, err := client.New(client.Config{Server: "http://" + n.addr})
 	require.NoError(n.t, err)
 	n.t.Cleanup(func() { _ = c.Close(context.Background()) })
 	return c
 }
 
-func (n *node) count(user string) int {
-	u, err := n.limiter.List(context.Background(), user)
+// count is how many streams maya has.
+func (n *node) count() int {
+	u, err := n.limiter.List(context.Background(), "maya")
 	if errors.Is(err, lease.ErrNoStreams) {
 		return 0
 	}
@@ -89,7 +89,7 @@ func (n *node) count(user string) int {
 
 func TestContract_AStreamLivesUntilItIsStopped(t *testing.T) {
 	n := newNode(t, 3, lease.MinTTL)
-	c := n.client(client.Config{})
+	c := n.client()
 	began := time.Now()
 	s, err := c.Start(t.Context(), "maya", apitype.Start{Device: &apitype.Device{Name: "TV"}})
 	require.NoError(t, err)
@@ -97,15 +97,15 @@ func TestContract_AStreamLivesUntilItIsStopped(t *testing.T) {
 		require.NoError(t, s.Err())
 		return time.Since(began) > lease.MinTTL+2*time.Second
 	}, 2*lease.MinTTL, 100*time.Millisecond)
-	assert.Equal(t, 1, n.count("maya"))
+	assert.Equal(t, 1, n.count())
 	require.NoError(t, s.Stop(t.Context()))
 	assert.NoError(t, s.Err())
-	assert.Equal(t, 0, n.count("maya"))
+	assert.Equal(t, 0, n.count())
 }
 
 func TestContract_ARefusalNamesTheOthers(t *testing.T) {
 	n := newNode(t, 1, 0)
-	c := n.client(client.Config{})
+	c := n.client()
 	tv, err := c.Start(t.Context(), "maya", apitype.Start{Device: &apitype.Device{Name: "TV"}})
 	require.NoError(t, err)
 	_, err = c.Start(t.Context(), "maya", apitype.Start{})
@@ -126,7 +126,7 @@ func TestContract_ARefusalNamesTheOthers(t *testing.T) {
 
 func TestContract_AnEvictedStreamSaysByWhat(t *testing.T) {
 	n := newNode(t, 1, lease.MinTTL)
-	c := n.client(client.Config{})
+	c := n.client()
 	old, err := c.Start(t.Context(), "maya", apitype.Start{})
 	require.NoError(t, err)
 	_, err = c.Start(t.Context(), "maya", apitype.Start{
@@ -148,7 +148,7 @@ func TestContract_AnEvictedStreamSaysByWhat(t *testing.T) {
 
 func TestContract_AStreamOutlivesANode(t *testing.T) {
 	n := newNode(t, 1, 10*time.Second)
-	c := n.client(client.Config{})
+	c := n.client()
 	s, err := c.Start(t.Context(), "maya", apitype.Start{})
 	require.NoError(t, err)
 	n.stop()
@@ -159,12 +159,12 @@ func TestContract_AStreamOutlivesANode(t *testing.T) {
 	renewed := s.Info().ExpiresAt.Time
 	require.Eventually(t, func() bool { return s.Info().ExpiresAt.After(renewed) }, 10*time.Second, 50*time.Millisecond)
 	assert.NoError(t, s.Err())
-	assert.Equal(t, 1, n.count("maya"))
+	assert.Equal(t, 1, n.count())
 }
 
 func TestContract_AStreamThatReachesNobodyLapses(t *testing.T) {
 	n := newNode(t, 1, lease.MinTTL)
-	c := n.client(client.Config{})
+	c := n.client()
 	s, err := c.Start(t.Context(), "maya", apitype.Start{})
 	require.NoError(t, err)
 	began := time.Now()
@@ -178,24 +178,24 @@ func TestContract_AStreamThatReachesNobodyLapses(t *testing.T) {
 	require.ErrorAs(t, s.Err(), &ended)
 	assert.Equal(t, client.ReasonExpired, ended.Reason)
 	assert.LessOrEqual(t, time.Since(began), lease.MinTTL+time.Second)
-	require.Eventually(t, func() bool { return n.count("maya") == 0 }, 5*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return n.count() == 0 }, 5*time.Second, 50*time.Millisecond)
 }
 
 func TestContract_CloseStopsAll(t *testing.T) {
 	n := newNode(t, 3, 0)
-	c := n.client(client.Config{})
+	c := n.client()
 	for range 3 {
 		_, err := c.Start(t.Context(), "maya", apitype.Start{})
 		require.NoError(t, err)
 	}
-	require.Equal(t, 3, n.count("maya"))
+	require.Equal(t, 3, n.count())
 	require.NoError(t, c.Close(t.Context()))
-	assert.Equal(t, 0, n.count("maya"))
+	assert.Equal(t, 0, n.count())
 }
 
 func TestContract_PlainCalls(t *testing.T) {
 	n := newNode(t, 3, 0)
-	c := n.client(client.Config{})
+	c := n.client()
 	for range 2 {
 		_, err := c.Start(t.Context(), "maya", apitype.Start{})
 		require.NoError(t, err)

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"streamcount/api/apitype"
+	"streamcount/client"
+)
+
+func (a *app) lsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "ls [USER]",
+		Short: "List a user's streams, or the totals of all",
+		Args:  between(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return call(a, cmd, func(c *client.Client) (apitype.Stats, error) {
+					return c.Stats(cmd.Context())
+				}, a.showStats)
+			}
+			return call(a, cmd, func(c *client.Client) (apitype.User, error) {
+				return c.List(cmd.Context(), args[0])
+			}, a.showUser)
+		},
+	}
+	a.addClientFlags(cmd)
+	return cmd
+}
+
+func (a *app) showUser(u apitype.User) error {
+	if err := a.printf("%s has %d of %d streams\n", printable(u.UserID), u.Streams, u.Limit); err != nil {
+		return err
+	}
+	return a.printStreams(u.Active)
+}
+
+func (a *app) showStats(s apitype.Stats) error {
+	rows := [][]string{
+		{"streams", fmt.Sprint(s.Streams)},
+		{"users", fmt.Sprint(s.Users)},
+		{"users at the limit", fmt.Sprint(s.UsersAtLimit)},
+		{"admitted here", fmt.Sprint(s.Admitted)},
+		{"refused here", fmt.Sprint(s.Refused)},
+		{"expired", fmt.Sprint(s.Expired)},
+	}
+	for _, region := range slices.Sorted(maps.Keys(s.Regions)) {
+		rows = append(rows, []string{"streams in " + region, fmt.Sprint(s.Regions[region])})
+	}
+	rows = append(rows,
+		[]string{"node", fmt.Sprintf("%s (%s, %s)", s.Node.ID, orDash(s.Node.Region), orDash(s.Node.Version))},
+		[]string{"etcd leader", orDash(s.Leader)})
+	return a.printTable(rows)
+}

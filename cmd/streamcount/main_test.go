@@ -1,0 +1,227 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"streamcount/internal/etcdtest"
+)
+
+// asMain makes the test's own binary be the program, for tests that send
+// signals to a process.
+const asMain = "RUN_AS_STREAMCOUNT"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asMain) != "" {
+		main()
+	}
+	os.Exit(etcdtest.Main(m))
+}
+
+// A buffer may be read while it is written.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// A proc is one run of the program inside the test.
+type proc struct {
+	out, errOut buffer
+	cancel      context.CancelFunc
+	done        chan struct{}
+	code        int // valid once done
+}
+
+func launch(t *testing.T, environ []string, args ...string) *proc {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	p := &proc{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		p.code = run(ctx, args, environ, &p.out, &p.errOut)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-p.done
+		if t.Failed() {
+			t.Logf("streamcount %s\nstdout:\n%s\nstderr:\n%s", strings.Join(args, " "), &p.out, &p.errOut)
+		}
+	})
+	return p
+}
+
+// end waits for the exit code.
+func (p *proc) end(t *testing.T) int {
+	t.Helper()
+	select {
+	case <-p.done:
+		return p.code
+	case <-time.After(30 * time.Second):
+		require.Fail(t, "still running")
+		return -1
+	}
+}
+
+func (p *proc) interrupt(t *testing.T) int {
+	t.Helper()
+	p.cancel()
+	return p.end(t)
+}
+
+func (p *proc) awaitOut(t *testing.T, text string) {
+	t.Helper()
+	require.Eventually(t, func() bool { return strings.Contains(p.out.String(), text) },
+		30*time.Second, 5*time.Millisecond, "no %q on stdout", text)
+}
+
+var servingAt = regexp.MustCompile(`serving (http://\S+) on`)
+
+// serve starts a node on a free port and waits until it is ready.
+func serve(t *testing.T, args ...string) (*proc, cli) {
+	t.Helper()
+	p := launch(t, nil, append([]string{"serve", "--listen=127.0.0.1:0"}, args...)...)
+	require.Eventually(t, func() bool { return ended(p) || servingAt.MatchString(p.out.String()) },
+		30*time.Second, 5*time.Millisecond)
+	found := servingAt.FindStringSubmatch(p.out.String())
+	require.NotNil(t, found, "stderr: %s", &p.errOut)
+	return p, cli{t, []string{"STREAMCOUNT_SERVER=" + found[1]}, found[1]}
+}
+
+func ended(p *proc) bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// A cli runs client commands against one server.
+type cli struct {
+	t       *testing.T
+	environ []string
+	server  string
+}
+
+// run returns what a command printed, and wants it to exit with code.
+func (c cli) run(code int, args ...string) (stdout, stderr string) {
+	c.t.Helper()
+	var out, errOut bytes.Buffer
+	got := run(c.t.Context(), args, c.environ, &out, &errOut)
+	require.Equal(c.t, code, got, "streamcount %s\n%s%s", strings.Join(args, " "), &out, &errOut)
+	if code != exitOK {
+		assert.Equal(c.t, 1, strings.Count(errOut.String(), "\n"), "one line: %s", &errOut)
+		assert.True(c.t, strings.HasPrefix(errOut.String(), "streamcount: "))
+	}
+	return out.String(), errOut.String()
+}
+
+// json is run for a command that prints JSON.
+func (c cli) json(code int, into any, args ...string) {
+	c.t.Helper()
+	out, _ := c.run(code, append(args, "--json")...)
+	require.NoError(c.t, json.Unmarshal([]byte(out), into), out)
+}
+
+func TestUsage(t *testing.T) {
+	c := cli{t: t}
+	for name, tc := range map[string]struct{ args, want string }{
+		"command":       {"sart maya", `there is no command "sart": did you mean "start"?`},
+		"flag":          {"start maya --sesion x", `unknown flag: --sesion (did you mean session?)`},
+		"flag_value":    {"serve --limit many", `limit "many" (from the command line): want a whole number`},
+		"no_user":       {"start", `want streamcount start USER`},
+		"too_many":      {"ls a b", `want streamcount ls [USER]`},
+		"stop_both":     {"stop maya id --all", `stop takes an id or --all, not both`},
+		"every":         {"heartbeat maya id --every=fast", `a duration of 100ms or more, such as 10s`},
+		"server":        {"ls --server 127.0.0.1:3000", `want http://HOST:PORT or https://HOST:PORT`},
+		"user":          {"ls a/b", `user id "a/b"`},
+		"serve_setting": {"serve --ttl 1s", `ttl "1s" (from the command line)`},
+		"serve_arg":     {"serve now", `want streamcount serve`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, stderr := cli{t: t}.run(exitUsage, strings.Fields(tc.args)...)
+			assert.Contains(t, stderr, tc.want)
+		})
+	}
+	out, _ := c.run(exitOK, "--help")
+	assert.Contains(t, out, "Exit codes: 0 done, 1 error, 2 wrong usage")
+	out, _ = c.run(exitOK)
+	assert.Contains(t, out, "Available Commands")
+}
+
+func TestVersion(t *testing.T) {
+	c := cli{t: t}
+	out, _ := c.run(exitOK, "version")
+	assert.Regexp(t, `^streamcount 0\.1\.0-dev \(.*go1\.\d+.*\)\n$`, out)
+	var b build
+	c.json(exitOK, &b, "version")
+	assert.Equal(t, version, b.Version)
+	flag, _ := c.run(exitOK, "--version")
+	assert.Equal(t, out, flag)
+}
+
+func TestConfigPrint(t *testing.T) {
+	c := cli{t: t, environ: []string{"STREAMCOUNT_TTL=30s"}}
+	out, _ := c.run(exitOK, "config", "print", "--limit=5")
+	assert.Regexp(t, `(?m)^limit +5 +the command line$`, out)
+	assert.Regexp(t, `(?m)^ttl +30s +STREAMCOUNT_TTL$`, out)
+	assert.Regexp(t, `(?m)^region +local +default$`, out)
+	assert.Regexp(t, `(?m)^etcd-user +- +default$`, out)
+
+	var all []setting
+	c.json(exitOK, &all, "config", "print", "--limit=5")
+	byKey := make(map[string]string)
+	for _, s := range all {
+		byKey[s.Key] = string(s.Value)
+	}
+	assert.Equal(t, "5", byKey["limit"])
+	assert.Equal(t, "false", byKey["demo"])
+	assert.Equal(t, `"30s"`, byKey["ttl"])
+
+	out, stderr := c.run(exitUsage, "config", "print", "--limit=61", "--etcd-endpoints=http://u:hunter2@e:1")
+	assert.Regexp(t, `(?m)^limit +61 +the command line$`, out)
+	assert.NotContains(t, out+stderr, "hunter2")
+	assert.Contains(t, stderr, "want 0 to 60")
+	_, stderr = c.run(exitUsage, "config", "print", "--config=/does/not/exist")
+	assert.Contains(t, stderr, "/does/not/exist")
+}
+
+func TestNoServer(t *testing.T) {
+	ln := closedPort(t)
+	c := cli{t: t, environ: []string{"STREAMCOUNT_SERVER=http://" + ln}}
+	commands := []string{
+		"ls", "ls maya", "start maya", "stop maya", "heartbeat maya x", "heartbeat maya x --every",
+	}
+	for _, args := range commands {
+		_, stderr := c.run(exitError, strings.Fields(args)...)
+		assert.Contains(t, stderr, "no server answers at http://"+ln+": is it running? "+
+			`Start one with "streamcount serve"`)
+	}
+	_, stderr := c.run(exitError, "ls", "--server=http://maya:hunter2@"+ln)
+	assert.Contains(t, stderr, "is it running?")
+	assert.NotContains(t, stderr, "hunter2")
+	_, stderr = c.run(exitError, "ls", "--server=http://no-such-host.invalid:3000")
+	assert.Contains(t, stderr, "no-such-host.invalid")
+}

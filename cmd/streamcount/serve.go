@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
+
+	"streamcount/api"
+	"streamcount/api/apitype"
+	"streamcount/cluster"
+	"streamcount/lease"
+)
+
+func (a *app) serveCommand() *cobra.Command {
+	var cfg Config
+	flags := cfg.flags()
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the service",
+		Long: `Run the service. With no flags it serves on 127.0.0.1:3000 and keeps its data in
+./streamcount-data, in an etcd of its own; with --etcd-endpoints it uses another.
+
+Each flag can also be set in the environment, as ` + envPrefix + `LIMIT for --limit,
+or in a YAML file named by --config, as "limit: 3". The command line wins over
+the environment, and that over the file. "streamcount config print" shows what
+comes of it.`,
+		Args: between(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cfg.load(flags, a.environ); err != nil {
+				return err
+			}
+			return a.serve(cmd.Context(), &cfg)
+		},
+	}
+	cmd.Flags().AddFlagSet(flags)
+	return cmd
+}
+
+// serve runs one node until ctx ends or something in it fails.
+func (a *app) serve(ctx context.Context, cfg *Config) error {
+	// First of all, so that a port in use is known before etcd starts.
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("cannot listen on %s (from %s): %w: stop what uses the address, "+
+			"or choose another with --listen", cfg.Listen, cfg.source("listen"), err)
+	}
+	sink := newLogWriter(a.errOut)
+	go sink.run()
+	defer sink.close()
+	n := &node{
+		cfg:  cfg,
+		logs: newLogs(sink, cfg.LogLevel, cfg.LogFormat),
+		addr: ln.Addr().String(),
+		self: apitype.Node{
+			ID: cfg.nodeName(), Region: cfg.Region, Version: version, StartedAt: &apitype.Time{Time: time.Now()},
+		},
+	}
+	n.onReady = func() {
+		if err := a.printf("streamcount %s serving %s\n", version, n.describe()); err != nil {
+			n.logs.slog.Warn("nobody reads the output", "err", err)
+		}
+	}
+	return n.run(ctx, ln)
+}
+
+// A node is one running service.
+type node struct {
+	cfg     *Config
+	logs    logs
+	addr    string // where it listens
+	self    apitype.Node
+	onReady func()
+}
+
+// describe is the address and what the node runs on.
+func (n *node) describe() string {
+	on := "embedded etcd in " + n.cfg.DataDir
+	if len(n.cfg.EtcdEndpoints) > 0 {
+		on = "etcd at " + strings.Join(n.cfg.EtcdEndpoints, ",")
+	}
+	return fmt.Sprintf("http://%s on %s (limit %d, ttl %s)",
+		n.addr, printable(on), n.cfg.Limit, short(n.cfg.TTL))
+}
+
+// short writes a duration without the zeros at its end: 90s, 5m, 24h.
+func short(d time.Duration) string {
+	switch {
+	case d%time.Hour == 0:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	case d%time.Minute == 0:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	}
+	return fmt.Sprintf("%ds", d/time.Second)
+}
+
+// run serves on ln at once, and everything but health with 503 until etcd has
+// been reached. When ctx ends, or anything fails, the HTTP server drains first,
+// because what it still answers needs the rest.
+func (n *node) run(ctx context.Context, ln net.Listener) error {
+	server, err := api.New(api.Config{Node: n.self, Log: n.logs.slog, Drain: n.cfg.Drain})
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	n.logs.slog.Info("listening", "address", n.addr, "node", n.self.ID)
+	serving, ctx := errgroup.WithContext(ctx)
+	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
+	serving.Go(func() error {
+		defer stopBehind()
+		return server.Run(ctx, ln)
+	})
+	serving.Go(func() error { return n.runBehind(ctx, behind, server) })
+	err = serving.Wait()
+	n.logs.slog.Info("stopped", "node", n.self.ID)
+	return err
+}
+
+// runBehind runs what the HTTP server stands on until ctx ends, and stops it in
+// the reverse order of its start: etcd last. front ends when the HTTP server
+// begins to drain.
+func (n *node) runBehind(front, ctx context.Context, server *api.Server) (err error) {
+	var lost <-chan error // nil, and so silent, unless etcd is embedded
+	endpoints := n.cfg.EtcdEndpoints
+	if len(endpoints) == 0 {
+		etcd, startErr := cluster.StartEmbedded(front, cluster.EmbedConfig{DataDir: n.cfg.DataDir, Log: n.logs.zap})
+		if startErr != nil {
+			return unlessDone(front, startErr)
+		}
+		defer func() { err = errors.Join(err, etcd.Close()) }()
+		endpoints, lost = etcd.Endpoints(), etcd.Err()
+	}
+	c, secret, err := n.connect(front, endpoints)
+	if err != nil {
+		return unlessDone(front, err)
+	}
+	defer func() { err = errors.Join(err, closeClient(c)) }()
+	limiter, err := lease.New(c, lease.Config{
+		Prefix: n.cfg.EtcdPrefix, Limit: n.cfg.Limit, TTL: n.cfg.TTL, Region: n.cfg.Region,
+		Secret: secret, Log: n.logs.slog,
+	})
+	if err != nil {
+		return err
+	}
+	server.Use(n.backend(c, limiter))
+	return n.runOn(front, ctx, c, limiter, lost)
+}
+
+// connect returns a client of an etcd that has answered, and the key that signs
+// stream ids there.
+func (n *node) connect(ctx context.Context, endpoints []string) (*clientv3.Client, []byte, error) {
+	c, err := cluster.Connect(ctx, cluster.ClientConfig{
+		Endpoints: endpoints,
+		CertFile:  n.cfg.EtcdCert, KeyFile: n.cfg.EtcdKey, CAFile: n.cfg.EtcdCA,
+		User: n.cfg.EtcdUser, PasswordFile: n.cfg.EtcdPasswordFile,
+		Prefix: n.cfg.EtcdPrefix, Log: n.logs.zap,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	secret, err := cluster.Secret(ctx, c, n.cfg.EtcdPrefix)
+	if err != nil {
+		return nil, nil, errors.Join(err, closeClient(c))
+	}
+	return c, secret, nil
+}
+
+func (n *node) backend(c *clientv3.Client, limiter *lease.Limiter) api.Backend {
+	return api.Backend{
+		Limiter: limiter,
+		Ready:   func(ctx context.Context) error { return cluster.Ready(ctx, c, n.cfg.EtcdPrefix) },
+		Shards: func(ctx context.Context) ([]apitype.Shard, error) {
+			totals, err := limiter.Totals(ctx)
+			shard := apitype.Shard{Name: "default", Streams: totals.Streams}
+			info, infoErr := cluster.Describe(ctx, c)
+			shard.Leader, shard.Members = info.Leader, info.Members
+			return []apitype.Shard{shard}, errors.Join(err, infoErr)
+		},
+	}
+}
+
+// runOn runs the background work until ctx ends. The node stays registered
+// until the limiter has stopped.
+func (n *node) runOn(
+	front, ctx context.Context, c *clientv3.Client, limiter *lease.Limiter, lost <-chan error,
+) error {
+	background, work := errgroup.WithContext(ctx)
+	background.Go(func() error { return limiter.Run(work) })
+	background.Go(func() error { return wentDown(work, lost) })
+	if n.cfg.Demo {
+		background.Go(func() error {
+			// It plays against the HTTP server, so it ends no later.
+			playing, stop := context.WithCancel(work)
+			defer stop()
+			defer context.AfterFunc(front, stop)()
+			return runDemo(playing, "http://"+dialable(n.addr), n.cfg, n.logs.slog)
+		})
+	}
+	registered, leave := context.WithCancel(context.WithoutCancel(ctx))
+	listed := make(chan error, 1)
+	registration := cluster.NewRegistration(c, n.cfg.EtcdPrefix, cluster.Node{
+		ID: n.self.ID, Region: n.self.Region, Address: n.addr, Version: n.self.Version,
+		StartedAt: n.self.StartedAt.Time,
+	}, n.logs.slog)
+	go func() { listed <- registration.Run(registered) }()
+	n.onReady()
+	err := background.Wait()
+	leave()
+	return unlessDone(ctx, errors.Join(err, <-listed))
+}
+
+// wentDown waits for the embedded etcd to end by itself, or for ctx.
+func wentDown(ctx context.Context, lost <-chan error) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-lost:
+		if err == nil {
+			return errors.New("the embedded etcd ended without a reason")
+		}
+		return fmt.Errorf("the embedded etcd ended: %w", err)
+	}
+}
+
+// unlessDone drops an error that only says that ctx ended.
+func unlessDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// closeClient does not call it an error that the client's own context ended.
+func closeClient(c *clientv3.Client) error {
+	if err := c.Close(); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("close etcd client: %w", err)
+	}
+	return nil
+}
+
+// dialable is an address under which this machine reaches a listener.
+func dialable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
+		return net.JoinHostPort("localhost", port)
+	}
+	return addr
+}
