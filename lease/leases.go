@@ -27,7 +27,9 @@ func (l *Limiter) grant(ctx context.Context) (clientv3.LeaseID, time.Duration, e
 		if err == nil {
 			return clientv3.LeaseID(id), time.Duration(resp.TTL) * time.Second, nil
 		}
-		l.cleaner.add(id) // it may have been granted all the same
+		if !errors.Is(classify(err), errNotApplied) {
+			l.cleaner.add(id) // it may have been granted all the same
+		}
 		if !errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseExist) {
 			return 0, 0, unavailable("grant a lease", err)
 		}

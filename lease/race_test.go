@@ -81,10 +81,13 @@ func TestStart_Race(t *testing.T) {
 	counts := map[string][]int{}
 	refused := 0
 	var wg sync.WaitGroup
+	inFlight := make(chan struct{}, 600) // below what etcd would refuse as too many requests
 	began := time.Now()
 	for i := range users * starts {
+		inFlight <- struct{}{}
 		wg.Go(func() {
-			user := fmt.Sprint("user-", i%users)
+			defer func() { <-inFlight }()
+			user := fmt.Sprint("user-", i/starts)
 			st, err := nodes[i%len(nodes)].Start(t.Context(), user, Request{})
 			mu.Lock()
 			defer mu.Unlock()

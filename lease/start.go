@@ -189,7 +189,7 @@ func (l *Limiter) settle(ctx context.Context, a *admission, p plan, cause error)
 		for _, h := range s.held {
 			if h.rec.Nonce == a.rec.Nonce {
 				l.leaveBehind(p.ends)
-				return l.started(a, h.slot, len(s.held)), nil, nil
+				return l.started(a, h.slot, l.countAt(ctx, a.user, h.mod, len(s.held))), nil, nil
 			}
 		}
 	}
@@ -198,6 +198,16 @@ func (l *Limiter) settle(ctx context.Context, a *admission, p plan, cause error)
 	}
 	a.lease = 0
 	return Started{}, nil, fmt.Errorf("%w: %w", errTryAgain, cause)
+}
+
+// countAt is how many keys user held at revision rev, or other if that is no
+// longer to be had.
+func (l *Limiter) countAt(ctx context.Context, user string, rev int64, other int) int {
+	resp, err := l.kv.Get(ctx, l.keys.user(user), clientv3.WithPrefix(), clientv3.WithCountOnly(), clientv3.WithRev(rev))
+	if err != nil {
+		return other
+	}
+	return int(resp.Count)
 }
 
 // equip gives a try its lease, nonce and record.
