@@ -17,21 +17,41 @@ import (
 // answer then.
 func (l *Limiter) followEndings(ctx context.Context) error {
 	for ctx.Err() == nil {
-		watch, stop := context.WithCancel(clientv3.WithRequireLeader(ctx))
-		events := l.watch.Watch(watch, l.keys.prefix+"/", clientv3.WithPrefix(), clientv3.WithPrevKV())
-		for resp := range events {
-			if resp.Err() != nil {
-				break
-			}
-			l.noteEndings(resp.Events)
+		if rev, err := l.revision(ctx); err == nil {
+			l.followFrom(ctx, rev+1)
 		}
-		stop()
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second):
 		}
 	}
 	return nil
+}
+
+// followFrom watches until ctx ends or the watch does. It names its first
+// revision, because a watch without one sees an event twice when the client
+// resumes it.
+func (l *Limiter) followFrom(ctx context.Context, rev int64) {
+	ctx, stop := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer stop()
+	events := l.watch.Watch(ctx, l.keys.prefix+"/", clientv3.WithPrefix(), clientv3.WithPrevKV(), clientv3.WithRev(rev))
+	for resp := range events {
+		if resp.Err() != nil {
+			return
+		}
+		l.noteEndings(resp.Events)
+	}
+}
+
+// revision is etcd's present one.
+func (l *Limiter) revision(ctx context.Context) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	defer cancel()
+	resp, err := l.kv.Get(ctx, l.keys.users(), clientv3.WithCountOnly())
+	if err != nil {
+		return 0, unavailable("read the revision", err)
+	}
+	return resp.Header.Revision, nil
 }
 
 // noteEndings reads events, which come in whole revisions. A stream's key that
