@@ -120,6 +120,8 @@ func TestStart_RaceOfAllKinds(t *testing.T) {
 		nodes[i] = newLimiter(t, etcdtest.Client(t), Config{Prefix: prefix, Limit: limit, Timeout: time.Minute})
 	}
 	finish := audit(t, etcdtest.Client(t), prefix, limit)
+	var mu sync.Mutex
+	var admitted []Beat
 	var wg sync.WaitGroup
 	for i := range users * 12 {
 		wg.Go(func() {
@@ -139,6 +141,9 @@ func TestStart_RaceOfAllKinds(t *testing.T) {
 				if err == nil {
 					last = st.Stream.ID
 					assert.LessOrEqual(t, st.Count, limit)
+					mu.Lock()
+					admitted = append(admitted, Beat{user, last})
+					mu.Unlock()
 				} else {
 					assert.ErrorIs(t, err, ErrLimit)
 				}
@@ -156,7 +161,17 @@ func TestStart_RaceOfAllKinds(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d revisions checked", finish())
+	t.Logf("%d streams admitted, %d revisions checked", len(admitted), finish())
+	// Nobody was overwritten: who is gone was ended by somebody for a reason.
+	for i, r := range nodes[1].Heartbeats(t.Context(), admitted) {
+		var ended *EndedError
+		if errors.As(r.Err, &ended) {
+			assert.Contains(t, []Reason{ReasonStopped, ReasonReplaced, ReasonEvicted, ReasonRemoved}, ended.Reason,
+				"%s of %s", admitted[i].ID, admitted[i].User)
+		} else if assert.NoError(t, r.Err) {
+			assert.False(t, r.Stream.Degraded)
+		}
+	}
 	for i := range users {
 		s, err := nodes[0].read(t.Context(), fmt.Sprint("user-", i))
 		require.NoError(t, err)
