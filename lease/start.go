@@ -82,7 +82,7 @@ func (l *Limiter) admit(ctx context.Context, a *admission) (Started, error) {
 			l.cleaner.add(int64(a.lease)) // refused, or the outcome is unknown: abandoned
 			a.lease = 0
 		}
-		if !errors.Is(err, errTryAgain) || ctx.Err() != nil {
+		if !errors.Is(err, errTryAgain) || pause(ctx) {
 			if isLimit(err) {
 				return Started{}, err
 			}
