@@ -12,8 +12,8 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
-// MaxLimit is the largest limit: the transaction that tries each slot in turn
-// takes two operations a slot, and etcd allows 128 (its --max-txn-ops).
+// MaxLimit is the largest limit. The transaction that tries each slot in turn
+// takes an operation a slot, of the 128 that etcd allows (its --max-txn-ops).
 const MaxLimit = 60
 
 // ValidUser reports whether user is an acceptable user id: 1 to 128 characters

@@ -65,10 +65,11 @@ func classify(err error) error {
 func isFull(err error) bool { return errors.Is(err, rpctypes.ErrNoSpace) }
 
 // slotChain is the admission rule as one transaction: if slot 0 is free put it,
-// else if slot 1 is free put it, and so on; else read who is there. Only limit
-// keys can come to exist, so the count cannot pass the limit, and nothing is
-// read before the write. The whole chain runs only where no key stands at or
-// beyond slot limit, as one may after the limit was lowered; else it reads.
+// else if slot 1 is free put it, and so on; then count, or where none was free
+// read who is there. Only limit keys can come to exist, so the count cannot pass
+// the limit, and nothing is read before the write. The whole chain runs only
+// where no key stands at or beyond slot limit, as one may after the limit was
+// lowered; else it reads.
 func (l *Limiter) slotChain(limit int, a *admission) txn {
 	read := clientv3.OpGet(l.keys.user(a.user), clientv3.WithPrefix())
 	next := read
@@ -76,16 +77,17 @@ func (l *Limiter) slotChain(limit int, a *admission) txn {
 		key := l.keys.slot(a.user, slot)
 		next = clientv3.OpTxn(
 			[]clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0)},
-			[]clientv3.Op{
-				clientv3.OpPut(key, a.value, clientv3.WithLease(a.lease)),
-				l.countOp(a.user),
-			},
+			[]clientv3.Op{clientv3.OpPut(key, a.value, clientv3.WithLease(a.lease))},
 			[]clientv3.Op{next},
 		)
 	}
 	beyond := clientv3.Compare(clientv3.CreateRevision(l.keys.slot(a.user, limit)), "=", 0).
 		WithRange(clientv3.GetPrefixRangeEnd(l.keys.user(a.user)))
-	return txn{cmps: []clientv3.Cmp{beyond}, then: []clientv3.Op{next}, other: []clientv3.Op{read}}
+	return txn{
+		cmps:  []clientv3.Cmp{beyond},
+		then:  []clientv3.Op{next, l.countOp(a.user)}, // etcd runs them in this order
+		other: []clientv3.Op{read},
+	}
 }
 
 // chainResult reads slotChain's answer: the slot that was free and the new
@@ -98,7 +100,7 @@ func (l *Limiter) chainResult(limit int, a *admission, resp *clientv3.TxnRespons
 	for slot := range limit {
 		level := at.GetResponseTxn()
 		if level.Succeeded {
-			return slot, int(level.Responses[1].GetResponseRange().Count), snapshot{}
+			return slot, int(resp.Responses[1].GetResponseRange().Count), snapshot{}
 		}
 		at = level.Responses[0]
 	}
