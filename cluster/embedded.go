@@ -192,6 +192,7 @@ func (e *Embedded) embedConfig(cfg EmbedConfig, client url.URL) *embed.Config {
 	peer, _ := url.Parse(memberURL)
 	ec.AdvertisePeerUrls = []url.URL{*peer}
 	ec.InitialCluster = ec.InitialClusterFromName(memberName)
+	ec.MaxTxnOps = maxTxnOps
 	ec.QuotaBackendBytes = cmp.Or(cfg.QuotaBytes, defaultQuota)
 	ec.AutoCompactionMode = embed.CompactorModePeriodic
 	ec.AutoCompactionRetention = cmp.Or(cfg.CompactEvery, 10*time.Minute).String()
