@@ -35,7 +35,7 @@ type node struct {
 
 func newNode(t *testing.T, limit int, ttl time.Duration) *node {
 	t.Helper()
-	l, err := lease.New(etcdtest.Client(t), lease.Config{
+	l, err := lease.New(lease.Over(etcdtest.Client(t)), lease.Config{
 		Prefix: etcdtest.Prefix(t), Limit: limit, TTL: ttl, Secret: []byte("0123456789abcdef"),
 	})
 	require.NoError(t, err)
@@ -79,7 +79,7 @@ func (n *node) client() *client.Client {
 
 // count is how many streams maya has.
 func (n *node) count() int {
-	u, err := n.limiter.List(context.Background(), "maya")
+	u, err := n.limiter.List(context.Background(), "maya", lease.Linearizable)
 	if errors.Is(err, lease.ErrNoStreams) {
 		return 0
 	}

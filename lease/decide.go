@@ -17,7 +17,7 @@ type ending struct {
 
 // buried reports whether a tombstone tells the stream's client why it ended. A
 // lapsed stream has no lease to lose, and a foreign key has no client.
-func (e ending) buried() bool { return e.reason != ReasonExpired && e.rec.Nonce != (nonce{}) }
+func (e ending) buried() bool { return e.reason != ReasonExpired && e.nonce != (nonce{}) }
 
 // plan is what an admitted start writes: its own key in slot, and the end of
 // others. An ended stream in the same slot is overwritten.
@@ -40,10 +40,10 @@ func decide(limit int, heldNow []held, lapsed map[int64]bool, w want) (plan, boo
 	own := -1
 	for _, h := range heldNow {
 		switch {
-		case w.session != "" && h.rec.Session == w.session && h.slot >= 0 && own < 0:
+		case w.session != "" && h.session == w.session && h.slot >= 0 && own < 0:
 			own = h.slot
 			p.ends = append(p.ends, ending{h, ReasonReplaced})
-		case w.replaces != (nonce{}) && h.rec.Nonce == w.replaces:
+		case w.replaces != (nonce{}) && h.nonce == w.replaces:
 			p.ends = append(p.ends, ending{h, ReasonReplaced})
 		default:
 			stay = append(stay, h)

@@ -11,7 +11,7 @@ import (
 func holder(slot int, mod int64, session string) held {
 	return held{
 		key: keys{"/p"}.slot("u", slot), slot: slot, lease: 100 + mod, mod: mod,
-		rec: record{Nonce: nonce{byte(mod)}, Session: session},
+		nonce: nonce{byte(mod)}, session: session,
 	}
 }
 
@@ -38,11 +38,11 @@ func TestDecide(t *testing.T) {
 			ends: []ending{{b, ReasonReplaced}}},
 		{name: "otherSession", limit: 3, held: full, want: want{session: "car"}},
 		{name: "noSessionIsNotASession", limit: 3, held: full, want: want{session: ""}},
-		{name: "replaces", limit: 3, held: full, want: want{replaces: c.rec.Nonce}, ok: true, slot: 2,
+		{name: "replaces", limit: 3, held: full, want: want{replaces: c.nonce}, ok: true, slot: 2,
 			ends: []ending{{c, ReasonReplaced}}},
 		{name: "replacesWhatIsGone", limit: 3, held: full, want: want{replaces: nonce{9}}},
-		{name: "replacesAboveLoweredLimit", limit: 2, held: full, want: want{replaces: c.rec.Nonce}},
-		{name: "sessionAndReplaces", limit: 3, held: full, want: want{session: "tv", replaces: c.rec.Nonce},
+		{name: "replacesAboveLoweredLimit", limit: 2, held: full, want: want{replaces: c.nonce}},
+		{name: "sessionAndReplaces", limit: 3, held: full, want: want{session: "tv", replaces: c.nonce},
 			ok: true, slot: 0, ends: []ending{{a, ReasonReplaced}, {c, ReasonReplaced}}},
 		{name: "lapsed", limit: 3, held: full, lapsed: map[int64]bool{b.lease: true}, ok: true, slot: 1,
 			ends: []ending{{b, ReasonExpired}}},
@@ -73,10 +73,10 @@ func TestDecide_Rules(t *testing.T) {
 		used := map[string]bool{}
 		for _, slot := range rapid.SliceOfNDistinct(rapid.IntRange(0, 7), 0, 8, rapid.ID[int]).Draw(t, "slots") {
 			h := holder(slot, int64(len(hs)+1), sessions.Draw(t, "session"))
-			if used[h.rec.Session] {
-				h.rec.Session = "" // one live stream a session
+			if used[h.session] {
+				h.session = "" // one live stream a session
 			}
-			used[h.rec.Session] = true
+			used[h.session] = true
 			lapsed[h.lease] = rapid.Bool().Draw(t, "lapsed")
 			hs = append(hs, h)
 		}
@@ -85,8 +85,8 @@ func TestDecide_Rules(t *testing.T) {
 
 		p, ok := decide(limit, hs, lapsed, w)
 
-		mine := func(h held) bool { return w.session != "" && h.rec.Session == w.session }
-		named := func(h held) bool { return w.replaces != nonce{} && h.rec.Nonce == w.replaces }
+		mine := func(h held) bool { return w.session != "" && h.session == w.session }
+		named := func(h held) bool { return w.replaces != nonce{} && h.nonce == w.replaces }
 		living := 0 // streams that nothing but an eviction could end
 		for _, h := range hs {
 			if !mine(h) && !named(h) && !lapsed[h.lease] {

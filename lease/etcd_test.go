@@ -22,11 +22,16 @@ const testTTL = 60 * time.Second
 // newLimiter returns a running Limiter; its background work ends before c does.
 func newLimiter(t *testing.T, c *clientv3.Client, cfg Config) *Limiter {
 	t.Helper()
+	return runLimiter(t, Over(c), cfg)
+}
+
+func runLimiter(t *testing.T, e Etcd, cfg Config) *Limiter {
+	t.Helper()
 	cfg.Secret = testSecret
 	if cfg.TTL == 0 {
 		cfg.TTL = testTTL
 	}
-	l, err := New(c, cfg)
+	l, err := New(e, cfg)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -35,6 +40,7 @@ func newLimiter(t *testing.T, c *clientv3.Client, cfg Config) *Limiter {
 		cancel()
 		assert.NoError(t, <-done)
 	})
+	require.Eventually(t, l.view.current, 10*time.Second, time.Millisecond)
 	return l
 }
 
@@ -61,6 +67,18 @@ func requireEnded(t *testing.T, err error, want Reason) *By {
 	return ended.By
 }
 
+// requireEndsSoon beats until the node has heard of an ending on another node,
+// which is a matter of milliseconds.
+func requireEndsSoon(t *testing.T, l *Limiter, user, id string, want Reason) *By {
+	t.Helper()
+	var err error
+	require.Eventually(t, func() bool {
+		_, err = l.Heartbeat(context.Background(), user, id)
+		return err != nil
+	}, 5*time.Second, time.Millisecond)
+	return requireEnded(t, err, want)
+}
+
 func TestStart_CountsToTheLimit(t *testing.T) {
 	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 3, Region: "eu"})
 	var ids []string
@@ -85,7 +103,7 @@ func TestStart_CountsToTheLimit(t *testing.T) {
 	}
 	assert.InDelta(t, testTTL.Seconds(), full.RetryAfter.Seconds(), 5)
 
-	u, err := l.List(t.Context(), "maya")
+	u, err := l.List(t.Context(), "maya", Bounded)
 	require.NoError(t, err)
 	assert.Equal(t, 3, u.Count)
 	assert.Len(t, u.Active, 3)
@@ -135,12 +153,11 @@ func TestStart_SessionTakesItsSlotOver(t *testing.T) {
 	assert.Equal(t, 2, again.Count, "it never counts twice")
 	assert.NotEqual(t, first.ID, again.Stream.ID)
 
-	_, err := l.Heartbeat(t.Context(), "maya", first.ID)
-	by := requireEnded(t, err, ReasonReplaced)
+	by := requireEndsSoon(t, l, "maya", first.ID, ReasonReplaced)
 	require.NotNil(t, by)
 	assert.Equal(t, "tab", by.Device.Name)
 	assert.Equal(t, again.Stream.StartedAt.UnixMilli(), by.StartedAt.UnixMilli())
-	_, err = l.Stop(t.Context(), "maya", first.ID)
+	_, err := l.Stop(t.Context(), "maya", first.ID)
 	requireEnded(t, err, ReasonReplaced)
 	_, err = l.Heartbeat(t.Context(), "maya", again.Stream.ID)
 	assert.NoError(t, err, "a late stop of the old stream leaves the new one alone")
@@ -199,8 +216,8 @@ func TestStart_RefusalsWriteNothing(t *testing.T) {
 	mustStart(t, l, "maya", Request{})
 	_, err := l.Start(t.Context(), "maya", Request{})
 	require.ErrorIs(t, err, ErrLimit)
-	requireLeases(t, c, 1) // the refused one is revoked
-	before := raftIndex(t, c)
+	requireStreamLeases(t, c, 1, l)
+	before := settledRaftIndex(t, c)
 	for range 50 {
 		_, err := l.Start(t.Context(), "maya", Request{})
 		require.ErrorIs(t, err, ErrLimit)
@@ -208,13 +225,48 @@ func TestStart_RefusalsWriteNothing(t *testing.T) {
 	assert.Equal(t, before, raftIndex(t, c), "raft proposals for 50 refusals")
 }
 
-// requireLeases waits until exactly n leases are left in all of etcd.
-func requireLeases(t *testing.T, c *clientv3.Client, n int) {
+// requireStreamLeases waits until etcd has exactly n leases beside those that
+// the nodes keep ready, or keep their tombstones under.
+func requireStreamLeases(t *testing.T, c *clientv3.Client, n int, nodes ...*Limiter) {
 	t.Helper()
+	var left []clientv3.LeaseID
 	require.Eventually(t, func() bool {
 		resp, err := c.Leases(context.Background())
-		return err == nil && len(resp.Leases) == n
-	}, 10*time.Second, 10*time.Millisecond, "%d leases", n)
+		if err != nil {
+			return false
+		}
+		ours := map[int64]bool{}
+		for _, l := range nodes {
+			l.pool.book.mu.Lock()
+			for _, g := range append(l.pool.book.waiting, l.pool.book.spent...) {
+				ours[g.lease] = true
+			}
+			l.pool.book.mu.Unlock()
+			l.graves.mu.Lock()
+			ours[l.graves.lease] = true
+			l.graves.mu.Unlock()
+		}
+		left = left[:0]
+		for _, s := range resp.Leases {
+			if !ours[int64(s.ID)] {
+				left = append(left, s.ID)
+			}
+		}
+		return len(left) == n
+	}, 10*time.Second, 10*time.Millisecond, "want %d leases of streams", n)
+}
+
+// settledRaftIndex is etcd's raft index once the nodes have what they keep ready.
+func settledRaftIndex(t *testing.T, c *clientv3.Client) uint64 {
+	t.Helper()
+	var last uint64
+	require.Eventually(t, func() bool {
+		now := raftIndex(t, c)
+		still := now == last
+		last = now
+		return still
+	}, 10*time.Second, 300*time.Millisecond)
+	return last
 }
 
 func raftIndex(t *testing.T, c *clientv3.Client) uint64 {
@@ -229,7 +281,7 @@ func TestRun_LeavesNoGoroutine(t *testing.T) {
 	_, err := c.Get(t.Context(), "connect")
 	require.NoError(t, err)
 	before := goleak.IgnoreCurrent()
-	l, err := New(c, Config{Prefix: etcdtest.Prefix(t), Limit: 3, Secret: testSecret})
+	l, err := New(Over(c), Config{Prefix: etcdtest.Prefix(t), Limit: 3, Secret: testSecret})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -70,7 +70,7 @@ func TestStart_SurvivesALostMessage(t *testing.T) {
 					s, err := r.Heartbeat(t.Context(), "maya", st.Stream.ID)
 					require.NoError(t, err)
 					assert.False(t, s.Degraded)
-					requireLeases(t, r.honest, 2) // the stream's and the tombstone's
+					requireStreamLeases(t, r.honest, 1, r.Limiter)
 				})
 			}
 		}
@@ -86,7 +86,7 @@ func TestStart_UnknownOutcomeIsAbandoned(t *testing.T) {
 	require.ErrorIs(t, err, ErrUnavailable)
 	release()
 	r.requireKeys(t, 0)
-	requireLeases(t, r.honest, 0)
+	requireStreamLeases(t, r.honest, 0, r.Limiter)
 
 	// With reads and revokes lost as well, only the background can clean up.
 	releases := []func(){
@@ -99,7 +99,7 @@ func TestStart_UnknownOutcomeIsAbandoned(t *testing.T) {
 		release()
 	}
 	r.requireKeys(t, 0)
-	requireLeases(t, r.honest, 0)
+	requireStreamLeases(t, r.honest, 0, r.Limiter)
 }
 
 // A caller who hangs up before the answer leaves no key behind.
@@ -117,7 +117,7 @@ func TestStart_CallerHangsUp(t *testing.T) {
 	release()
 	require.ErrorIs(t, <-got, context.Canceled)
 	r.requireKeys(t, 0)
-	requireLeases(t, r.honest, 0)
+	requireStreamLeases(t, r.honest, 0, r.Limiter)
 }
 
 func TestStop_SurvivesALostMessage(t *testing.T) {
@@ -164,9 +164,10 @@ func TestStop_IsCarriedOutLater(t *testing.T) {
 
 // No heartbeat is answered with an ending because etcd is away.
 func TestHeartbeat_IsDegradedWhileEtcdIsAway(t *testing.T) {
-	r := newRig(t, Config{Limit: 3, Timeout: 300 * time.Millisecond})
+	r := newRig(t, Config{Limit: 3, TTL: MinTTL, Timeout: 300 * time.Millisecond})
 	s := mustStart(t, r.Limiter, "maya", Request{}).Stream
-	for _, method := range []string{etcdtest.Txn, etcdtest.KeepAlive} {
+	awaitUnrested(t, s)
+	for _, method := range []string{etcdtest.KeepAlive} {
 		for name, hold := range map[string]func(string) func(){"request": r.faults.Hold, "reply": r.faults.HoldReply} {
 			release := hold(method)
 			began := time.Now()
@@ -183,6 +184,13 @@ func TestHeartbeat_IsDegradedWhileEtcdIsAway(t *testing.T) {
 	require.NoError(t, err)
 	assert.False(t, got.Degraded)
 	r.requireKeys(t, 1)
+}
+
+// awaitUnrested waits until a heartbeat would renew the stream's lease again.
+func awaitUnrested(t *testing.T, s Stream) {
+	t.Helper()
+	renewed := s.ExpiresAt.Add(-s.TTL)
+	require.Eventually(t, func() bool { return time.Since(renewed) > s.TTL/4 }, time.Minute, 10*time.Millisecond)
 }
 
 func TestStart_EtcdIsFull(t *testing.T) {
@@ -265,10 +273,15 @@ func TestLeaderChange(t *testing.T) {
 func TestNodeDies(t *testing.T) {
 	prefix := etcdtest.Prefix(t)
 	victim := etcdtest.Client(t)
-	dying, err := New(victim, Config{Prefix: prefix, Limit: 2, Secret: testSecret, TTL: testTTL})
+	dying, err := New(Over(victim), Config{Prefix: prefix, Limit: 2, Secret: testSecret, TTL: testTTL})
 	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- dying.Run(ctx) }()
 	s := mustStart(t, dying, "maya", Request{}).Stream
-	require.NoError(t, victim.Close())
+	require.NoError(t, victim.Close()) // no good-bye can reach etcd
+	cancel()
+	require.NoError(t, <-done)
 	other := newLimiter(t, etcdtest.Client(t), Config{Prefix: prefix, Limit: 2})
 	got, err := other.Heartbeat(t.Context(), "maya", s.ID)
 	require.NoError(t, err)

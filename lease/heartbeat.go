@@ -2,19 +2,16 @@ package lease
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 )
 
-// batchWidth is how many heartbeats of one batch are under way at once.
-const batchWidth = 64
-
 // Heartbeat renews the lease of user's stream and returns the stream with its
-// new ExpiresAt. Where etcd does not answer in time the stream comes back
+// new ExpiresAt. A lease that this node renewed less than a quarter of a TTL ago
+// is not renewed again. Where etcd does not answer in time the stream comes back
 // Degraded: nobody knows better, and etcd expires nothing while it is away.
 //
 // A stream that is gone is an [*EndedError]. Also returns [ErrBadUser],
@@ -27,64 +24,138 @@ func (l *Limiter) Heartbeat(ctx context.Context, user, id string) (Stream, error
 	if err != nil {
 		return Stream{}, err
 	}
+	if s, ok := l.rested(user, id, who); ok {
+		return s, nil
+	}
 	ctx, cancel := l.bound(ctx)
 	defer cancel()
-	s, err := l.beat(ctx, user, who)
-	if err != nil && !errors.Is(err, ErrEnded) {
-		l.cfg.Log.Debug("heartbeat answered as degraded", "user", user, "err", err)
-		return Stream{ID: id, User: user, TTL: l.cfg.TTL, Degraded: true}, nil
+	for {
+		s, err := l.beat(ctx, user, id, who)
+		if err == nil || errors.Is(err, ErrEnded) {
+			return s, err
+		}
+		if pause(ctx) { // one lost message is no reason to give up
+			l.cfg.Log.Debug("heartbeat answered as degraded", "user", user, "err", err)
+			return Stream{ID: id, User: user, TTL: l.cfg.TTL, Degraded: true}, nil
+		}
 	}
-	return s, err
 }
 
-// beat looks before it renews: the lease of a stream that was ended must not be
-// kept alive by a client that goes on beating.
-func (l *Limiter) beat(ctx context.Context, user string, who ident) (Stream, error) {
-	h, err := l.find(ctx, user, who)
-	if err != nil {
-		return Stream{}, err
+// rested answers for a stream that the view knows and that this node renewed
+// just now.
+func (l *Limiter) rested(user, id string, who ident) (Stream, bool) {
+	s, current := l.view.lookup(user, who)
+	if s == nil || !current {
+		return Stream{}, false
 	}
-	sent := time.Now() // before the call: etcd may start the TTL any time after
-	ttl, err := l.renew(ctx, who.lease)
-	if errors.Is(err, errLeaseGone) {
-		return Stream{}, l.afterEnd(ctx, user, who) // it ended since find saw it
+	renewed := s.renewedAt()
+	if time.Since(renewed) >= l.cfg.TTL/4 {
+		return Stream{}, false
 	}
-	if err != nil {
-		return Stream{}, err
+	if _, over := l.view.ended(who.nonce); over {
+		return Stream{}, false
 	}
-	s := l.stream(user, h.slot, h.lease, h.rec)
-	s.TTL, s.ExpiresAt = ttl, sent.Add(ttl)
-	return s, nil
+	return beaten(s, user, id, renewed), true
 }
 
-// find returns the key that stream who holds, by a linearizable read, or an
-// [*EndedError] that says how the stream ended.
+// beaten is the answer to a heartbeat.
+func beaten(s *live, user, id string, renewed time.Time) Stream {
+	st := streamOf(user, id, s.value)
+	st.ExpiresAt = renewed.Add(st.TTL)
+	return st
+}
+
+// beat looks before it renews: the lease of a stream that was ended may have
+// been handed on, and must not be kept alive by a client that goes on beating.
+func (l *Limiter) beat(ctx context.Context, user, id string, who ident) (Stream, error) {
+	s, current := l.view.lookup(user, who)
+	h, late := held{}, false
+	if _, over := l.view.ended(who.nonce); s != nil && current && !over {
+		at := s.renewedAt()
+		h, late = s.held(l.keys, user), !at.IsZero() && time.Since(at) > l.cfg.TTL*7/8
+	} else {
+		var err error
+		if h, err = l.readStream(ctx, user, who); err != nil {
+			return Stream{}, err
+		}
+	}
+	r := l.renew(ctx, h.lease, late)
+	if errors.Is(r.err, errLeaseGone) {
+		return Stream{}, l.afterEnd(ctx, user, who) // it ended since it was seen
+	}
+	if r.err != nil {
+		return Stream{}, r.err
+	}
+	if s != nil {
+		s.renew(r.sent)
+	} else {
+		l.view.hint(user, who, r.sent)
+	}
+	st := streamOf(user, id, h.value)
+	st.TTL, st.ExpiresAt = r.ttl, r.sent.Add(r.ttl)
+	return st, nil
+}
+
+// renew gives a lease its full TTL again. One that this node knows to be late
+// has a stream of its own, because it may hold up all others on a shared one.
+func (l *Limiter) renew(ctx context.Context, lease int64, late bool) renewal {
+	if !late {
+		return await(ctx, l.renewer.begin(ctx, lease))
+	}
+	select {
+	case l.late <- struct{}{}:
+		defer func() { <-l.late }()
+		return l.renewAlone(ctx, lease)
+	case <-ctx.Done():
+		return renewal{err: context.Cause(ctx)}
+	}
+}
+
+// find returns the key that stream who holds, from the view if that has it, or
+// an [*EndedError] that says how the stream ended.
 func (l *Limiter) find(ctx context.Context, user string, who ident) (held, error) {
-	resp, err := l.kv.Txn(ctx).Then(
-		clientv3.OpGet(l.keys.slot(user, int(who.slot))),
-		clientv3.OpGet(l.keys.ended(user, who.nonce)),
-	).Commit()
+	s, current := l.view.lookup(user, who)
+	if s == nil && current && l.caughtUp(ctx, user) {
+		s, current = l.view.lookup(user, who)
+	}
+	if s != nil && current {
+		return s.held(l.keys, user), nil
+	}
+	return l.readStream(ctx, user, who)
+}
+
+// readStream is find by a linearizable read.
+func (l *Limiter) readStream(ctx context.Context, user string, who ident) (held, error) {
+	resp, err := l.etcd.KV.Range(ctx, oneKey(l.keys.slot(user, int(who.slot))).read())
 	if err != nil {
 		return held{}, unavailable("read stream", err)
 	}
-	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) == 1 {
-		if h := newHeld(l.keys.user(user), kvs[0]); h.lease == who.lease && h.rec.Nonce == who.nonce {
+	if len(resp.Kvs) == 1 {
+		if h := newHeld(l.keys.user(user), resp.Kvs[0]); h.lease == who.lease && h.nonce == who.nonce {
 			return h, nil
 		}
 	}
-	if kvs := resp.Responses[1].GetResponseRange().Kvs; len(kvs) == 1 {
-		var g grave
-		if err := json.Unmarshal(kvs[0].Value, &g); err == nil {
-			return held{}, g.err()
-		}
+	return held{}, l.howEnded(ctx, who.nonce, resp.Header.Revision)
+}
+
+// howEnded says how a stream ended that was gone at revision rev.
+func (l *Limiter) howEnded(ctx context.Context, n nonce, rev int64) *EndedError {
+	if g, ok := l.view.ended(n); ok {
+		return g.err()
 	}
-	return held{}, l.remembered(who.nonce)
+	wait, cancel := context.WithTimeout(ctx, viewPatience)
+	defer cancel()
+	l.view.reach(wait, rev)
+	if g, ok := l.view.ended(n); ok {
+		return g.err()
+	}
+	return &EndedError{Reason: ReasonEnded}
 }
 
 // afterEnd is how a stream ended whose lease was found gone just now: by one of
 // us, or else because it ran out.
 func (l *Limiter) afterEnd(ctx context.Context, user string, who ident) error {
-	_, err := l.find(ctx, user, who)
+	_, err := l.readStream(ctx, user, who)
 	var ended *EndedError
 	if errors.As(err, &ended) && ended.Reason != ReasonEnded {
 		return ended
@@ -92,25 +163,21 @@ func (l *Limiter) afterEnd(ctx context.Context, user string, who ident) error {
 	return &EndedError{Reason: ReasonExpired}
 }
 
-// remembered is the reason that this node saw go by, or none that is known.
-func (l *Limiter) remembered(n nonce) *EndedError {
-	if r, ok := l.ends.get(n); ok {
-		return &EndedError{Reason: r}
-	}
-	return &EndedError{Reason: ReasonEnded}
-}
+// beatsAtOnce is how many heartbeats of one batch are under way at once.
+const beatsAtOnce = 256
 
 // Heartbeats is Heartbeat for many streams at once; results come in the order
-// of beats. A beat that cannot be answered before ctx ends is Degraded.
+// of beats. A beat that cannot be answered before ctx ends is Degraded. They are
+// asked in random order, so that it is not always the same that come too late.
 func (l *Limiter) Heartbeats(ctx context.Context, beats []Beat) []BeatResult {
 	results := make([]BeatResult, len(beats))
 	ctx, cancel := l.bound(ctx) // one deadline for all of them
 	defer cancel()
 	var g errgroup.Group
-	g.SetLimit(batchWidth)
-	for i, b := range beats {
+	g.SetLimit(beatsAtOnce)
+	for _, i := range rand.Perm(len(beats)) {
 		g.Go(func() error {
-			results[i].Stream, results[i].Err = l.Heartbeat(ctx, b.User, b.ID)
+			results[i].Stream, results[i].Err = l.Heartbeat(ctx, beats[i].User, beats[i].ID)
 			return nil
 		})
 	}

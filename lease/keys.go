@@ -1,13 +1,16 @@
 package lease
 
 import (
+	"bytes"
+	"cmp"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
@@ -47,15 +50,20 @@ func (k keys) slot(user string, slot int) string {
 	return fmt.Sprintf("%s%03d", k.user(user), slot)
 }
 
-// ended is where the reason for an ending stays for up to one TTL.
-func (k keys) ended(user string, n nonce) string {
-	return k.prefix + "/ended/" + user + "/" + n.String()
-}
+// ended is the prefix of all tombstones.
+func (k keys) ended() string { return k.prefix + "/ended/" }
 
-// owner returns the user whose stream key is.
-func (k keys) owner(key string) string {
-	user, _, _ := strings.Cut(strings.TrimPrefix(key, k.users()), "/")
-	return user
+// tombstone is a new key for graves.
+func (k keys) tombstone() string { return k.ended() + rand.Text() }
+
+// split takes a key under users apart: whose it is, and the rest.
+func (k keys) split(key []byte) (user, rest string, ok bool) {
+	path, ok := strings.CutPrefix(string(key), k.users())
+	if !ok {
+		return "", "", false
+	}
+	user, rest, _ = strings.Cut(path, "/")
+	return user, rest, true
 }
 
 // A nonce tells streams apart that had the same slot or lease.
@@ -95,39 +103,133 @@ func (r record) device() Device {
 	return *r.Device
 }
 
-// held is one key under a user's prefix, as a snapshot saw it.
+// held is one key under a user's prefix.
 type held struct {
-	key   string
-	slot  int // -1 if the key is none of ours; it counts all the same
-	lease int64
-	mod   int64 // etcd revision of its start: orders streams without a clock
-	rec   record
+	key     string
+	slot    int // -1 if the key is none of ours; it counts all the same
+	lease   int64
+	mod     int64 // etcd revision of its start: orders streams without a clock, and names this put for ever
+	nonce   nonce // zero if the value is none of ours: no id can name it
+	session string
+	value   []byte // the record, as etcd holds it; not to be changed
 }
+
+// recordOf decodes a whole value. A foreign one is an empty record.
+func recordOf(value []byte) record {
+	var r record
+	if json.Unmarshal(value, &r) != nil {
+		return record{}
+	}
+	return r
+}
+
+// ident is what the id of the stream says that holds the key.
+func (h held) ident() ident { return ident{uint16(max(h.slot, 0)), h.lease, h.nonce} }
 
 // snapshot is a user's keys at one etcd revision.
 type snapshot struct {
-	rev  int64
-	term uint64 // raft term of the member that answered
-	held []held // oldest first
+	rev    int64
+	held   []held // oldest first
+	viewed bool   // by the view, which may lag behind; else by etcd itself
 }
 
-func newSnapshot(user string, k keys, rev int64, term uint64, kvs []*mvccpb.KeyValue) snapshot {
-	s := snapshot{rev: rev, term: term, held: make([]held, 0, len(kvs))}
+func newSnapshot(user string, k keys, rev int64, kvs []*mvccpb.KeyValue) snapshot {
+	s := snapshot{rev: rev, held: make([]held, 0, len(kvs))}
 	for _, kv := range kvs {
 		s.held = append(s.held, newHeld(k.user(user), kv))
 	}
-	slices.SortFunc(s.held, func(a, b held) int { return int(a.mod - b.mod) })
+	s.sort()
 	return s
 }
 
+// sort orders by start. Keys of one revision, which only others write, go by name.
+func (s snapshot) sort() {
+	slices.SortFunc(s.held, func(a, b held) int { return cmp.Or(cmp.Compare(a.mod, b.mod), cmp.Compare(a.key, b.key)) })
+}
+
 func newHeld(prefix string, kv *mvccpb.KeyValue) held {
-	h := held{key: string(kv.Key), slot: -1, lease: kv.Lease, mod: kv.ModRevision}
-	name := strings.TrimPrefix(h.key, prefix)
-	if n, err := strconv.Atoi(name); err == nil && fmt.Sprintf("%03d", n) == name {
-		h.slot = n
+	h := held{
+		key: string(kv.Key), slot: slotOf(strings.TrimPrefix(string(kv.Key), prefix)),
+		lease: kv.Lease, mod: kv.ModRevision, value: kv.Value,
 	}
-	if err := json.Unmarshal(kv.Value, &h.rec); err != nil {
-		h.rec = record{} // a foreign value: it holds a slot and has no id that anyone could know
+	head := headOf(kv.Value)
+	h.nonce, h.session = head.Nonce, head.Session
+	return h
+}
+
+// slotOf reads the last part of a key, -1 if it is no slot of ours.
+func slotOf(name string) int {
+	if len(name) != 3 {
+		return -1
+	}
+	n := 0
+	for _, c := range []byte(name) {
+		if c < '0' || c > '9' {
+			return -1
+		}
+		n = 10*n + int(c-'0')
+	}
+	return n
+}
+
+// head is the part of a record that every start, stop and heartbeat looks at.
+type head struct {
+	Nonce   nonce  `json:"n"`
+	Region  string `json:"r"`
+	Session string `json:"s"`
+}
+
+// headOf reads the head of a record; of a foreign value it is empty.
+func headOf(value []byte) head {
+	if h, ok := scanHead(value); ok {
+		return h
+	}
+	var h head
+	if json.Unmarshal(value, &h) != nil {
+		return head{}
 	}
 	return h
+}
+
+// scanHead reads the head of a record as json.Marshal writes it, which is what
+// nearly all values are; of anything else it says nothing. A view of a million
+// streams decodes each of them.
+func scanHead(value []byte) (h head, ok bool) {
+	rest, ok := bytes.CutPrefix(value, []byte(`{"n":"`))
+	size := base64.RawURLEncoding.EncodedLen(len(h.Nonce))
+	if !ok || len(rest) <= size || h.Nonce.UnmarshalText(rest[:size]) != nil {
+		return head{}, false
+	}
+	rest = rest[size:]
+	for _, number := range []string{`","t":`, `,"l":`} {
+		if rest, ok = bytes.CutPrefix(rest, []byte(number)); !ok {
+			return head{}, false
+		}
+		rest = bytes.TrimLeft(rest, "0123456789")
+	}
+	if h.Region, rest, ok = scanString(rest, `,"r":"`); !ok {
+		return head{}, false
+	}
+	if h.Session, rest, ok = scanString(rest, `,"s":"`); !ok {
+		return head{}, false
+	}
+	return h, len(rest) > 0 && (rest[0] == '}' || rest[0] == ',')
+}
+
+// scanString reads a member that may be left out. A string with an escape, or
+// with anything that JSON would not have there, is not ok.
+func scanString(b []byte, name string) (value string, rest []byte, ok bool) {
+	inside, there := bytes.CutPrefix(b, []byte(name))
+	if !there {
+		return "", b, true
+	}
+	for i, c := range inside {
+		switch {
+		case c == '"':
+			return string(inside[:i]), inside[i+1:], utf8.Valid(inside[:i])
+		case c == '\\' || c < ' ':
+			return "", nil, false
+		}
+	}
+	return "", nil, false
 }

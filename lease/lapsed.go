@@ -2,11 +2,11 @@ package lease
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
-	clientv3 "go.etcd.io/etcd/client/v3"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -14,26 +14,29 @@ import (
 type lifetime struct {
 	lease  int64
 	asked  time.Time     // before the question left
+	term   uint64        // raft term of the member that answered
 	left   time.Duration // at least this much was left then, in whole seconds
 	lapsed bool          // it had run out and was not yet revoked, or was gone
 }
 
-// until is a time before which the lease cannot lapse, or zero if not known.
-func (t lifetime) until() time.Time {
-	if t.asked.IsZero() {
-		return time.Time{}
-	}
-	return t.asked.Add(t.left)
-}
-
-// decideOn applies the admission rule to s. Full is not refused at once: a
-// stream whose lease has run out holds its slot only until etcd gets round to
-// revoking it (at most 1,000 leases a second), and gives it away here.
-func (l *Limiter) decideOn(ctx context.Context, a *admission, s snapshot) (plan, error) {
+// decideOn applies the admission rule to s, and returns what it decided on. A
+// view that shows a full user is no reason to refuse: etcd is asked, by a read
+// that touches no disk. Nor is full refused at once: a stream whose lease has
+// run out holds its slot only until etcd gets round to revoking it (at most
+// 1,000 leases a second), and gives it away here.
+func (l *Limiter) decideOn(ctx context.Context, a *admission, s snapshot) (snapshot, plan, error) {
 	gentle := a.want
 	gentle.evict = false // lapsed streams go before living ones
-	if p, ok := decide(l.cfg.Limit, s.held, nil, gentle); ok {
-		return p, nil
+	p, ok := decide(l.cfg.Limit, s.held, nil, gentle)
+	if !ok && s.viewed {
+		var err error
+		if s, err = l.read(ctx, a.user); err != nil {
+			return s, plan{}, err
+		}
+		p, ok = decide(l.cfg.Limit, s.held, nil, gentle)
+	}
+	if ok {
+		return s, p, nil
 	}
 	lives := l.lifetimes(ctx, a.user, s.held)
 	lapsed := make(map[int64]bool)
@@ -43,16 +46,16 @@ func (l *Limiter) decideOn(ctx context.Context, a *admission, s snapshot) (plan,
 		}
 	}
 	if p, ok := decide(l.cfg.Limit, s.held, lapsed, a.want); ok {
-		return p, nil
+		return s, p, nil
 	}
-	return plan{}, l.refusal(a.user, s.held, lives)
+	return s, plan{}, l.refusal(a.user, s.held, lives)
 }
 
 // refusal is the error for a user who holds all of the limit.
 func (l *Limiter) refusal(user string, hs []held, lives map[int64]lifetime) *LimitError {
 	e := &LimitError{Limit: l.cfg.Limit, RetryAfter: l.cfg.TTL}
 	for _, h := range hs {
-		s := l.stream(user, max(h.slot, 0), h.lease, h.rec)
+		s := l.stream(user, h)
 		s.ExpiresAt = lives[h.lease].until()
 		if !s.ExpiresAt.IsZero() {
 			e.RetryAfter = min(e.RetryAfter, time.Until(s.ExpiresAt))
@@ -67,10 +70,10 @@ func (l *Limiter) refusal(user string, hs []held, lives map[int64]lifetime) *Lim
 // keeps asking.
 const freshLife = time.Second
 
-// lifetimes returns what the leader says of the leases of hs. Answers are
-// remembered for a moment, and one caller a user asks for all, so that refused
-// clients cannot turn this into load. An answer is used again only while it
-// proves the lease alive; a lapse is always asked anew.
+// lifetimes returns what the leader says of the leases of hs; what it does not
+// say in time is left out. Answers are remembered for a moment, and one caller
+// asks for all, so that refused clients cannot turn this into load. An answer is
+// used again only while it proves the lease alive; a lapse is always asked anew.
 func (l *Limiter) lifetimes(ctx context.Context, user string, hs []held) map[int64]lifetime {
 	lives := make(map[int64]lifetime, len(hs))
 	known, _ := l.lapses.get(user)
@@ -89,8 +92,18 @@ func (l *Limiter) lifetimes(ctx context.Context, user string, hs []held) map[int
 	if len(ask) == 0 {
 		return lives
 	}
-	v, _, _ := l.lookups.Do(user, func() (any, error) { return l.askLifetimes(ctx, ask), nil })
-	maps.Copy(lives, v.(map[int64]lifetime))
+	asking := l.lookups.DoChan(fmt.Sprint(ask), func() (any, error) {
+		// Not the first caller's context: his hurry is not that of all who wait.
+		ctx, cancel := context.WithTimeout(context.Background(), l.cfg.Timeout)
+		defer cancel()
+		return l.askLifetimes(ctx, ask), nil
+	})
+	select {
+	case v := <-asking:
+		maps.Copy(lives, v.Val.(map[int64]lifetime))
+	case <-ctx.Done():
+		return lives
+	}
 	all := make([]lifetime, 0, len(lives))
 	for _, t := range lives {
 		all = append(all, t)
@@ -100,8 +113,9 @@ func (l *Limiter) lifetimes(ctx context.Context, user string, hs []held) map[int
 }
 
 // askLifetimes asks the leader about each lease. What cannot be known is left
-// out. A lapse is believed only if the raft term was the same before and after:
-// a leader that was paused may call leases lapsed which its successor renewed.
+// out. A lapse is believed only from the leader of one raft term that a quorum
+// confirmed both before and after: one that was paused, or deposed and does not
+// know it yet, calls leases lapsed which its successor has renewed.
 func (l *Limiter) askLifetimes(ctx context.Context, ids []int64) map[int64]lifetime {
 	before, errBefore := l.term(ctx)
 	answers := make([]lifetime, len(ids))
@@ -125,9 +139,9 @@ func (l *Limiter) askLifetimes(ctx context.Context, ids []int64) map[int64]lifet
 	if !lapses {
 		return lives
 	}
-	if after, err := l.term(ctx); err != nil || errBefore != nil || after != before {
-		maps.DeleteFunc(lives, func(_ int64, t lifetime) bool { return t.lapsed })
-	}
+	after, errAfter := l.term(ctx)
+	sure := errBefore == nil && errAfter == nil && after == before
+	maps.DeleteFunc(lives, func(_ int64, t lifetime) bool { return t.lapsed && (!sure || t.term != after) })
 	return lives
 }
 
@@ -136,13 +150,14 @@ func (l *Limiter) askLifetimes(ctx context.Context, ids []int64) map[int64]lifet
 // only less than 0 is a lapse, and it stands for a lease that is gone, too.
 func (l *Limiter) askLifetime(ctx context.Context, id int64) lifetime {
 	asked := time.Now()
-	resp, err := l.leases.LeaseTimeToLive(ctx, &etcdserverpb.LeaseTimeToLiveRequest{ID: id})
+	resp, err := l.etcd.Lease.LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: id})
 	if err != nil {
 		return lifetime{}
 	}
 	return lifetime{
 		lease:  id,
 		asked:  asked,
+		term:   resp.Header.GetRaftTerm(),
 		left:   max(time.Duration(resp.TTL), 0) * time.Second,
 		lapsed: resp.TTL < 0,
 	}
@@ -150,7 +165,9 @@ func (l *Limiter) askLifetime(ctx context.Context, id int64) lifetime {
 
 // term is the raft term at a linearizable read.
 func (l *Limiter) term(ctx context.Context) (uint64, error) {
-	resp, err := l.kv.Get(ctx, l.keys.users(), clientv3.WithCountOnly())
+	r := below(l.keys.users()).read()
+	r.CountOnly, r.Limit = true, 1
+	resp, err := l.etcd.KV.Range(ctx, r)
 	if err != nil {
 		return 0, unavailable("read the raft term", err)
 	}

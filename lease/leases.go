@@ -7,42 +7,40 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"golang.org/x/sync/singleflight"
 )
 
-// grant takes a new lease of the configured TTL and returns the TTL that etcd
-// gave, which may be longer. The id is our own and random: etcd's are
-// consecutive, and a grant whose answer is lost can be revoked only by an id
-// that we know.
-func (l *Limiter) grant(ctx context.Context) (clientv3.LeaseID, time.Duration, error) {
+// granted is a lease that nobody uses yet, or any more.
+type granted struct {
+	lease   int64
+	ttl     time.Duration // as etcd granted it, which may be longer than asked
+	renewed time.Time     // before the last request left that renewed or granted it
+	used    bool          // a stream had it before
+}
+
+// grant takes a new lease of the configured TTL. The id is our own and random:
+// etcd's are consecutive, and a grant whose answer is lost can be revoked only
+// by an id that we know.
+func (l *Limiter) grant(ctx context.Context) (granted, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	defer cancel()
 	for {
-		id := randomLease()
-		resp, err := l.leases.LeaseGrant(ctx, &etcdserverpb.LeaseGrantRequest{ID: id, TTL: int64(l.cfg.TTL / time.Second)})
+		id, sent := randomLease(), time.Now()
+		resp, err := l.etcd.Lease.LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: id, TTL: int64(l.cfg.TTL / time.Second)})
 		if err == nil {
-			return clientv3.LeaseID(id), time.Duration(resp.TTL) * time.Second, nil
+			return granted{lease: id, ttl: time.Duration(resp.TTL) * time.Second, renewed: sent}, nil
 		}
 		if !errors.Is(classify(err), errNotApplied) {
-			l.cleaner.add(id) // it may have been granted all the same
+			l.cleaner.revokeLater(id) // it may have been granted all the same
 		}
 		if !errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseExist) {
-			return 0, 0, unavailable("grant a lease", err)
+			return granted{}, unavailable("grant a lease", err)
 		}
 		// etcd's client repeated a grant whose answer was lost: try another id.
 	}
-}
-
-// grantGrave is grant for all who wait for a lease for their tombstones.
-func (l *Limiter) grantGrave() (clientv3.LeaseID, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), l.cfg.Timeout)
-	defer cancel()
-	id, _, err := l.grant(ctx)
-	return id, err
 }
 
 func randomLease() int64 {
@@ -54,99 +52,45 @@ func randomLease() int64 {
 
 // revoke ends a lease and all its keys. A lease that is gone already is fine.
 func (l *Limiter) revoke(ctx context.Context, id int64) error {
-	_, err := l.leases.LeaseRevoke(ctx, &etcdserverpb.LeaseRevokeRequest{ID: id})
+	_, err := l.etcd.Lease.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: id})
 	if err == nil || errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseNotFound) {
 		return nil
 	}
 	return fmt.Errorf("revoke lease %x: %w", id, err)
 }
 
-// renew gives a lease its full TTL again and returns that TTL, or errLeaseGone.
-// It uses a stream of its own, because renewing a lease that has run out but is
-// not yet revoked blocks the stream it is on until the revoke is applied.
-func (l *Limiter) renew(ctx context.Context, id int64) (time.Duration, error) {
+// renewAlone renews a lease on a stream of its own, for one that may have run
+// out: renewing it then blocks the stream until etcd has revoked it.
+func (l *Limiter) renewAlone(ctx context.Context, id int64) renewal {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the stream
-	s, err := l.leases.LeaseKeepAlive(ctx)
+	sent := time.Now()
+	s, err := l.etcd.Lease.LeaseKeepAlive(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("open a keep-alive stream: %w", err)
+		return renewal{err: fmt.Errorf("open a keep-alive stream: %w", err)}
 	}
-	err = s.Send(&etcdserverpb.LeaseKeepAliveRequest{ID: id})
+	err = s.Send(&pb.LeaseKeepAliveRequest{ID: id})
 	if err != nil && !errors.Is(err, io.EOF) { // on EOF the reason comes with Recv
-		return 0, fmt.Errorf("renew lease %x: %w", id, err)
+		return renewal{err: fmt.Errorf("renew lease %x: %w", id, err)}
 	}
 	resp, err := s.Recv()
-	switch {
-	case err != nil:
-		return 0, fmt.Errorf("renew lease %x: %w", id, err)
-	case resp.TTL <= 0:
-		return 0, errLeaseGone
-	}
-	return time.Duration(resp.TTL) * time.Second, nil
-}
-
-// graveyard hands out the lease under which tombstones lie. Nobody renews it, so
-// no tombstone outlives one TTL; it is changed while most of its time is left,
-// and before so many keys hang on it that their end would hold etcd up.
-type graveyard struct {
-	grant func() (clientv3.LeaseID, error)
-	fresh time.Duration // how long after its grant a lease is used
-
-	asking singleflight.Group // one grant for all who wait
-
-	mu    sync.Mutex // never held across I/O
-	lease clientv3.LeaseID
-	used  int
-	until time.Time
-}
-
-const maxGraves = 1000 // keys on one lease, as Kubernetes has it
-
-// take returns a lease for n more tombstones.
-func (g *graveyard) take(ctx context.Context, n int) (clientv3.LeaseID, error) {
-	for {
-		if id := g.current(n); id != 0 {
-			return id, nil
-		}
-		select {
-		case r := <-g.asking.DoChan("", g.renewed):
-			if r.Err != nil {
-				return 0, r.Err
-			}
-		case <-ctx.Done():
-			return 0, unavailable("grant a lease for tombstones", ctx.Err())
-		}
-	}
-}
-
-// current counts n more tombstones on the lease in use, or returns 0.
-func (g *graveyard) current(n int) clientv3.LeaseID {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.lease == 0 || g.used+n > maxGraves || !time.Now().Before(g.until) {
-		return 0
-	}
-	g.used += n
-	return g.lease
-}
-
-func (g *graveyard) renewed() (any, error) {
-	sent := time.Now()
-	id, err := g.grant()
 	if err != nil {
-		return nil, err
+		return renewal{err: fmt.Errorf("renew lease %x: %w", id, err)}
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.lease, g.used, g.until = id, 0, sent.Add(g.fresh)
-	return nil, nil
+	return renewalOf(resp, sent)
 }
 
-// drop forgets a lease that turned out to be gone.
-func (g *graveyard) drop(id clientv3.LeaseID) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.lease == id {
-		g.lease = 0
+// renewal is etcd's answer to one renewal: errLeaseGone, another error if it is
+// not known, or the time that the lease has from sent on.
+type renewal struct {
+	sent time.Time // before the request left: etcd may start the TTL any time after
+	ttl  time.Duration
+	err  error
+}
+
+func renewalOf(resp *pb.LeaseKeepAliveResponse, sent time.Time) renewal {
+	if resp.TTL <= 0 {
+		return renewal{sent: sent, err: errLeaseGone}
 	}
+	return renewal{sent: sent, ttl: time.Duration(resp.TTL) * time.Second}
 }

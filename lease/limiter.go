@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 )
@@ -26,8 +24,8 @@ const (
 // Config is how a [Limiter] limits.
 type Config struct {
 	Prefix string // of all etcd keys; "/streamcount" if empty
-	// Limit is how many streams a user may have, 0 to [MaxLimit]; 0 admits
-	// nobody.
+	// Limit is how many streams a user may have, 0 to [MaxLimit]. 0 admits
+	// nobody, but that a stream which runs may go on under its own session.
 	Limit  int
 	TTL    time.Duration // how long a silent stream keeps its slot, in whole seconds; [DefaultTTL] if 0
 	Region string        // written on every stream that starts here
@@ -57,52 +55,77 @@ func (c Config) withDefaults() (Config, error) {
 // A Limiter admits, renews and ends streams. All truth is in etcd; what a
 // Limiter remembers are hints. [Limiter.Run] must run while it is used.
 type Limiter struct {
-	cfg    Config
-	kv     clientv3.KV
-	leases etcdserverpb.LeaseClient
-	watch  clientv3.Watcher
-	keys   keys
-	ids    signer
+	cfg  Config
+	etcd Etcd
+	keys keys
+	ids  signer
 
+	view    *view
+	wrote   *recent[string, int64] // the revision of this node's last write to a user
+	written atomic.Int64           // and to any
+	gates   *gates
+	batch   *batcher
 	graves  *graveyard
+	pool    *pool
+	renewer *renewer
+	late    chan struct{} // holds one for each renewal that is on a stream of its own
 	cleaner *cleaner
-	lapses  *recent[string, []lifetime] // what etcd last said of the leases of users who were refused
-	lookups singleflight.Group          // one look-up of lifetimes a user at a time
-	ends    *recent[nonce, Reason]      // how streams of any node ended, for their last heartbeat
-	totals  totals
+	lapses  *recent[string, []lifetime] // what etcd last said of the leases of users who were full
+	lookups singleflight.Group          // one question about the same leases at a time
 
-	admitted, refused, expired atomic.Int64
+	admitted, refused atomic.Int64
 }
 
-// New returns a Limiter on c. It starts nothing and asks etcd nothing.
-func New(c *clientv3.Client, cfg Config) (*Limiter, error) {
+const (
+	// viewPatience is how long a call waits for the view to show this node's own
+	// last write, before it asks etcd.
+	viewPatience = 100 * time.Millisecond
+	lateRenewals = 64
+)
+
+// New returns a Limiter on etcd. It starts nothing and asks etcd nothing.
+func New(etcd Etcd, cfg Config) (*Limiter, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	l := &Limiter{
-		cfg:    cfg,
-		kv:     c.KV,
-		leases: clientv3.RetryLeaseClient(c),
-		watch:  c.Watcher,
-		keys:   keys{cfg.Prefix},
-		ids:    signer{cfg.Prefix, cfg.Secret},
-		lapses: newRecent[string, []lifetime](10*time.Second, 1<<14),
-		ends:   newRecent[nonce, Reason](cfg.TTL, 1<<16),
+		cfg:     cfg,
+		etcd:    etcd,
+		keys:    keys{cfg.Prefix},
+		ids:     signer{cfg.Prefix, cfg.Secret},
+		wrote:   newRecent[string, int64](5*time.Second, 1<<17),
+		gates:   newGates(),
+		renewer: newRenewer(etcd.Lease),
+		late:    make(chan struct{}, lateRenewals),
+		lapses:  newRecent[string, []lifetime](10*time.Second, 1<<14),
 	}
-	l.graves = &graveyard{fresh: cfg.TTL / 4, grant: l.grantGrave}
+	l.view = newView(etcd, l.keys, viewConfig{timeout: cfg.Timeout, log: cfg.Log, span: cfg.TTL})
+	l.graves = newGraveyard(l.grant, cfg.TTL, cfg.Timeout, cfg.Log)
+	l.batch = newBatcher(etcd, l.keys, l.graves, cfg.Timeout)
+	l.pool = &pool{grant: l.grant, revoke: l.revoke, renew: l.renewer.begin, timeout: cfg.Timeout}
 	l.cleaner = newCleaner(l.revoke, cfg.TTL, cfg.Log)
 	return l, nil
 }
 
-// Run does the background work until ctx ends: it revokes leases that ended
-// streams or unknown outcomes left behind, and follows how streams end. It
-// returns when all of that has stopped.
+// Run does the background work until ctx ends: it follows what etcd holds, sends
+// writes and renewals, keeps leases ready, and finishes what was left behind. It
+// returns when all of that has stopped and the leases that were ready are
+// revoked, or that took too long; a few seconds.
 func (l *Limiter) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return l.cleaner.run(ctx) })
-	g.Go(func() error { return l.followEndings(ctx) })
-	return g.Wait()
+	last := context.WithoutCancel(ctx)
+	sending, stopSending := context.WithCancel(last)
+	defer stopSending()
+	var senders, workers errgroup.Group
+	senders.Go(func() error { return l.batch.run(sending) })
+	senders.Go(func() error { return l.renewer.run(sending) })
+	workers.Go(func() error { return l.view.run(ctx) })
+	workers.Go(func() error { return l.graves.run(ctx) })
+	workers.Go(func() error { return l.pool.run(ctx) })
+	workers.Go(func() error { return l.cleaner.run(ctx) })
+	err := workers.Wait()
+	stopSending() // after all who send
+	return errors.Join(err, senders.Wait())
 }
 
 // bound gives a call its deadline. It is cut off from the caller's
@@ -115,10 +138,18 @@ func (l *Limiter) bound(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithDeadline(context.WithoutCancel(ctx), deadline)
 }
 
-// stream is what callers learn of a record that holds a slot.
-func (l *Limiter) stream(user string, slot int, leaseID int64, r record) Stream {
+// stream is what callers learn of the stream that holds h.
+func (l *Limiter) stream(user string, h held) Stream {
+	return streamOf(user, l.ids.sign(user, h.ident()), h.value)
+}
+
+// streamOf is the stream that a stored record describes.
+func streamOf(user, id string, value []byte) Stream { return recordOf(value).stream(user, id) }
+
+// stream is the stream that r describes.
+func (r record) stream(user, id string) Stream {
 	s := Stream{
-		ID:        l.ids.sign(user, ident{uint16(slot), leaseID, r.Nonce}),
+		ID:        id,
 		User:      user,
 		StartedAt: r.started(),
 		TTL:       time.Duration(r.TTL) * time.Second,
@@ -134,13 +165,6 @@ func (l *Limiter) stream(user string, slot int, leaseID int64, r record) Stream 
 
 func (l *Limiter) usage(user string, count int) Usage {
 	return Usage{User: user, Count: count, Limit: l.cfg.Limit}
-}
-
-// leaveBehind hands the leases of streams that are over to the cleaner.
-func (l *Limiter) leaveBehind(ends []ending) {
-	for _, e := range ends {
-		l.cleaner.add(e.lease)
-	}
 }
 
 func isLimit(err error) bool { return errors.Is(err, ErrLimit) }

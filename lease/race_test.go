@@ -177,8 +177,8 @@ func TestStart_RaceOfAllKinds(t *testing.T) {
 		require.NoError(t, err)
 		sessions := map[string]int{}
 		for _, h := range s.held {
-			if h.rec.Session != "" {
-				sessions[h.rec.Session]++
+			if h.session != "" {
+				sessions[h.session]++
 			}
 		}
 		for session, n := range sessions {

@@ -15,7 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -31,15 +30,16 @@ func TestValidUser(t *testing.T) {
 
 func TestNewSnapshot_ForeignKeys(t *testing.T) {
 	k := keys{"/p"}
-	s := newSnapshot("u", k, 9, 1, []*mvccpb.KeyValue{
+	s := newSnapshot("u", k, 9, []*mvccpb.KeyValue{
 		{Key: []byte(k.slot("u", 2)), Value: []byte(`{"n":"AAAAAAAAAAAAAAAB","s":"tv"}`), Lease: 5, ModRevision: 8},
 		{Key: []byte("/p/users/u/junk"), Value: []byte("junk"), ModRevision: 3},
 		{Key: []byte("/p/users/u/0002"), Value: []byte(`{"n":"short"}`), ModRevision: 4},
 	})
 	require.Len(t, s.held, 3)
 	assert.Equal(t, []int{-1, -1, 2}, []int{s.held[0].slot, s.held[1].slot, s.held[2].slot}, "oldest first")
-	assert.Equal(t, "tv", s.held[2].rec.Session)
-	assert.Equal(t, record{}, s.held[1].rec)
+	assert.Equal(t, "tv", s.held[2].session)
+	assert.Equal(t, record{}, recordOf(s.held[1].value))
+	assert.Zero(t, s.held[1].nonce)
 }
 
 func TestConfig_Refuses(t *testing.T) {
@@ -126,8 +126,8 @@ func TestCleaner_RepeatsUntilRevoked(t *testing.T) {
 		}, time.Minute, slog.New(slog.DiscardHandler))
 		done := make(chan error, 1)
 		go func() { done <- c.run(ctx) }()
-		c.add(7)
-		c.add(0) // no lease at all
+		c.revokeLater(7)
+		c.revokeLater(0) // no lease at all
 		time.Sleep(10 * time.Second)
 		assert.EqualValues(t, 4, tries.Load())
 		cancel()
@@ -145,7 +145,7 @@ func TestCleaner_GivesUpWhenTheLeaseMustHaveExpired(t *testing.T) {
 		}, 10*time.Second, slog.New(slog.DiscardHandler))
 		done := make(chan error, 1)
 		go func() { done <- c.run(ctx) }()
-		c.add(7)
+		c.revokeLater(7)
 		time.Sleep(time.Minute)
 		n := tries.Load()
 		time.Sleep(time.Minute)
@@ -165,7 +165,7 @@ func TestCleaner_LastRoundAtTheEnd(t *testing.T) {
 			return nil
 		}, time.Minute, slog.New(slog.DiscardHandler))
 		for i := range 100 {
-			c.add(int64(i + 1))
+			c.revokeLater(int64(i + 1))
 		}
 		assert.NoError(t, c.run(ctx))
 		assert.EqualValues(t, 100, revoked.Load())
@@ -174,47 +174,58 @@ func TestCleaner_LastRoundAtTheEnd(t *testing.T) {
 
 func TestGraveyard_ChangesLeaseInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var granted atomic.Int64
-		g := &graveyard{fresh: time.Minute, grant: func() (clientv3.LeaseID, error) {
-			time.Sleep(time.Second) // so that callers meet
-			return clientv3.LeaseID(granted.Add(1)), nil
-		}}
-		take := func(n int) clientv3.LeaseID {
-			id, err := g.take(t.Context(), n)
-			require.NoError(t, err)
-			return id
-		}
-		ids := make(chan clientv3.LeaseID, 50)
+		ctx, cancel := context.WithCancel(t.Context())
+		var grants atomic.Int64
+		g := newGraveyard(func(context.Context) (granted, error) {
+			time.Sleep(100 * time.Millisecond) // so that callers wait
+			return granted{lease: grants.Add(1)}, nil
+		}, 4*time.Minute, 3*time.Second, slog.New(slog.DiscardHandler))
+		done := make(chan error, 1)
+		go func() { done <- g.run(ctx) }()
+		ids := make(chan int64, 50)
 		for range 50 {
-			go func() { ids <- take(1) }()
+			go func() { ids <- g.take() }()
 		}
 		for range 50 {
 			assert.EqualValues(t, 1, <-ids, "one grant for all who wait")
 		}
-		assert.EqualValues(t, 1, take(maxGraves-50))
-		assert.EqualValues(t, 2, take(1), "the first one is full")
+		for range maxGraves/2 - 50 {
+			assert.EqualValues(t, 1, g.take())
+		}
+		assert.EqualValues(t, 1, g.take(), "half full it is still used, while the next is granted")
+		time.Sleep(time.Second)
+		assert.EqualValues(t, 2, g.take())
 		time.Sleep(time.Minute)
-		assert.EqualValues(t, 3, take(1), "the second one is old")
+		assert.EqualValues(t, 2, g.take(), "old, but good until the next is there")
+		time.Sleep(time.Second)
+		assert.EqualValues(t, 3, g.take())
 		g.drop(2)
-		assert.EqualValues(t, 3, take(1))
+		assert.EqualValues(t, 3, g.take())
 		g.drop(3)
-		assert.EqualValues(t, 4, take(1))
+		assert.EqualValues(t, 4, g.take(), "waits for the new one")
+		g.avoid()
+		assert.Zero(t, g.take(), "etcd takes no puts")
+		time.Sleep(3 * time.Minute)
+		assert.Positive(t, g.take())
+		cancel()
+		assert.NoError(t, <-done)
 	})
 }
 
-func TestGraveyard_HonoursTheCallersDeadline(t *testing.T) {
+func TestGraveyard_DoesNotHoldAStopUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hung := make(chan struct{})
-		g := &graveyard{fresh: time.Minute, grant: func() (clientv3.LeaseID, error) {
-			<-hung
-			return 0, errors.New("etcd is away")
-		}}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		_, err := g.take(ctx, 1)
-		assert.ErrorIs(t, err, ErrUnavailable)
-		close(hung)
-		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		g := newGraveyard(func(ctx context.Context) (granted, error) {
+			<-ctx.Done()
+			return granted{}, errors.New("etcd is away")
+		}, time.Minute, 3*time.Second, slog.New(slog.DiscardHandler))
+		done := make(chan error, 1)
+		go func() { done <- g.run(ctx) }()
+		began := time.Now()
+		assert.Zero(t, g.take())
+		assert.Less(t, time.Since(began), time.Second)
+		cancel()
+		assert.NoError(t, <-done)
 	})
 }
 

@@ -7,45 +7,45 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // errTryAgain means that nothing of a try was, or can still be, applied.
 var errTryAgain = errors.New("try again")
 
-// admission is one start on its way. Each try has a lease and a nonce of its
-// own, so that no try can be taken for another.
+// admission is one start on its way. Each lease that it tries comes with a nonce
+// of its own, so that no try can be taken for another.
 type admission struct {
-	user string
-	req  Request
-	want want
+	user   string
+	req    Request
+	want   want
+	caller context.Context // its end gives up what was not sent
+	began  time.Time
 
-	lease   clientv3.LeaseID // 0 until granted
+	granted                // lease 0 until equipped
+	unsure  bool           // a write under the lease has an unknown outcome
+	renewal <-chan renewal // nil if the lease was granted for this start
 	rec     record
-	value   string // rec as it is stored
-	started time.Time
-	expires time.Time
+	value   []byte // rec as it is stored
 }
 
 // Start admits one more stream of user, or refuses with a [*LimitError]. The
 // count it returns is that of the etcd revision which admitted the stream.
 //
 // If ctx ends before the answer, or etcd's answer is lost for good, the stream
-// is abandoned: whatever became of it is revoked in the background, and the
+// is abandoned: whatever became of it is ended in the background, and the
 // error is ctx's or an [ErrUnavailable]. Also returns [ErrBadUser], and for
 // Request.Replaces [ErrBadID] and [ErrForeignID].
 func (l *Limiter) Start(ctx context.Context, user string, req Request) (Started, error) {
-	a, err := l.newAdmission(user, req)
+	a, err := l.newAdmission(ctx, user, req)
 	if err != nil {
 		return Started{}, err
 	}
 	call, cancel := l.bound(ctx)
 	defer cancel()
-	st, err := l.admit(call, a)
+	st, h, err := l.admit(call, a)
 	switch {
 	case err == nil && ctx.Err() != nil: // nobody hears the answer
-		l.cleaner.add(int64(a.lease))
+		l.stopLater(user, h)
 		return Started{}, fmt.Errorf("start for %s: %w", user, context.Cause(ctx))
 	case isLimit(err):
 		l.refused.Add(1)
@@ -55,11 +55,11 @@ func (l *Limiter) Start(ctx context.Context, user string, req Request) (Started,
 	return st, err
 }
 
-func (l *Limiter) newAdmission(user string, req Request) (*admission, error) {
+func (l *Limiter) newAdmission(ctx context.Context, user string, req Request) (*admission, error) {
 	if !ValidUser(user) {
 		return nil, ErrBadUser
 	}
-	a := &admission{user: user, req: req}
+	a := &admission{user: user, req: req, caller: ctx, began: time.Now()}
 	a.want = want{session: req.Session, evict: req.OnLimit == ReplaceOldest}
 	if req.Replaces != "" {
 		id, err := l.ids.open(user, req.Replaces)
@@ -72,155 +72,217 @@ func (l *Limiter) newAdmission(user string, req Request) (*admission, error) {
 }
 
 // admit tries until etcd has decided or ctx ends.
-func (l *Limiter) admit(ctx context.Context, a *admission) (Started, error) {
+func (l *Limiter) admit(ctx context.Context, a *admission) (Started, held, error) {
 	for {
-		st, err := l.try(ctx, a)
-		switch {
-		case err == nil:
-			return st, nil
-		case a.lease != 0:
-			l.cleaner.add(int64(a.lease)) // refused, or the outcome is unknown: abandoned
-			a.lease = 0
+		st, h, err := l.try(ctx, a)
+		if err == nil {
+			return st, h, nil
 		}
+		l.giveBack(a)
 		if !errors.Is(err, errTryAgain) || pause(ctx) {
 			if isLimit(err) {
-				return Started{}, err
+				return Started{}, held{}, err
 			}
-			return Started{}, unavailable("start for "+a.user, err)
+			return Started{}, held{}, unavailable("start for "+a.user, err)
 		}
 	}
 }
 
-// try is one try at a start. A plain start of a user who was not just refused
-// goes straight to the slot chain: one round. All others decide on what the
-// user holds and write that plan, again if somebody else was faster. A refusal
-// that is decided on a read costs no write.
-func (l *Limiter) try(ctx context.Context, a *admission) (Started, error) {
-	_, wasFull := l.lapses.get(a.user)
-	chain := a.want.session == "" && a.want.replaces == (nonce{}) && !wasFull
-	var s snapshot
-	if !chain {
-		var err error
-		if s, err = l.read(ctx, a.user); err != nil {
-			return Started{}, err
+// try is one try at a start: decide on what the user holds, and write that plan
+// on condition that it is still the truth, again if somebody else was faster.
+// A refusal costs no write and waits for nobody.
+func (l *Limiter) try(ctx context.Context, a *admission) (Started, held, error) {
+	s, err := l.know(ctx, a.user)
+	if err != nil {
+		return Started{}, held{}, err
+	}
+	s, p, err := l.decideOn(ctx, a, s)
+	if err != nil {
+		return Started{}, held{}, err
+	}
+	waited, err := l.gates.enter(ctx, a.user)
+	if err != nil {
+		return Started{}, held{}, err
+	}
+	defer l.gates.leave(a.user)
+	if waited {
+		if s, err = l.know(ctx, a.user); err != nil {
+			return Started{}, held{}, err
 		}
 	}
-	for {
-		var p plan
-		if !chain {
-			var err error
-			if p, err = l.decideOn(ctx, a, s); err != nil {
-				return Started{}, err
+	for again := waited; ; again = true {
+		if again {
+			if s, p, err = l.decideOn(ctx, a, s); err != nil {
+				return Started{}, held{}, err
 			}
 		}
-		if a.lease == 0 {
-			if err := l.equip(ctx, a); err != nil {
-				return Started{}, err
-			}
+		if err := l.equip(ctx, a); err != nil {
+			return Started{}, held{}, err
 		}
-		st, now, err := l.write(ctx, a, chain, s, p)
+		st, h, now, err := l.write(ctx, a, s, p)
 		if err != nil || now == nil {
-			return st, err
+			return st, h, err
 		}
-		chain, s = false, *now
+		s = *now
 	}
 }
 
-// write sends the slot chain, or plan p decided on s. It returns the stream, or
-// what the user holds instead.
-func (l *Limiter) write(ctx context.Context, a *admission, chain bool, s snapshot, p plan) (Started, *snapshot, error) {
-	if chain {
-		resp, err := l.commit(ctx, l.slotChain(l.cfg.Limit, a))
-		if err != nil {
-			return l.settle(ctx, a, p, err)
-		}
-		slot, count, now := l.chainResult(l.cfg.Limit, a, resp)
-		if slot < 0 {
-			return Started{}, &now, nil
-		}
-		return l.started(a, slot, count), nil, nil
-	}
-	grave, err := l.graveFor(ctx, p)
-	if err != nil {
-		return Started{}, nil, err
-	}
-	resp, err := l.commit(ctx, l.planTxn(a, s, p, grave))
-	if errors.Is(err, errLeaseGone) {
-		l.graves.drop(grave)
-	}
-	if err != nil {
-		return l.settle(ctx, a, p, err)
-	}
-	if !resp.Succeeded {
-		now := l.snapshotOf(a.user, resp.Header, resp.Responses[0].GetResponseRange().Kvs)
-		return Started{}, &now, nil
-	}
-	l.leaveBehind(p.ends)
-	count := resp.Responses[len(resp.Responses)-1].GetResponseRange().Count
-	return l.started(a, p.slot, int(count)), nil, nil
-}
-
-// graveFor returns the lease for p's tombstones, 0 if it has none.
-func (l *Limiter) graveFor(ctx context.Context, p plan) (clientv3.LeaseID, error) {
-	n := 0
+// write sends plan p, decided on s. It returns the stream, or what the user
+// holds instead of s.
+func (l *Limiter) write(ctx context.Context, a *admission, s snapshot, p plan) (Started, held, *snapshot, error) {
+	out := l.leavers(a.user, p.ends)
+	var graves []grave
 	for _, e := range p.ends {
 		if e.buried() {
-			n++
+			graves = append(graves, grave{e.nonce, e.reason, &by{a.req.Device, a.rec.Started}})
 		}
 	}
-	if n == 0 {
-		return 0, nil
+	resp, rev, err := l.batch.do(&write{
+		user: a.user, txn: l.planTxn(a, s, p), graves: graves, ctx: ctx, caller: a.caller,
+	})
+	if err != nil {
+		st, h, err := l.settle(ctx, a, err)
+		if err == nil {
+			l.parted(out, graves)
+		}
+		return st, h, nil, err
 	}
-	return l.graves.take(ctx, n)
+	l.wroteAt(a.user, rev)
+	if !resp.Succeeded {
+		now := newSnapshot(a.user, l.keys, rev, resp.Responses[0].GetResponseRange().Kvs)
+		return Started{}, held{}, &now, nil
+	}
+	l.parted(out, graves)
+	st, h, err := l.finish(ctx, a, l.heldBy(a, p.slot, rev), planCount(s, resp))
+	return st, h, nil, err
+}
+
+// leavers are the leases of the streams that a plan ends, with what this node
+// knows of them before they go. That of a lapsed stream is past use.
+func (l *Limiter) leavers(user string, ends []ending) []granted {
+	var out []granted
+	for _, e := range ends {
+		if g := l.leaseOf(user, e.held); g.lease != 0 {
+			if e.reason == ReasonExpired {
+				g.renewed = time.Time{}
+			}
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// leaseOf is the lease of a stream, and when this node renewed it. A key that is
+// none of ours has none that we may touch.
+func (l *Limiter) leaseOf(user string, h held) granted {
+	if h.nonce == (nonce{}) {
+		return granted{}
+	}
+	g := granted{lease: h.lease, ttl: l.cfg.TTL, used: true}
+	if s, _ := l.view.lookup(user, h.ident()); s != nil {
+		g.renewed = s.renewedAt()
+	}
+	return g
+}
+
+// parted does what is left to do after streams were ended by a transaction of
+// this node: their leases are now its own.
+func (l *Limiter) parted(leases []granted, graves []grave) {
+	for _, g := range graves {
+		l.view.note(g)
+	}
+	for _, g := range leases {
+		l.pool.retire(g)
+	}
+}
+
+// heldBy is the key that the start has written.
+func (l *Limiter) heldBy(a *admission, slot int, rev int64) held {
+	return held{
+		key: l.keys.slot(a.user, slot), slot: slot, lease: a.lease, mod: rev,
+		nonce: a.rec.Nonce, session: a.req.Session, value: a.value,
+	}
+}
+
+// finish waits for the renewal that gives the stream its full TTL. Where etcd
+// does not tell in time, the stream has what the lease had left before.
+func (l *Limiter) finish(ctx context.Context, a *admission, h held, count int) (Started, held, error) {
+	if a.renewal != nil {
+		r := await(ctx, a.renewal)
+		a.renewal = nil
+		switch {
+		case errors.Is(r.err, errLeaseGone): // and the key with it
+			a.lease = 0
+			return Started{}, held{}, fmt.Errorf("%w: %w", errTryAgain, r.err)
+		case r.err == nil:
+			a.renewed, a.ttl = r.sent, r.ttl
+		}
+	}
+	l.lapses.drop(a.user)
+	l.view.hint(a.user, h.ident(), a.renewed)
+	st := Started{Usage: l.usage(a.user, count), Stream: a.rec.stream(a.user, l.ids.sign(a.user, h.ident()))}
+	st.Stream.ExpiresAt = a.renewed.Add(a.ttl)
+	return st, h, nil
 }
 
 // settle finds out what became of a write that erred. If the stream is there,
 // it was admitted after all. If its lease can be revoked, the write has not
 // happened and cannot happen any more (a put under a lease that is gone fails),
 // so the start may be tried again. Else the outcome stays unknown.
-func (l *Limiter) settle(ctx context.Context, a *admission, p plan, cause error) (Started, *snapshot, error) {
+func (l *Limiter) settle(ctx context.Context, a *admission, cause error) (Started, held, error) {
 	switch {
 	case errors.Is(cause, errLeaseGone):
-		return Started{}, nil, fmt.Errorf("%w: %w", errTryAgain, cause)
+		a.lease = 0
+		return Started{}, held{}, fmt.Errorf("%w: %w", errTryAgain, cause)
 	case errors.Is(cause, errNotApplied):
-		return Started{}, nil, unavailable("start", cause)
+		return Started{}, held{}, unavailable("start", cause)
 	}
+	a.unsure = true
 	if s, err := l.read(ctx, a.user); err == nil {
 		for _, h := range s.held {
-			if h.rec.Nonce == a.rec.Nonce {
-				l.leaveBehind(p.ends)
-				return l.started(a, h.slot, l.countAt(ctx, a.user, h.mod, len(s.held))), nil, nil
+			if h.nonce == a.rec.Nonce {
+				l.wroteAt(a.user, s.rev)
+				return l.finish(ctx, a, h, l.countAt(ctx, a.user, h.mod, len(s.held)))
 			}
 		}
 	}
-	if err := l.revoke(ctx, int64(a.lease)); err != nil {
-		return Started{}, nil, unavailable("start", cause)
+	if err := l.revoke(ctx, a.lease); err != nil {
+		return Started{}, held{}, unavailable("start", cause)
 	}
 	a.lease = 0
-	return Started{}, nil, fmt.Errorf("%w: %w", errTryAgain, cause)
+	return Started{}, held{}, fmt.Errorf("%w: %w", errTryAgain, cause)
 }
 
-// countAt is how many keys user held at revision rev, or other if that is no
-// longer to be had.
+// countAt is how many keys user held at revision rev, or other if etcd cannot
+// tell any more.
 func (l *Limiter) countAt(ctx context.Context, user string, rev int64, other int) int {
-	resp, err := l.kv.Get(ctx, l.keys.user(user), clientv3.WithPrefix(), clientv3.WithCountOnly(), clientv3.WithRev(rev))
+	r := below(l.keys.user(user)).read()
+	r.CountOnly, r.Revision = true, rev
+	resp, err := l.etcd.KV.Range(ctx, r)
 	if err != nil {
 		return other
 	}
 	return int(resp.Count)
 }
 
-// equip gives a try its lease, nonce and record.
+// equip gives an admission that has none its lease, nonce and record. A lease
+// that was ready before the start came is renewed beside the write, so that the
+// stream has its full TTL.
 func (l *Limiter) equip(ctx context.Context, a *admission) error {
-	sent := time.Now() // before the call: etcd may start the TTL any time after
-	id, ttl, err := l.grant(ctx)
+	if a.lease != 0 {
+		return nil
+	}
+	g, err := l.pool.take(ctx)
 	if err != nil {
 		return err
 	}
-	a.lease, a.started, a.expires = id, sent, sent.Add(ttl)
+	a.granted, a.unsure, a.renewal = g, false, nil
+	if g.renewed.Before(a.began) {
+		a.renewal = l.renewer.begin(ctx, g.lease)
+	}
 	a.rec = record{
-		Started: sent.UnixMilli(),
-		TTL:     int64(ttl / time.Second),
+		Started: time.Now().UnixMilli(),
+		TTL:     int64(g.ttl / time.Second),
 		Region:  l.cfg.Region,
 		Session: a.req.Session,
 	}
@@ -235,13 +297,19 @@ func (l *Limiter) equip(ctx context.Context, a *admission) error {
 	if err != nil {
 		panic(err) // strings and numbers always marshal
 	}
-	a.value = string(v)
+	a.value = v
 	return nil
 }
 
-func (l *Limiter) started(a *admission, slot, count int) Started {
-	l.lapses.drop(a.user)
-	st := Started{Usage: l.usage(a.user, count), Stream: l.stream(a.user, slot, int64(a.lease), a.rec)}
-	st.Stream.ExpiresAt = a.expires
-	return st
+// giveBack parts with the lease of a try that failed. One that a write may have
+// used is revoked and never used again; any other goes back.
+func (l *Limiter) giveBack(a *admission) {
+	switch {
+	case a.lease == 0:
+	case a.unsure:
+		l.cleaner.revokeLater(a.lease)
+	default:
+		l.pool.book.renewed(a.granted)
+	}
+	a.lease = 0
 }

@@ -2,13 +2,12 @@ package lease
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
 // Stop ends user's stream and frees its slot at once. It may be repeated: a
@@ -25,81 +24,86 @@ func (l *Limiter) Stop(ctx context.Context, user, id string) (Usage, error) {
 	}
 	ctx, cancel := l.bound(ctx)
 	defer cancel()
-	return l.stop(ctx, user, who)
-}
-
-// stop repeats until the outcome is known: comparing the lease makes that safe.
-// A slot that comes back matters more than the reason, so where etcd takes no
-// more puts (it is full), the key is deleted without a tombstone.
-func (l *Limiter) stop(ctx context.Context, user string, who ident) (Usage, error) {
-	unsure, bare := false, false // an earlier try may have been applied; without a tombstone
 	for {
-		var under clientv3.LeaseID
-		if !bare {
-			var err error
-			if under, err = l.graves.take(ctx, 1); err != nil {
-				under = 0
-			}
-		}
-		resp, err := l.commit(ctx, l.stopTxn(user, who, under))
+		h, err := l.find(ctx, user, who)
 		switch {
-		case errors.Is(err, errLeaseGone): // the tombstone's
-			l.graves.drop(under)
-			continue
-		case err != nil && !errors.Is(err, errNotApplied) && !pause(ctx):
-			unsure, bare = true, isFull(err)
-			continue
-		case err != nil:
-			l.cleaner.add(who.lease)
+		case err == nil:
+			return l.stop(ctx, user, h)
+		case errors.Is(err, ErrEnded):
+			return Usage{}, err
+		case pause(ctx):
+			l.cleaner.later(func(ctx context.Context) error { return l.stopUnfound(ctx, user, who) })
 			return Usage{}, unavailable("stop a stream of "+user, err)
 		}
-		counted := resp.Responses[0]
-		if resp.Succeeded {
-			counted = resp.Responses[len(resp.Responses)-1]
-		}
-		left := l.usage(user, int(counted.GetResponseRange().Count))
-		if !resp.Succeeded {
-			if err := l.stopped(who, resp, unsure); err != nil {
-				return Usage{}, err
-			}
-		}
-		l.cleaner.add(who.lease)
-		return left, nil
 	}
 }
 
-// stopTxn frees the slot if stream who still holds it, and counts what is left;
-// else it reads why the stream is gone. under is the tombstone's lease, or 0.
-func (l *Limiter) stopTxn(user string, who ident, under clientv3.LeaseID) txn {
-	key := l.keys.slot(user, int(who.slot))
-	count := l.countOp(user)
-	t := txn{
-		cmps:  []clientv3.Cmp{clientv3.Compare(clientv3.LeaseValue(key), "=", who.lease)},
-		then:  []clientv3.Op{clientv3.OpDelete(key)},
-		other: []clientv3.Op{count, clientv3.OpGet(l.keys.ended(user, who.nonce))},
+// stopUnfound carries a stop out whose stream could not even be looked up.
+func (l *Limiter) stopUnfound(ctx context.Context, user string, who ident) error {
+	h, err := l.find(ctx, user, who)
+	if err == nil {
+		_, err = l.tryStop(ctx, user, h)
 	}
-	if under != 0 {
-		t.then = append(t.then, l.tombstone(user, who.nonce, under, ReasonStopped, nil))
-	}
-	t.then = append(t.then, count)
-	return t
-}
-
-// stopped is the error of a stop that found the stream gone; nil if a try of
-// this same stop may have been what ended it.
-func (l *Limiter) stopped(who ident, resp *clientv3.TxnResponse, unsure bool) error {
-	ended := l.remembered(who.nonce)
-	if kvs := resp.Responses[1].GetResponseRange().Kvs; len(kvs) == 1 {
-		var g grave
-		if err := json.Unmarshal(kvs[0].Value, &g); err == nil {
-			ended = g.err()
-		}
-	}
-	byOthers := ended.By != nil || ended.Reason == ReasonRemoved
-	if unsure && !byOthers {
+	if errors.Is(err, ErrEnded) {
 		return nil
 	}
-	return ended
+	return err
+}
+
+// stopLater has the stream that holds h stopped in the background.
+func (l *Limiter) stopLater(user string, h held) {
+	l.view.note(grave{Nonce: h.nonce, Reason: ReasonStopped})
+	l.cleaner.later(func(ctx context.Context) error {
+		_, err := l.tryStop(ctx, user, h)
+		if errors.Is(err, ErrEnded) {
+			return nil
+		}
+		return err
+	})
+}
+
+// stop repeats until the outcome is known: comparing the revision of the
+// stream's own put makes that safe. What is still unknown when ctx ends is
+// carried out later, by the same transaction: the lease alone may by then have
+// been handed on.
+func (l *Limiter) stop(ctx context.Context, user string, h held) (Usage, error) {
+	unsure := false // an earlier try may have been applied
+	for {
+		u, err := l.tryStop(ctx, user, h)
+		var ended *EndedError
+		switch {
+		case err == nil:
+			return u, nil
+		case errors.As(err, &ended):
+			if byOthers := ended.By != nil || ended.Reason == ReasonRemoved; unsure && !byOthers {
+				l.view.note(grave{Nonce: h.nonce, Reason: ReasonStopped})
+				return u, nil // a try of this same stop
+			}
+			return Usage{}, err
+		case pause(ctx):
+			l.stopLater(user, h)
+			return Usage{}, unavailable("stop a stream of "+user, err)
+		}
+		unsure = unsure || !errors.Is(err, errNotApplied)
+	}
+}
+
+// tryStop is one try to end the stream that holds h. The usage counts what is
+// left, also where the stream was gone already, which is an [*EndedError].
+func (l *Limiter) tryStop(ctx context.Context, user string, h held) (Usage, error) {
+	g := l.leaseOf(user, h)
+	reason := grave{Nonce: h.nonce, Reason: ReasonStopped}
+	resp, rev, err := l.batch.do(&write{user: user, txn: l.stopTxn(user, h), graves: []grave{reason}, ctx: ctx})
+	if err != nil {
+		return Usage{}, err
+	}
+	l.wroteAt(user, rev)
+	left := l.usage(user, int(resp.Responses[len(resp.Responses)-1].GetResponseRange().Count))
+	if !resp.Succeeded {
+		return left, l.howEnded(ctx, h.nonce, rev)
+	}
+	l.parted([]granted{g}, []grave{reason})
+	return left, nil
 }
 
 // pause waits a moment before a repetition. It reports whether ctx ended.
@@ -126,45 +130,42 @@ func (l *Limiter) StopQuietest(ctx context.Context, user string) (Usage, error) 
 		if err != nil {
 			return Usage{}, err
 		}
-		ours := slices.DeleteFunc(s.held, func(h held) bool { return h.slot < 0 })
+		ours := slices.DeleteFunc(s.held, func(h held) bool { return h.slot < 0 || h.nonce == (nonce{}) })
 		if len(ours) == 0 {
 			return Usage{}, ErrNoStreams
 		}
-		h := l.quietest(ctx, ours)
-		u, err := l.stop(ctx, user, ident{uint16(h.slot), h.lease, h.rec.Nonce})
+		h := l.quietest(ctx, user, ours)
+		u, err := l.stop(ctx, user, h)
 		if !errors.Is(err, ErrEnded) { // else somebody else ended it first: look again
 			return u, err
 		}
 	}
 }
 
-// quietest is the stream with the least time left. etcd tells that in whole
-// seconds, so of those within a second of each other it is the oldest.
-func (l *Limiter) quietest(ctx context.Context, hs []held) held {
+// quietest is the stream with the least time left, of those whose time is known.
+// etcd tells that in whole seconds, so of those within a second of each other it
+// is the oldest.
+func (l *Limiter) quietest(ctx context.Context, user string, hs []held) held {
 	if len(hs) == 1 {
 		return hs[0]
 	}
-	lives := l.askLifetimes(ctx, leasesOf(hs))
-	first := lives[hs[0].lease].until()
+	lives := l.lifetimes(ctx, user, hs)
+	var known []held
+	var first time.Time
 	for _, h := range hs {
-		if t := lives[h.lease].until(); t.Before(first) {
-			first = t
+		if t := lives[h.lease].until(); !t.IsZero() {
+			known = append(known, h)
+			if first.IsZero() || t.Before(first) {
+				first = t
+			}
 		}
 	}
-	for _, h := range hs { // oldest first
+	for _, h := range known { // oldest first
 		if lives[h.lease].until().Sub(first) <= time.Second {
 			return h
 		}
 	}
 	return hs[0]
-}
-
-func leasesOf(hs []held) []int64 {
-	ids := make([]int64, len(hs))
-	for i, h := range hs {
-		ids[i] = h.lease
-	}
-	return ids
 }
 
 // Remove ends all of user's streams in one transaction. Returns [ErrBadUser],
@@ -175,20 +176,19 @@ func (l *Limiter) Remove(ctx context.Context, user string) (Usage, error) {
 	}
 	ctx, cancel := l.bound(ctx)
 	defer cancel()
+	unsure := false // an earlier try may have been applied
 	s, err := l.read(ctx, user)
-	unsure, bare := false, false // an earlier try may have been applied; without tombstones
 	for err == nil && len(s.held) > 0 {
-		var done bool
-		var next snapshot
-		done, next, err = l.remove(ctx, user, s, bare)
-		switch {
-		case done:
+		var now *snapshot
+		if now, err = l.remove(ctx, user, s); err == nil && now == nil {
 			return l.usage(user, 0), nil
-		case errors.Is(err, errTryAgain):
-			unsure, bare = true, isFull(err)
+		}
+		switch {
+		case err == nil:
+			s = *now
+		case !pause(ctx):
+			unsure = unsure || !errors.Is(err, errNotApplied)
 			s, err = l.read(ctx, user)
-		default:
-			s = next
 		}
 	}
 	switch {
@@ -200,46 +200,37 @@ func (l *Limiter) Remove(ctx context.Context, user string) (Usage, error) {
 	return Usage{}, ErrNoStreams
 }
 
-// remove ends what s shows, if it is still the truth, and reports whether it was; else it returns what the user holds now.
-func (l *Limiter) remove(ctx context.Context, user string, s snapshot, bare bool) (bool, snapshot, error) {
-	var under clientv3.LeaseID
-	if !bare {
-		var err error
-		if under, err = l.graves.take(ctx, len(s.held)); err != nil {
-			under = 0
+// remove ends what s shows, unless more was put since; then it returns what the
+// user holds now.
+func (l *Limiter) remove(ctx context.Context, user string, s snapshot) (*snapshot, error) {
+	var graves []grave
+	leases := make(map[nonce]granted, len(s.held))
+	for _, h := range s.held {
+		if h.nonce != (nonce{}) && len(graves) < maxGraves {
+			graves = append(graves, grave{Nonce: h.nonce, Reason: ReasonRemoved})
+			leases[h.nonce] = l.leaseOf(user, h)
 		}
 	}
-	resp, err := l.commit(ctx, l.removeTxn(user, s, under))
-	switch {
-	case errors.Is(err, errLeaseGone):
-		l.graves.drop(under)
-		return false, s, nil
-	case err != nil && (errors.Is(err, errNotApplied) || pause(ctx)):
-		return false, snapshot{}, err
-	case err != nil:
-		return false, snapshot{}, fmt.Errorf("%w: %w", errTryAgain, err)
-	case !resp.Succeeded:
-		return false, l.snapshotOf(user, resp.Header, resp.Responses[0].GetResponseRange().Kvs), nil
+	resp, rev, err := l.batch.do(&write{user: user, txn: l.removeTxn(user, s), graves: graves, ctx: ctx})
+	if err != nil {
+		return nil, fmt.Errorf("remove %s: %w", user, err)
 	}
-	for _, h := range s.held {
-		l.cleaner.add(h.lease)
+	l.wroteAt(user, rev)
+	if !resp.Succeeded {
+		now := newSnapshot(user, l.keys, rev, resp.Responses[0].GetResponseRange().Kvs)
+		return &now, nil
 	}
-	return true, snapshot{}, nil
+	l.parted(removed(resp, leases), graves)
+	return nil, nil
 }
 
-// removeTxn ends all that s shows if it is still the truth, else it reads what
-// is. under is the tombstones' lease, or 0 for none.
-func (l *Limiter) removeTxn(user string, s snapshot, under clientv3.LeaseID) txn {
-	t := txn{
-		cmps:  []clientv3.Cmp{l.unchangedSince(user, s)},
-		then:  []clientv3.Op{clientv3.OpDelete(l.keys.user(user), clientv3.WithPrefix())},
-		other: []clientv3.Op{clientv3.OpGet(l.keys.user(user), clientv3.WithPrefix())},
-	}
-	for _, h := range s.held {
-		t.cmps = append(t.cmps, clientv3.Compare(clientv3.LeaseValue(h.key), "=", h.lease))
-		if under != 0 && h.rec.Nonce != (nonce{}) {
-			t.then = append(t.then, l.tombstone(user, h.rec.Nonce, under, ReasonRemoved, nil))
+// removed are the leases of the keys that this transaction itself deleted.
+func removed(resp *pb.TxnResponse, leases map[nonce]granted) []granted {
+	var out []granted
+	for _, kv := range resp.Responses[0].GetResponseDeleteRange().PrevKvs {
+		if g, ours := leases[headOf(kv.Value).Nonce]; ours {
+			out = append(out, g)
 		}
 	}
-	return t
+	return out
 }

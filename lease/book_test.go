@@ -1,0 +1,187 @@
+package lease
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// bookModel is the dumbest account of where each lease is.
+type bookModel struct {
+	*rapid.T
+	b     *book
+	now   time.Time
+	next  int64
+	where map[int64]string    // waiting, used, due, revoked, forgotten
+	seen  map[int64]time.Time // when this node last renewed it, as it knows
+}
+
+const modelTTL = 90 * time.Second
+
+func (m *bookModel) pick(where string) (int64, bool) {
+	var ids []int64
+	for id, at := range m.where {
+		if at == where {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return 0, false
+	}
+	slices.Sort(ids)
+	return rapid.SampledFrom(ids).Draw(m.T, where), true
+}
+
+func (m *bookModel) lease(id int64) granted {
+	return granted{lease: id, ttl: modelTTL, renewed: m.seen[id]}
+}
+
+func (m *bookModel) grant(*rapid.T) {
+	m.next++
+	m.where[m.next], m.seen[m.next] = "waiting", m.now
+	m.b.put(m.lease(m.next))
+}
+
+func (m *bookModel) take(t *rapid.T) {
+	g, ok := m.b.take(m.now)
+	if !ok {
+		fresh := 0
+		for id, at := range m.where {
+			if at == "waiting" && m.now.Sub(m.seen[id]) < modelTTL/2 {
+				fresh++
+			}
+		}
+		stale := 0
+		for id, at := range m.where {
+			if at == "waiting" && m.now.Sub(m.seen[id]) >= modelTTL/2 {
+				stale++
+			}
+		}
+		assert.True(t, fresh == 0 || stale >= takeTries, "%d fresh leases wait, and %d stale ones", fresh, stale)
+		return
+	}
+	require.Equal(t, "waiting", m.where[g.lease], "lease %d", g.lease)
+	require.Less(t, m.now.Sub(m.seen[g.lease]), modelTTL/2, "only a fresh lease is given to a stream")
+	m.where[g.lease] = "used"
+}
+
+func (m *bookModel) heartbeat(*rapid.T) {
+	if id, ok := m.pick("used"); ok {
+		m.seen[id] = m.now
+	}
+}
+
+func (m *bookModel) stop(*rapid.T) {
+	if id, ok := m.pick("used"); ok {
+		m.where[id] = "waiting" // or spent: the book decides by its age
+		if m.now.Sub(m.seen[id]) >= modelTTL/2 {
+			m.where[id] = "spent"
+		}
+		m.b.retire(m.lease(id), m.now)
+	}
+}
+
+// abandon is a write with an unknown outcome: the lease never comes back.
+func (m *bookModel) abandon(*rapid.T) {
+	if id, ok := m.pick("used"); ok {
+		m.where[id] = "abandoned"
+	}
+}
+
+func (m *bookModel) tend(t *rapid.T) {
+	for _, g := range m.b.tend(rapid.IntRange(0, 5).Draw(t, "keep"), m.now) {
+		require.Equal(t, "waiting", m.where[g.lease])
+		m.where[g.lease] = "due"
+	}
+	for id, at := range m.where {
+		if at == "waiting" && m.now.Sub(m.seen[id]) >= modelTTL/2 {
+			m.where[id] = "spent"
+		}
+	}
+}
+
+func (m *bookModel) renewed(t *rapid.T) {
+	id, ok := m.pick("due")
+	if !ok {
+		return
+	}
+	if rapid.Bool().Draw(t, "answered") {
+		m.seen[id], m.where[id] = m.now, "waiting"
+		m.b.renewed(m.lease(id))
+		return
+	}
+	m.where[id] = "spent"
+	m.b.lost(m.lease(id))
+}
+
+func (m *bookModel) surplus(t *rapid.T) {
+	keep, n := rapid.IntRange(0, 5).Draw(t, "keep"), rapid.IntRange(0, 5).Draw(t, "n")
+	waiting, spent := m.b.sizes()
+	gone := m.b.surplus(keep, n)
+	assert.Len(t, gone, min(n, spent+max(0, waiting-keep)))
+	for _, g := range gone {
+		require.Contains(t, []string{"waiting", "spent"}, m.where[g.lease])
+		m.where[g.lease] = "revoked"
+	}
+}
+
+func (m *bookModel) pass(t *rapid.T) {
+	m.now = m.now.Add(time.Duration(rapid.IntRange(0, 30).Draw(t, "seconds")) * time.Second)
+}
+
+// Check: every lease is in exactly one place, and the counters add up.
+func (m *bookModel) Check(t *rapid.T) {
+	places := map[string]int{}
+	for _, at := range m.where {
+		places[at]++
+	}
+	waiting, spent := m.b.sizes()
+	require.Equal(t, places["waiting"]+places["spent"], waiting+spent)
+	c := m.b.stats()
+	require.EqualValues(t, places["revoked"], c.revoked)
+	require.EqualValues(t, m.next, c.granted)
+	in, out := c.granted+c.retired, c.reserved+c.handedOn+c.revoked+c.forgotten
+	require.EqualValues(t, places["waiting"]+places["spent"]+places["due"], in-out)
+	for _, g := range append(slices.Clone(m.b.waiting), m.b.spent...) {
+		require.Contains(t, []string{"waiting", "spent"}, m.where[g.lease], "lease %d", g.lease)
+	}
+}
+
+func TestBook_AgainstAModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &bookModel{T: t, b: &book{}, now: time.Now(), where: map[int64]string{}, seen: map[int64]time.Time{}}
+		t.Repeat(map[string]func(*rapid.T){
+			"grant": m.grant, "take": m.take, "heartbeat": m.heartbeat, "stop": m.stop, "abandon": m.abandon,
+			"tend": m.tend, "renewed": m.renewed, "surplus": m.surplus, "pass": m.pass, "": m.Check,
+		})
+	})
+}
+
+func TestBook_IsBounded(t *testing.T) {
+	b := &book{}
+	for range maxSpent + 10 {
+		b.lost(granted{})
+	}
+	_, spent := b.sizes()
+	assert.Equal(t, maxSpent, spent)
+	assert.EqualValues(t, 10, b.stats().forgotten)
+}
+
+// A lease that has waited for long is not given to a stream, even where nobody
+// has tended the book: etcd may have queued its end.
+func TestBook_StaleLeasesStay(t *testing.T) {
+	b, now := &book{}, time.Now()
+	b.put(granted{lease: 1, ttl: modelTTL, renewed: now})
+	_, ok := b.take(now.Add(modelTTL / 2))
+	assert.False(t, ok)
+	b.retire(granted{lease: 2, ttl: modelTTL}, now) // never renewed by this node
+	g, ok := b.take(now)
+	assert.True(t, ok)
+	assert.EqualValues(t, 1, g.lease)
+	_, ok = b.take(now)
+	assert.False(t, ok, "what this node does not know to be fresh is only revoked")
+}

@@ -1,0 +1,166 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
+)
+
+const (
+	viewPage  = 5000 // keys a read, so that etcd is not held up
+	viewPulse = 200 * time.Millisecond
+)
+
+// run keeps the view until ctx ends: it lists, watches from there, and begins
+// anew where etcd has compacted what it would need to go on.
+func (v *view) run(ctx context.Context) error {
+	listed := false
+	for wait := time.Duration(0); ctx.Err() == nil; {
+		var err error
+		if !listed {
+			err = v.list(ctx)
+			listed = err == nil
+		}
+		if listed {
+			began := time.Now()
+			err = v.follow(ctx)
+			if errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, rpctypes.ErrFutureRev) {
+				v.heard.Store(0)
+				listed = false
+			}
+			if time.Since(began) > viewStale {
+				wait = 0
+			}
+		}
+		if ctx.Err() == nil {
+			v.cfg.log.Debug("the view of streams begins again", "listed", listed, "err", err)
+		}
+		wait = min(2*wait+10*time.Millisecond, time.Second)
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait/2 + rand.N(wait)):
+		}
+	}
+	v.heard.Store(0)
+	return nil
+}
+
+// list reads everything page by page at one revision. It changes the view in
+// place: a second one of a million streams would not fit beside the first.
+func (v *view) list(ctx context.Context) error {
+	v.gen++
+	rev, err := v.pages(ctx, below(v.keys.users()), 0, func(kv *mvccpb.KeyValue) {
+		if user, rest, ok := v.keys.split(kv.Key); ok {
+			v.put(user, rest, kv)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	_, err = v.pages(ctx, below(v.keys.ended()), rev, func(kv *mvccpb.KeyValue) {
+		for _, g := range gravesOf(kv.Value) {
+			v.ends.put(g.Nonce, g)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	v.sweep()
+	v.applied.Store(rev) // lower than before, if etcd was restored from a backup
+	v.waiting.release(rev)
+	return nil
+}
+
+// pages reads a range at revision rev, or at the present one if that is 0, and
+// returns the revision.
+func (v *view) pages(ctx context.Context, r keyRange, rev int64, each func(*mvccpb.KeyValue)) (int64, error) {
+	for {
+		ask := r.read()
+		ask.Limit, ask.Revision = viewPage, rev
+		call, cancel := context.WithTimeout(ctx, v.cfg.timeout)
+		resp, err := v.etcd.KV.Range(call, ask)
+		cancel()
+		if err != nil {
+			return 0, fmt.Errorf("list streams: %w", err)
+		}
+		if rev == 0 {
+			rev = resp.Header.Revision
+		}
+		for _, kv := range resp.Kvs {
+			each(kv)
+		}
+		if !resp.More {
+			return rev, nil
+		}
+		r.from = append(resp.Kvs[len(resp.Kvs)-1].Key, 0)
+	}
+}
+
+// errViewSilent means that the watch gave no sign of life.
+var errViewSilent = errors.New("the watch is silent")
+
+// follow watches from what is applied on, until the watch breaks, falls silent,
+// or ctx ends. It begins with what was applied last, which does no harm twice:
+// etcd gives no sign of life to a watch that begins in the future.
+func (v *view) follow(ctx context.Context) error {
+	// A stream of its own: the answers to requests for progress go to all
+	// watches on a stream, and streams are told apart by their metadata.
+	ctx = metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "streamcount-view", "1")
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	events := v.etcd.Watch.Watch(ctx, v.keys.prefix+"/", clientv3.WithPrefix(),
+		clientv3.WithRev(v.applied.Load()), clientv3.WithCreatedNotify())
+	pulse := time.NewTicker(viewPulse / 10) // until the first sign of life
+	defer pulse.Stop()
+	var asked time.Time // when the sign of life was asked for that has not come yet
+	began := time.Now()
+	for {
+		select {
+		case resp, ok := <-events:
+			switch {
+			case !ok:
+				return context.Cause(ctx)
+			case resp.CompactRevision != 0:
+				return rpctypes.ErrCompacted
+			case resp.Err() != nil:
+				return resp.Err()
+			case resp.Created:
+				asked = v.askPulse(ctx)
+			case resp.IsProgressNotify():
+				v.advance(resp.Header.Revision)
+				if !asked.IsZero() {
+					v.heard.Store(asked.UnixNano())
+					began, asked = asked, time.Time{}
+					pulse.Reset(viewPulse)
+				}
+			default:
+				// The header's revision may be ahead of events still to come.
+				v.apply(resp.Events)
+			}
+		case now := <-pulse.C:
+			if now.Sub(began) > 2*viewStale {
+				return errViewSilent
+			}
+			// Again even where no answer has come: etcd gives none to a watch that
+			// has to catch up.
+			if at := v.askPulse(ctx); asked.IsZero() {
+				asked = at
+			}
+		}
+	}
+}
+
+// askPulse asks for a sign of life, and returns when. What comes after it has
+// been applied shows the view to be no older.
+func (v *view) askPulse(ctx context.Context) time.Time {
+	now := time.Now()
+	go func() { _ = v.etcd.Watch.RequestProgress(ctx) }() // it may block as long as the stream does
+	return now
+}

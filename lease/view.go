@@ -1,0 +1,362 @@
+package lease
+
+import (
+	"context"
+	"hash/maphash"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+)
+
+// view is this node's picture of every stream, kept by list and watch. It
+// answers lists, statistics and heartbeats without asking etcd, and guesses for
+// starts, whose transactions check the guess. Nobody may rely on it while it is
+// not current, which is when the node has not heard from its watch for long.
+//
+// Readers see a revision and then a user's keys. The keys may be newer than the
+// revision, never older: every transaction asks that no key of the user was put
+// after that revision, so to claim too low a one is safe.
+type view struct {
+	etcd Etcd
+	keys keys
+	cfg  viewConfig
+
+	seed   maphash.Seed
+	shards [256]viewShard
+	tally  tally
+	ends   *recent[nonce, grave]     // how streams ended
+	hints  *recent[int64, time.Time] // when this node renewed leases of streams not yet seen
+	lapsed atomic.Int64              // streams seen to expire
+
+	gen     uint32       // of the list; only follow uses it
+	applied atomic.Int64 // everything up to this revision is in
+	heard   atomic.Int64 // when the last sign of life that came was asked for, in Unix ns; 0 while not listed
+	waiting waiters
+}
+
+type viewConfig struct {
+	timeout time.Duration // of each call to etcd
+	log     *slog.Logger
+	span    time.Duration // how long endings are remembered, at least
+}
+
+// viewStale is how old the last sign of life may be while the view is current.
+const viewStale = 3 * time.Second
+
+type viewShard struct {
+	sync.RWMutex
+	users map[string]*live // each user's streams are a list
+}
+
+// live is one key under a user's prefix. There may be millions.
+type live struct {
+	next    *live
+	renewed atomic.Int64 // Unix ns; 0 for never
+	lease   int64
+	mod     int64
+	value   []byte
+	junk    *string // the last part of a key that is none of ours
+	nonce   nonce
+	gen     uint32 // of the list that saw it last
+	slot    int16  // -1 for junk
+	region  uint16 // in tally.names
+}
+
+// renewedAt is when this node last sent a renewal of the stream's lease that was
+// answered; zero for never.
+func (s *live) renewedAt() time.Time {
+	if ns := s.renewed.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
+}
+
+// renew notes a renewal that was sent at sent.
+func (s *live) renew(sent time.Time) {
+	for {
+		old := s.renewed.Load()
+		if old >= sent.UnixNano() || s.renewed.CompareAndSwap(old, sent.UnixNano()) {
+			return
+		}
+	}
+}
+
+func (s *live) held(k keys, user string) held {
+	h := held{slot: int(s.slot), lease: s.lease, mod: s.mod, nonce: s.nonce, value: s.value}
+	if s.slot >= 0 {
+		h.key = k.slot(user, h.slot)
+		h.session = headOf(s.value).Session
+	} else {
+		h.key = k.user(user) + *s.junk
+	}
+	return h
+}
+
+// is reports whether s is the stream at this place.
+func (s *live) is(slot int, rest string) bool {
+	return int(s.slot) == slot && (slot >= 0 || *s.junk == rest)
+}
+
+func newView(e Etcd, k keys, cfg viewConfig) *view {
+	v := &view{
+		etcd: e, keys: k, cfg: cfg,
+		seed:  maphash.MakeSeed(),
+		ends:  newRecent[nonce, grave](cfg.span, 1<<18),
+		hints: newRecent[int64, time.Time](10*time.Second, 1<<17),
+	}
+	for i := range v.shards {
+		v.shards[i].users = make(map[string]*live)
+	}
+	v.tally.init()
+	return v
+}
+
+func (v *view) shard(user string) *viewShard {
+	return &v.shards[maphash.String(v.seed, user)%uint64(len(v.shards))]
+}
+
+// current reports whether the view may be relied on.
+func (v *view) current() bool {
+	heard := v.heard.Load()
+	return heard != 0 && time.Now().UnixNano()-heard < int64(viewStale)
+}
+
+// user returns all keys under user's prefix, and whether the view is current.
+func (v *view) user(user string) (snapshot, bool) {
+	s := snapshot{rev: v.applied.Load()} // before the keys
+	sh := v.shard(user)
+	sh.RLock()
+	for at := sh.users[user]; at != nil; at = at.next {
+		s.held = append(s.held, at.held(v.keys, user))
+	}
+	sh.RUnlock()
+	s.sort()
+	return s, v.current()
+}
+
+// lookup returns a stream, or nil if it is not there, and whether the view is
+// current.
+func (v *view) lookup(user string, who ident) (*live, bool) {
+	sh := v.shard(user)
+	sh.RLock()
+	defer sh.RUnlock()
+	for at := sh.users[user]; at != nil; at = at.next {
+		if at.nonce == who.nonce && at.lease == who.lease && int(at.slot) == int(who.slot) {
+			return at, v.current()
+		}
+	}
+	return nil, v.current()
+}
+
+// ended is how a stream ended, as far as that is remembered.
+func (v *view) ended(n nonce) (grave, bool) { return v.ends.get(n) }
+
+// note remembers at once how this node ended a stream.
+func (v *view) note(g grave) { v.ends.put(g.Nonce, g) }
+
+// expiries is how many streams the view has seen expire.
+func (v *view) expiries() int64 { return v.lapsed.Load() }
+
+// hint says when the lease of a stream was renewed that the view may not show
+// yet.
+func (v *view) hint(user string, who ident, renewed time.Time) {
+	v.hints.put(who.lease, renewed)
+	if s, _ := v.lookup(user, who); s != nil {
+		s.renew(renewed)
+	}
+}
+
+// reach waits until everything up to revision rev is in. It reports false if ctx
+// ends before, or the view is not current.
+func (v *view) reach(ctx context.Context, rev int64) bool {
+	if v.applied.Load() < rev {
+		select {
+		case <-v.waiting.until(rev, &v.applied):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return v.current()
+}
+
+// advance makes rev the applied revision.
+func (v *view) advance(rev int64) {
+	if rev > v.applied.Load() {
+		v.applied.Store(rev)
+		v.waiting.release(rev)
+	}
+}
+
+// apply takes in the events of whole revisions, in order.
+func (v *view) apply(events []*mvccpb.Event) {
+	for len(events) > 0 {
+		rev, n := events[0].Kv.ModRevision, 1
+		for n < len(events) && events[n].Kv.ModRevision == rev {
+			n++
+		}
+		v.applyRevision(events[:n])
+		v.advance(rev)
+		events = events[n:]
+	}
+}
+
+// applyRevision takes in one revision. What its tombstones say of streams that
+// did not end in it is not believed: the plan may have failed.
+func (v *view) applyRevision(events []*mvccpb.Event) {
+	var graves map[nonce]grave
+	for _, e := range events {
+		if e.Type != mvccpb.Event_PUT || !strings.HasPrefix(string(e.Kv.Key), v.keys.ended()) {
+			continue
+		}
+		for _, g := range gravesOf(e.Kv.Value) {
+			if graves == nil {
+				graves = make(map[nonce]grave, len(events))
+			}
+			graves[g.Nonce] = g
+		}
+	}
+	for _, e := range events {
+		user, rest, ok := v.keys.split(e.Kv.Key)
+		if !ok {
+			continue
+		}
+		var gone *live
+		if e.Type == mvccpb.Event_PUT {
+			gone = v.put(user, rest, e.Kv)
+		} else {
+			gone = v.remove(user, rest)
+		}
+		if gone != nil && gone.nonce != (nonce{}) {
+			v.bury(gone.nonce, graves)
+		}
+	}
+}
+
+// bury remembers why a stream ended. One that ended without a reason has
+// expired, unless this node knows better.
+func (v *view) bury(n nonce, graves map[nonce]grave) {
+	if g, told := graves[n]; told {
+		v.ends.put(n, g)
+		return
+	}
+	if _, known := v.ends.get(n); !known {
+		v.ends.put(n, grave{Nonce: n, Reason: ReasonExpired})
+		v.lapsed.Add(1)
+	}
+}
+
+// put takes a key in, and returns the stream that it overwrites.
+func (v *view) put(user, rest string, kv *mvccpb.KeyValue) (gone *live) {
+	slot := slotOf(rest)
+	sh := v.shard(user)
+	sh.Lock()
+	defer sh.Unlock()
+	n := 0
+	for at := sh.users[user]; at != nil; at = at.next {
+		n++
+		if !at.is(slot, rest) {
+			continue
+		}
+		at.gen = v.gen
+		if at.mod == kv.ModRevision {
+			return nil
+		}
+		// Readers may hold it: it is replaced, not changed.
+		fresh := v.newLive(slot, rest, kv)
+		sh.replace(user, at, fresh)
+		v.tally.moved(at.region, fresh.region)
+		if at.nonce == fresh.nonce {
+			return nil
+		}
+		return at
+	}
+	s := v.newLive(slot, rest, kv)
+	if n == 0 {
+		user = strings.Clone(user)
+	}
+	s.next = sh.users[user]
+	sh.users[user] = s
+	v.tally.added(n, s.region)
+	return nil
+}
+
+func (v *view) newLive(slot int, rest string, kv *mvccpb.KeyValue) *live {
+	head := headOf(kv.Value)
+	s := &live{
+		lease: kv.Lease, mod: kv.ModRevision, value: kv.Value, nonce: head.Nonce,
+		gen: v.gen, slot: int16(slot), region: v.tally.region(head.Region),
+	}
+	if slot < 0 {
+		name := strings.Clone(rest)
+		s.junk = &name
+	}
+	if at, ok := v.hints.get(kv.Lease); ok && s.nonce != (nonce{}) {
+		s.renew(at)
+	}
+	return s
+}
+
+// replace puts fresh in the place of old.
+func (sh *viewShard) replace(user string, old, fresh *live) {
+	fresh.next = old.next
+	if sh.users[user] == old {
+		sh.users[user] = fresh
+		return
+	}
+	for at := sh.users[user]; at != nil; at = at.next {
+		if at.next == old {
+			at.next = fresh
+			return
+		}
+	}
+}
+
+// remove takes a key out, and returns the stream that held it.
+func (v *view) remove(user, rest string) *live {
+	slot := slotOf(rest)
+	sh := v.shard(user)
+	sh.Lock()
+	defer sh.Unlock()
+	return v.drop(sh, user, func(s *live) bool { return s.is(slot, rest) })
+}
+
+// drop takes the first of user's streams out that is meant, of a locked shard.
+func (v *view) drop(sh *viewShard, user string, meant func(*live) bool) (gone *live) {
+	n := 0
+	for at, link := sh.users[user], (*live)(nil); at != nil; link, at = at, at.next {
+		n++
+		if gone != nil || !meant(at) {
+			continue
+		}
+		gone = at
+		switch {
+		case link != nil:
+			link.next = at.next
+		case at.next != nil:
+			sh.users[user] = at.next
+		default:
+			delete(sh.users, user)
+		}
+	}
+	if gone != nil {
+		v.tally.removed(n, gone.region)
+	}
+	return gone
+}
+
+// sweep drops what the last list did not see.
+func (v *view) sweep() {
+	for i := range v.shards {
+		sh := &v.shards[i]
+		sh.Lock()
+		for user := range sh.users {
+			for v.drop(sh, user, func(s *live) bool { return s.gen != v.gen }) != nil {
+			}
+		}
+		sh.Unlock()
+	}
+}
