@@ -30,7 +30,7 @@ type service struct {
 
 func newService(t *testing.T, limit int) service {
 	t.Helper()
-	l, err := lease.New(etcdtest.Client(t), lease.Config{
+	l, err := lease.New(lease.Over(etcdtest.Client(t)), lease.Config{
 		Prefix: etcdtest.Prefix(t), Limit: limit, Region: "eu", Secret: []byte("0123456789abcdef"),
 	})
 	require.NoError(t, err)

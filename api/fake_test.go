@@ -88,7 +88,7 @@ func (f *fake) Remove(_ context.Context, user string) (lease.Usage, error) {
 	return lease.Usage{User: user, Limit: 3}, f.note("remove %s", user)
 }
 
-func (f *fake) List(ctx context.Context, user string) (lease.Usage, error) {
+func (f *fake) List(ctx context.Context, user string, _ lease.Consistency) (lease.Usage, error) {
 	err := f.note("list %s", user)
 	if f.panics {
 		panic("the fake was told to")
@@ -127,7 +127,7 @@ func someShards(context.Context) ([]apitype.Shard, error) {
 func isReady(context.Context) error { return nil }
 
 // newServer returns a Server on f, or one that has not been given a backend.
-func newServer(tb testing.TB, cfg Config, f *fake) *Server {
+func newServer(tb testing.TB, cfg Config, f limiter) *Server {
 	tb.Helper()
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))

@@ -134,10 +134,12 @@ func (s *Server) guardRoute(op *huma.Operation, route *mux.Route) {
 // guard reads an operation's query and body more strictly than huma and
 // encoding/json do, and gives the call its deadline.
 func (s *Server) guard(op *huma.Operation, next http.Handler) http.Handler {
+	hot := s.hot(op)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := w.(*recorder) // observe is outermost: see New
 		rec.route = op.Path
-		if user := mux.Vars(r)["user"]; len(user) <= 128 {
+		vars := mux.Vars(r)
+		if user := vars["user"]; len(user) <= 128 {
 			rec.user = user
 		}
 		if s.limiter() == nil {
@@ -145,8 +147,11 @@ func (s *Server) guard(op *huma.Operation, next http.Handler) http.Handler {
 				"Retry-After.").with("Retry-After", soon()).write(w)
 			return
 		}
+		if hot != nil && hot(rec, r, vars) {
+			return
+		}
 		if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
-			malformed.problem("The query is not well formed. The calls here take no query.").write(w)
+			malformed.problem("The query is not well formed.").write(w)
 			return
 		}
 		body, p := readBody(r, op)

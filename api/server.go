@@ -28,7 +28,7 @@ type limiter interface {
 	Stop(ctx context.Context, user, id string) (lease.Usage, error)
 	StopQuietest(ctx context.Context, user string) (lease.Usage, error) // least recently heard from
 	Remove(ctx context.Context, user string) (lease.Usage, error)
-	List(ctx context.Context, user string) (lease.Usage, error)
+	List(ctx context.Context, user string, how lease.Consistency) (lease.Usage, error)
 	Totals(ctx context.Context) (lease.Totals, error)
 }
 
@@ -155,13 +155,14 @@ func (s *Server) routes() (*mux.Router, error) {
 	r.MethodNotAllowedHandler = http.HandlerFunc(s.methodNotAllowed)
 
 	a := humamux.New(r, s.humaConfig(), humamux.WithRouteCustomizer(s.guardRoute))
-	handle(a, "GET", base, listDoc(), s.list)
-	handle(a, "DELETE", base, removeDoc(), s.remove)
+	// The router tries one regular expression after the other: the busiest first.
+	handle(a, "POST", base+"/streams/{id}/heartbeat", heartbeatDoc(), s.heartbeat)
 	handle(a, "POST", base+"/start", startDoc(), s.start)
-	handle(a, "POST", base+"/stop", stopDoc(), s.stop)
 	handle(a, "DELETE", base+"/streams/{id}", stopByIDDoc(), s.stopByID)
 	handle(a, "POST", base+"/streams/{id}/stop", beaconDoc(), s.stopByID)
-	handle(a, "POST", base+"/streams/{id}/heartbeat", heartbeatDoc(), s.heartbeat)
+	handle(a, "POST", base+"/stop", stopDoc(), s.stop)
+	handle(a, "GET", base, listDoc(), s.list)
+	handle(a, "DELETE", base, removeDoc(), s.remove)
 	handle(a, "POST", "/api/v1/streams/heartbeats", heartbeatsDoc(), s.heartbeats)
 	handle(a, "GET", "/api/v1/stats", statsDoc(), s.stats)
 	describe(a.OpenAPI())

@@ -37,6 +37,11 @@ type userInput struct {
 	User userID `path:"user"`
 }
 
+type listInput struct {
+	User        userID `path:"user"`
+	Consistency string `query:"consistency" enum:"bounded,linearizable" default:"bounded" doc:"\"bounded\" is what this node knows: never older than its own last write to the user, and at most a few seconds behind other nodes. \"linearizable\" asks etcd."`
+}
+
 type streamInput struct {
 	User userID   `path:"user"`
 	ID   streamID `path:"id"`
@@ -57,8 +62,8 @@ type beatsInput struct{ Body apitype.Beats }
 // A reply is a body of type T with status 200.
 type reply[T any] struct{ Body T }
 
-func (s *Server) list(ctx context.Context, in *userInput) (*reply[apitype.User], error) {
-	u, err := s.limiter().List(ctx, string(in.User))
+func (s *Server) list(ctx context.Context, in *listInput) (*reply[apitype.User], error) {
+	u, err := s.limiter().List(ctx, string(in.User), lease.Consistency(in.Consistency))
 	if err != nil {
 		return nil, err
 	}

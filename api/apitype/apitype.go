@@ -10,6 +10,9 @@ import (
 // UserPattern is the rule for user ids, after percent-decoding.
 const UserPattern = `^[A-Za-z0-9._~@:|+=-]{1,128}$`
 
+// MaxID is the largest number of characters in a stream id.
+const MaxID = 64
+
 // MaxBatch is the largest number of heartbeats in one request.
 const MaxBatch = 1000
 
