@@ -70,13 +70,20 @@ func TestImports(t *testing.T) {
 		imports []string
 		why     string
 	}{
-		"lease":             {nil, "the product can be embedded: it knows etcd, not HTTP, and no sibling"},
-		"cluster":           {nil, "it knows etcd; if it needed lease, the asker would declare an interface and cmd join them"},
-		"api":               {[]string{"lease", "api/apitype"}, "HTTP in: it knows the limiter, not where etcd comes from"},
-		"api/apitype":       {nil, "the wire, for servers and clients alike"},
-		"client":            {[]string{"api/apitype"}, "its users must not pull in etcd"},
-		"cmd/streamcount":   {[]string{"api", "api/apitype", "client", "cluster", "lease"}, "wiring"},
-		"internal/etcdtest": {nil, "test machinery, below everything"},
+		"lease":       {nil, "the product can be embedded: it knows etcd, not HTTP, and no sibling"},
+		"cluster":     {nil, "it knows etcd; if it needed lease, the asker would declare an interface and cmd join them"},
+		"api":         {[]string{"lease", "api/apitype"}, "HTTP in: it knows the limiter, not where etcd comes from"},
+		"api/apitype": {nil, "the wire, for servers and clients alike"},
+		"client":      {[]string{"api/apitype"}, "its users must not pull in etcd"},
+		"cmd/streamcount": {[]string{
+			"api", "api/apitype", "client", "cluster", "lease", "internal/bench", "internal/bench/peer",
+		}, "wiring"},
+		"internal/etcdtest":    {nil, "test machinery, below everything"},
+		"internal/bench":       {[]string{"internal/bench/child", "internal/bench/load", "internal/bench/plot"}, "it measures from outside: HTTP and processes, nothing of the service's own code"},
+		"internal/bench/child": {nil, "it runs programs"},
+		"internal/bench/load":  {nil, "it makes requests, and knows nothing of streams"},
+		"internal/bench/peer":  {[]string{"api", "api/apitype", "cluster", "lease", "internal/bench/child"}, "peers are served by the same API, with something else behind it"},
+		"internal/bench/plot":  {nil, "it draws"},
 	}
 	for _, f := range tree(t) {
 		if f.test || f.dir == "." {

@@ -74,7 +74,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.serveCommand(), a.configCommand(),
 		a.startCommand(), a.heartbeatCommand(), a.stopCommand(), a.lsCommand(),
-		a.versionCommand(),
+		a.benchCommand(), a.versionCommand(),
 	)
 	return root
 }

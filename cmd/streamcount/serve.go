@@ -125,22 +125,28 @@ func (n *node) run(ctx context.Context, ln net.Listener) error {
 // the reverse order of its start: etcd last. front ends when the HTTP server
 // begins to drain.
 func (n *node) runBehind(front, ctx context.Context, server *api.Server) (err error) {
+	var embedded *cluster.Embedded
 	var lost <-chan error // nil, and so silent, unless etcd is embedded
 	endpoints := n.cfg.EtcdEndpoints
 	if len(endpoints) == 0 {
-		etcd, startErr := cluster.StartEmbedded(front, cluster.EmbedConfig{DataDir: n.cfg.DataDir, Log: n.logs.zap})
-		if startErr != nil {
-			return unlessDone(front, startErr)
+		embedded, err = cluster.StartEmbedded(front, cluster.EmbedConfig{DataDir: n.cfg.DataDir, Log: n.logs.zap})
+		if err != nil {
+			return unlessDone(front, err)
 		}
-		defer func() { err = errors.Join(err, etcd.Close()) }()
-		endpoints, lost = etcd.Endpoints(), etcd.Err()
+		defer func() { err = errors.Join(err, embedded.Close()) }()
+		endpoints, lost = embedded.Endpoints(), embedded.Err()
 	}
 	c, secret, err := n.connect(front, endpoints)
 	if err != nil {
 		return unlessDone(front, err)
 	}
 	defer func() { err = errors.Join(err, closeClient(c)) }()
-	limiter, err := lease.New(c, lease.Config{
+	etcd := lease.Over(c)
+	if embedded != nil {
+		etcd = inProcess(embedded)
+		defer func() { err = errors.Join(err, etcd.Watch.Close()) }()
+	}
+	limiter, err := lease.New(etcd, lease.Config{
 		Prefix: n.cfg.EtcdPrefix, Limit: n.cfg.Limit, TTL: n.cfg.TTL, Region: n.cfg.Region,
 		Secret: secret, Log: n.logs.slog,
 	})
@@ -149,6 +155,12 @@ func (n *node) runBehind(front, ctx context.Context, server *api.Server) (err er
 	}
 	server.Use(n.backend(c, limiter))
 	return n.runOn(front, ctx, c, limiter, lost)
+}
+
+// inProcess reaches the embedded etcd without a network.
+func inProcess(e *cluster.Embedded) lease.Etcd {
+	in := e.InProcess()
+	return lease.Etcd{KV: in.KV, Lease: in.Lease, Watch: in.Watch, MaxTxnOps: e.MaxTxnOps()}
 }
 
 // connect returns a client of an etcd that has answered, and the key that signs
@@ -191,6 +203,10 @@ func (n *node) runOn(
 ) error {
 	background, work := errgroup.WithContext(ctx)
 	background.Go(func() error { return limiter.Run(work) })
+	background.Go(func() error {
+		tuneGC(work)
+		return nil
+	})
 	background.Go(func() error { return wentDown(work, lost) })
 	if n.cfg.Demo {
 		background.Go(func() error {
