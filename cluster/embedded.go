@@ -20,11 +20,22 @@ import (
 
 const (
 	defaultQuota = 8 << 30
+	// defaultCompactEvery keeps the history within the quota: a revision of a
+	// key takes about 200 bytes, and 25,000 starts and stops a second make
+	// 10 MB of them.
+	defaultCompactEvery = 2 * time.Minute
 	// memberName and memberURL are how the only member is known in its own
 	// data. Nobody connects to the URL; it is the same at every start, so that
 	// the data can be used again.
 	memberName = "streamcount"
 	memberURL  = "http://127.0.0.1:2380"
+	// maxTxnOps lets many small transactions share one. The size of a request,
+	// which stays at etcd's 1.5 MiB, bounds what one may hold up.
+	maxTxnOps = 2048
+	// catchUpEntries is how much of its log etcd keeps in memory for members
+	// that lag behind. A single member has none, and etcd's 5,000 large
+	// transactions would take a hundred MB and more.
+	catchUpEntries = 100
 	// bindTries bounds how often a port is chosen again that another process
 	// took between choosing and listening.
 	bindTries = 10
@@ -39,7 +50,8 @@ type EmbedConfig struct {
 	// QuotaBytes is the size of the database at which etcd refuses writes.
 	// 0 means 8 GiB.
 	QuotaBytes int64
-	// CompactEvery is how much history etcd keeps. 0 means ten minutes.
+	// CompactEvery is how much history etcd keeps at least; it keeps up to
+	// twice as much. 0 means two minutes.
 	CompactEvery time.Duration
 	// Log gets etcd's warnings and errors. nil means none of them.
 	Log *zap.Logger
@@ -51,6 +63,7 @@ type Embedded struct {
 	etcd     *embed.Etcd
 	lock     *fileutil.LockedFile
 	endpoint string
+	local    *inProcess // set once the server is ready
 
 	died    chan error    // at most one error, then closed
 	closing chan struct{} // closed by Close
@@ -126,6 +139,7 @@ func (e *Embedded) start(ctx context.Context, cfg EmbedConfig) error {
 		e.stop()
 		return errors.Join(fmt.Errorf("start etcd in %s: %w", cfg.DataDir, err), e.lock.Close())
 	}
+	e.local = serverCalls(e.etcd.Server)
 	return nil
 }
 
@@ -193,9 +207,10 @@ func (e *Embedded) embedConfig(cfg EmbedConfig, client url.URL) *embed.Config {
 	ec.AdvertisePeerUrls = []url.URL{*peer}
 	ec.InitialCluster = ec.InitialClusterFromName(memberName)
 	ec.MaxTxnOps = maxTxnOps
+	ec.SnapshotCatchUpEntries = catchUpEntries
 	ec.QuotaBackendBytes = cmp.Or(cfg.QuotaBytes, defaultQuota)
 	ec.AutoCompactionMode = embed.CompactorModePeriodic
-	ec.AutoCompactionRetention = cmp.Or(cfg.CompactEvery, 10*time.Minute).String()
+	ec.AutoCompactionRetention = cmp.Or(cfg.CompactEvery, defaultCompactEvery).String()
 	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(serverLog(cfg.Log, e.closing))
 	// A web page must not reach the keys through the visitor's browser.
 	ec.EnableGRPCGateway = false
@@ -218,6 +233,9 @@ func (e *Embedded) stop() {
 	for _, s := range grpcs {
 		s.Stop()
 	}
+	if e.local != nil {
+		e.local.close()
+	}
 	e.etcd.Close()
 }
 
@@ -236,6 +254,7 @@ func (e *Embedded) watch() {
 		return
 	default:
 	}
+	e.local.close() // its callers need not wait for Close
 	if err == nil {
 		err = errors.New("the server ended by itself")
 	}

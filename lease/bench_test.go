@@ -39,7 +39,6 @@ func newRig(b *testing.B, inProcess bool) rig {
 	on := lease.Over(c)
 	if inProcess {
 		in := e.InProcess()
-		b.Cleanup(func() { require.NoError(b, in.Watch.Close()) })
 		on = lease.Etcd{KV: in.KV, Lease: in.Lease, Watch: in.Watch, MaxTxnOps: e.MaxTxnOps()}
 	}
 	l, err := lease.New(on, lease.Config{Limit: 3, Secret: make([]byte, 32)})

@@ -144,7 +144,6 @@ func (n *node) runBehind(front, ctx context.Context, server *api.Server) (err er
 	etcd := lease.Over(c)
 	if embedded != nil {
 		etcd = inProcess(embedded)
-		defer func() { err = errors.Join(err, etcd.Watch.Close()) }()
 	}
 	limiter, err := lease.New(etcd, lease.Config{
 		Prefix: n.cfg.EtcdPrefix, Limit: n.cfg.Limit, TTL: n.cfg.TTL, Region: n.cfg.Region,
