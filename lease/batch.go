@@ -25,8 +25,14 @@ type write struct {
 // written is etcd's answer to a write, or the error of it.
 type written struct {
 	resp *pb.TxnResponse
-	rev  int64 // of the transaction
+	at   moment
 	err  error
+}
+
+// moment is when a transaction was carried out.
+type moment struct {
+	rev  int64
+	term uint64
 }
 
 // batcher is group commit: writes to different users share one outer
@@ -69,18 +75,18 @@ func newBatcher(e Etcd, k keys, g *graveyard, timeout time.Duration) *batcher {
 
 // do sends w with the next batch and waits for its outcome. An error that is
 // neither errLeaseGone nor errNotApplied leaves the outcome unknown.
-func (b *batcher) do(w *write) (*pb.TxnResponse, int64, error) {
+func (b *batcher) do(w *write) (*pb.TxnResponse, moment, error) {
 	w.done = make(chan written, 1)
 	if b.waiting.Add(1) > batchQueue {
 		b.waiting.Add(-1)
-		return nil, 0, errQueueFull
+		return nil, moment{}, errQueueFull
 	}
 	b.queue <- w // there is room
 	select {
 	case r := <-w.done:
-		return r.resp, r.rev, r.err
+		return r.resp, r.at, r.err
 	case <-w.ctx.Done():
-		return nil, 0, fmt.Errorf("wait for etcd: %w", context.Cause(w.ctx))
+		return nil, moment{}, fmt.Errorf("wait for etcd: %w", context.Cause(w.ctx))
 	}
 }
 
@@ -292,15 +298,15 @@ func (b *batcher) txnOf(batch []*write, under int64) *pb.TxnRequest {
 
 // tell gives each member its part of the answer.
 func tell(batch []*write, resp *pb.TxnResponse) {
-	rev := resp.Header.Revision
+	at := moment{resp.Header.Revision, resp.Header.RaftTerm}
 	if len(batch) == 1 {
 		if w := batch[0]; resp.Succeeded {
 			resp.Responses = resp.Responses[:len(w.txn.Success)] // without the tombstone's
 		}
-		batch[0].done <- written{resp: resp, rev: rev}
+		batch[0].done <- written{resp: resp, at: at}
 		return
 	}
 	for i, w := range batch {
-		w.done <- written{resp: resp.Responses[i].GetResponseTxn(), rev: rev}
+		w.done <- written{resp: resp.Responses[i].GetResponseTxn(), at: at}
 	}
 }

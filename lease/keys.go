@@ -129,12 +129,13 @@ func (h held) ident() ident { return ident{uint16(max(h.slot, 0)), h.lease, h.no
 // snapshot is a user's keys at one etcd revision.
 type snapshot struct {
 	rev    int64
+	term   uint64 // raft term of the member that answered; 0 if it was the view
 	held   []held // oldest first
 	viewed bool   // by the view, which may lag behind; else by etcd itself
 }
 
-func newSnapshot(user string, k keys, rev int64, kvs []*mvccpb.KeyValue) snapshot {
-	s := snapshot{rev: rev, held: make([]held, 0, len(kvs))}
+func newSnapshot(user string, k keys, rev int64, term uint64, kvs []*mvccpb.KeyValue) snapshot {
+	s := snapshot{rev: rev, term: term, held: make([]held, 0, len(kvs))}
 	for _, kv := range kvs {
 		s.held = append(s.held, newHeld(k.user(user), kv))
 	}

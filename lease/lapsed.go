@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"sync"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -38,18 +39,23 @@ func (l *Limiter) decideOn(ctx context.Context, a *admission, s snapshot) (snaps
 	if ok {
 		return s, p, nil
 	}
-	lives := l.lifetimes(ctx, a.user, s.held)
-	lapsed := make(map[int64]bool)
-	for _, t := range lives {
-		if t.lapsed {
-			lapsed[t.lease] = true
-		}
+	lives := l.lifetimes(ctx, a.user, s)
+	lapsed, perhaps := make(map[int64]bool), make(map[int64]bool)
+	for _, h := range s.held {
+		t, known := lives[h.lease]
+		lapsed[h.lease] = t.lapsed
+		perhaps[h.lease] = t.lapsed || !known && h.lease != 0
 	}
 	if p, ok := decide(l.cfg.Limit, s.held, lapsed, a.want); ok {
 		return s, p, nil
 	}
+	if _, ok := decide(l.cfg.Limit, s.held, perhaps, a.want); ok {
+		return s, plan{}, errLapseUnknown // 403 is for users who have too many
+	}
 	return s, plan{}, l.refusal(a.user, s.held, lives)
 }
+
+var errLapseUnknown = fmt.Errorf("%w: etcd's leader did not say which of the user's streams have run out", ErrUnavailable)
 
 // refusal is the error for a user who holds all of the limit.
 func (l *Limiter) refusal(user string, hs []held, lives map[int64]lifetime) *LimitError {
@@ -70,12 +76,12 @@ func (l *Limiter) refusal(user string, hs []held, lives map[int64]lifetime) *Lim
 // keeps asking.
 const freshLife = time.Second
 
-// lifetimes returns what the leader says of the leases of hs; what it does not
+// lifetimes returns what the leader says of the leases of s; what it does not
 // say in time is left out. Answers are remembered for a moment, and one caller
 // asks for all, so that refused clients cannot turn this into load. An answer is
 // used again only while it proves the lease alive; a lapse is always asked anew.
-func (l *Limiter) lifetimes(ctx context.Context, user string, hs []held) map[int64]lifetime {
-	lives := make(map[int64]lifetime, len(hs))
+func (l *Limiter) lifetimes(ctx context.Context, user string, s snapshot) map[int64]lifetime {
+	lives := make(map[int64]lifetime, len(s.held))
 	known, _ := l.lapses.get(user)
 	now := time.Now()
 	for _, t := range known {
@@ -84,7 +90,7 @@ func (l *Limiter) lifetimes(ctx context.Context, user string, hs []held) map[int
 		}
 	}
 	var ask []int64
-	for _, h := range hs {
+	for _, h := range s.held {
 		if _, ok := lives[h.lease]; !ok && h.lease != 0 {
 			ask = append(ask, h.lease)
 		}
@@ -96,7 +102,7 @@ func (l *Limiter) lifetimes(ctx context.Context, user string, hs []held) map[int
 		// Not the first caller's context: his hurry is not that of all who wait.
 		ctx, cancel := context.WithTimeout(context.Background(), l.cfg.Timeout)
 		defer cancel()
-		return l.askLifetimes(ctx, ask), nil
+		return l.askLifetimes(ctx, s.term, ask), nil
 	})
 	select {
 	case v := <-asking:
@@ -115,9 +121,9 @@ func (l *Limiter) lifetimes(ctx context.Context, user string, hs []held) map[int
 // askLifetimes asks the leader about each lease. What cannot be known is left
 // out. A lapse is believed only from the leader of one raft term that a quorum
 // confirmed both before and after: one that was paused, or deposed and does not
-// know it yet, calls leases lapsed which its successor has renewed.
-func (l *Limiter) askLifetimes(ctx context.Context, ids []int64) map[int64]lifetime {
-	before, errBefore := l.term(ctx)
+// know it yet, calls leases lapsed which its successor has renewed. before is
+// the term at which the user's keys were read, 0 if no lapse is to be believed.
+func (l *Limiter) askLifetimes(ctx context.Context, before uint64, ids []int64) map[int64]lifetime {
 	answers := make([]lifetime, len(ids))
 	var g errgroup.Group
 	g.SetLimit(8)
@@ -139,8 +145,8 @@ func (l *Limiter) askLifetimes(ctx context.Context, ids []int64) map[int64]lifet
 	if !lapses {
 		return lives
 	}
-	after, errAfter := l.term(ctx)
-	sure := errBefore == nil && errAfter == nil && after == before
+	after, err := l.terms.read(ctx)
+	sure := err == nil && after == before
 	maps.DeleteFunc(lives, func(_ int64, t lifetime) bool { return t.lapsed && (!sure || t.term != after) })
 	return lives
 }
@@ -163,11 +169,60 @@ func (l *Limiter) askLifetime(ctx context.Context, id int64) lifetime {
 	}
 }
 
+// terms reads the raft term for all who want to know it at the same time.
+type terms struct {
+	ask func(context.Context) (uint64, error)
+
+	mu            sync.Mutex
+	running, next *termRead
+}
+
+type termRead struct {
+	done chan struct{}
+	term uint64
+	err  error
+}
+
+// read is the raft term at a linearizable read that begins after the call does.
+// A read that is under way already may have been answered before; those who
+// come meanwhile share the next.
+func (t *terms) read(ctx context.Context) (uint64, error) {
+	t.mu.Lock()
+	mine := t.next
+	switch {
+	case t.running == nil:
+		mine = &termRead{done: make(chan struct{})}
+		t.running = mine
+		go t.run(mine)
+	case mine == nil:
+		mine = &termRead{done: make(chan struct{})}
+		t.next = mine
+	}
+	t.mu.Unlock()
+	select {
+	case <-mine.done:
+		return mine.term, mine.err
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+}
+
+func (t *terms) run(r *termRead) {
+	for r != nil {
+		r.term, r.err = t.ask(context.Background())
+		close(r.done)
+		t.mu.Lock()
+		t.running, t.next = t.next, nil
+		r = t.running
+		t.mu.Unlock()
+	}
+}
+
 // term is the raft term at a linearizable read.
 func (l *Limiter) term(ctx context.Context) (uint64, error) {
-	r := below(l.keys.users()).read()
-	r.CountOnly, r.Limit = true, 1
-	resp, err := l.etcd.KV.Range(ctx, r)
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	defer cancel()
+	resp, err := l.etcd.KV.Range(ctx, oneKey(l.keys.users()).read()) // no such key: nothing is read
 	if err != nil {
 		return 0, unavailable("read the raft term", err)
 	}

@@ -72,6 +72,7 @@ type Limiter struct {
 	cleaner *cleaner
 	lapses  *recent[string, []lifetime] // what etcd last said of the leases of users who were full
 	lookups singleflight.Group          // one question about the same leases at a time
+	terms   terms
 
 	admitted, refused atomic.Int64
 }
@@ -100,6 +101,7 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 		late:    make(chan struct{}, lateRenewals),
 		lapses:  newRecent[string, []lifetime](10*time.Second, 1<<14),
 	}
+	l.terms.ask = l.term
 	l.view = newView(etcd, l.keys, viewConfig{timeout: cfg.Timeout, log: cfg.Log, span: cfg.TTL})
 	l.graves = newGraveyard(l.grant, cfg.TTL, cfg.Timeout, cfg.Log)
 	l.batch = newBatcher(etcd, l.keys, l.graves, cfg.Timeout)

@@ -40,7 +40,7 @@ func (l *Limiter) List(ctx context.Context, user string, how Consistency) (Usage
 	if len(s.held) == 0 {
 		return Usage{}, ErrNoStreams
 	}
-	lives := l.lifetimes(ctx, user, s.held)
+	lives := l.lifetimes(ctx, user, s)
 	u := l.usage(user, len(s.held))
 	for _, h := range s.held {
 		st := l.stream(user, h)

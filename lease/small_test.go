@@ -30,7 +30,7 @@ func TestValidUser(t *testing.T) {
 
 func TestNewSnapshot_ForeignKeys(t *testing.T) {
 	k := keys{"/p"}
-	s := newSnapshot("u", k, 9, []*mvccpb.KeyValue{
+	s := newSnapshot("u", k, 9, 1, []*mvccpb.KeyValue{
 		{Key: []byte(k.slot("u", 2)), Value: []byte(`{"n":"AAAAAAAAAAAAAAAB","s":"tv"}`), Lease: 5, ModRevision: 8},
 		{Key: []byte("/p/users/u/junk"), Value: []byte("junk"), ModRevision: 3},
 		{Key: []byte("/p/users/u/0002"), Value: []byte(`{"n":"short"}`), ModRevision: 4},

@@ -137,7 +137,7 @@ func (l *Limiter) write(ctx context.Context, a *admission, s snapshot, p plan) (
 			graves = append(graves, grave{e.nonce, e.reason, &by{a.req.Device, a.rec.Started}})
 		}
 	}
-	resp, rev, err := l.batch.do(&write{
+	resp, at, err := l.batch.do(&write{
 		user: a.user, txn: l.planTxn(a, s, p), graves: graves, ctx: ctx, caller: a.caller,
 	})
 	if err != nil {
@@ -147,25 +147,23 @@ func (l *Limiter) write(ctx context.Context, a *admission, s snapshot, p plan) (
 		}
 		return st, h, nil, err
 	}
-	l.wroteAt(a.user, rev)
+	l.wroteAt(a.user, at.rev)
 	if !resp.Succeeded {
-		now := newSnapshot(a.user, l.keys, rev, resp.Responses[0].GetResponseRange().Kvs)
+		now := newSnapshot(a.user, l.keys, at.rev, at.term, resp.Responses[0].GetResponseRange().Kvs)
 		return Started{}, held{}, &now, nil
 	}
 	l.parted(out, graves)
-	st, h, err := l.finish(ctx, a, l.heldBy(a, p.slot, rev), planCount(s, resp))
+	st, h, err := l.finish(ctx, a, l.heldBy(a, p.slot, at.rev), planCount(s, resp))
 	return st, h, nil, err
 }
 
 // leavers are the leases of the streams that a plan ends, with what this node
-// knows of them before they go. That of a lapsed stream is past use.
+// knows of them before they go. That of a lapsed stream is past use, and etcd is
+// about to end it.
 func (l *Limiter) leavers(user string, ends []ending) []granted {
 	var out []granted
 	for _, e := range ends {
-		if g := l.leaseOf(user, e.held); g.lease != 0 {
-			if e.reason == ReasonExpired {
-				g.renewed = time.Time{}
-			}
+		if g := l.leaseOf(user, e.held); g.lease != 0 && e.reason != ReasonExpired {
 			out = append(out, g)
 		}
 	}

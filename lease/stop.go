@@ -93,14 +93,14 @@ func (l *Limiter) stop(ctx context.Context, user string, h held) (Usage, error) 
 func (l *Limiter) tryStop(ctx context.Context, user string, h held) (Usage, error) {
 	g := l.leaseOf(user, h)
 	reason := grave{Nonce: h.nonce, Reason: ReasonStopped}
-	resp, rev, err := l.batch.do(&write{user: user, txn: l.stopTxn(user, h), graves: []grave{reason}, ctx: ctx})
+	resp, at, err := l.batch.do(&write{user: user, txn: l.stopTxn(user, h), graves: []grave{reason}, ctx: ctx})
 	if err != nil {
 		return Usage{}, err
 	}
-	l.wroteAt(user, rev)
+	l.wroteAt(user, at.rev)
 	left := l.usage(user, int(resp.Responses[len(resp.Responses)-1].GetResponseRange().Count))
 	if !resp.Succeeded {
-		return left, l.howEnded(ctx, h.nonce, rev)
+		return left, l.howEnded(ctx, h.nonce, at.rev)
 	}
 	l.parted([]granted{g}, []grave{reason})
 	return left, nil
@@ -134,7 +134,8 @@ func (l *Limiter) StopQuietest(ctx context.Context, user string) (Usage, error) 
 		if len(ours) == 0 {
 			return Usage{}, ErrNoStreams
 		}
-		h := l.quietest(ctx, user, ours)
+		s.held = ours
+		h := l.quietest(ctx, user, s)
 		u, err := l.stop(ctx, user, h)
 		if !errors.Is(err, ErrEnded) { // else somebody else ended it first: look again
 			return u, err
@@ -145,11 +146,12 @@ func (l *Limiter) StopQuietest(ctx context.Context, user string) (Usage, error) 
 // quietest is the stream with the least time left, of those whose time is known.
 // etcd tells that in whole seconds, so of those within a second of each other it
 // is the oldest.
-func (l *Limiter) quietest(ctx context.Context, user string, hs []held) held {
+func (l *Limiter) quietest(ctx context.Context, user string, s snapshot) held {
+	hs := s.held
 	if len(hs) == 1 {
 		return hs[0]
 	}
-	lives := l.lifetimes(ctx, user, hs)
+	lives := l.lifetimes(ctx, user, s)
 	var known []held
 	var first time.Time
 	for _, h := range hs {
@@ -211,13 +213,13 @@ func (l *Limiter) remove(ctx context.Context, user string, s snapshot) (*snapsho
 			leases[h.nonce] = l.leaseOf(user, h)
 		}
 	}
-	resp, rev, err := l.batch.do(&write{user: user, txn: l.removeTxn(user, s), graves: graves, ctx: ctx})
+	resp, at, err := l.batch.do(&write{user: user, txn: l.removeTxn(user, s), graves: graves, ctx: ctx})
 	if err != nil {
 		return nil, fmt.Errorf("remove %s: %w", user, err)
 	}
-	l.wroteAt(user, rev)
+	l.wroteAt(user, at.rev)
 	if !resp.Succeeded {
-		now := newSnapshot(user, l.keys, rev, resp.Responses[0].GetResponseRange().Kvs)
+		now := newSnapshot(user, l.keys, at.rev, at.term, resp.Responses[0].GetResponseRange().Kvs)
 		return &now, nil
 	}
 	l.parted(removed(resp, leases), graves)

@@ -113,7 +113,7 @@ func (l *Limiter) read(ctx context.Context, user string) (snapshot, error) {
 	if err != nil {
 		return snapshot{}, unavailable("read "+user, err)
 	}
-	return newSnapshot(user, l.keys, resp.Header.Revision, resp.Kvs), nil
+	return newSnapshot(user, l.keys, resp.Header.Revision, resp.Header.RaftTerm, resp.Kvs), nil
 }
 
 // know returns what user holds at a revision that is no older than this node's

@@ -64,7 +64,7 @@ func requireSame(t *testing.T, c *clientv3.Client, v *view, prefix string, users
 		require.True(t, current)
 		resp, err := c.Get(t.Context(), v.keys.user(user), clientv3.WithPrefix(), clientv3.WithRev(s.rev))
 		require.NoError(t, err)
-		want := newSnapshot(user, v.keys, s.rev, resp.Kvs)
+		want := newSnapshot(user, v.keys, s.rev, 0, resp.Kvs)
 		require.Len(t, s.held, len(want.held), user)
 		for i, h := range want.held {
 			require.Equal(t, h, s.held[i])
