@@ -6,6 +6,9 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"hash"
+	"io"
+	"sync"
 )
 
 // A stream id is base64url(version | slot | lease | nonce | MAC). The MAC binds
@@ -26,10 +29,14 @@ type ident struct {
 	nonce nonce
 }
 
-// signer makes and checks stream ids.
+// signer makes and checks stream ids. Make one with newSigner.
 type signer struct {
 	prefix string
-	secret []byte
+	macs   *sync.Pool // of keyed hashes: to key one costs more than to use it
+}
+
+func newSigner(prefix string, secret []byte) signer {
+	return signer{prefix, &sync.Pool{New: func() any { return hmac.New(sha256.New, secret) }}}
 }
 
 // sign returns the id of user's stream.
@@ -64,12 +71,14 @@ func (s signer) open(user, text string) (ident, error) {
 }
 
 func (s signer) mac(user string, payload []byte) []byte {
-	h := hmac.New(sha256.New, s.secret)
+	h := s.macs.Get().(hash.Hash)
+	defer s.macs.Put(h)
+	h.Reset()
 	// A NUL can be in neither prefix nor user, so no two triples run together.
-	h.Write([]byte(s.prefix))
-	h.Write([]byte{0})
-	h.Write([]byte(user))
-	h.Write([]byte{0})
-	h.Write(payload)
+	_, _ = io.WriteString(h, s.prefix) // a hash takes all
+	_, _ = h.Write([]byte{0})
+	_, _ = io.WriteString(h, user)
+	_, _ = h.Write([]byte{0})
+	_, _ = h.Write(payload)
 	return h.Sum(nil)[:idMAC]
 }

@@ -14,7 +14,7 @@ var testSecret = []byte("0123456789abcdef0123456789abcdef")
 
 func TestSigner_RoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := signer{"/p", testSecret}
+		s := newSigner("/p", testSecret)
 		id := ident{slot: rapid.Uint16().Draw(t, "slot"), lease: rapid.Int64().Draw(t, "lease")}
 		copy(id.nonce[:], rapid.SliceOfN(rapid.Byte(), 12, 12).Draw(t, "nonce"))
 		user := rapid.StringMatching(`[A-Za-z0-9._~@:|+=-]{1,128}`).Draw(t, "user")
@@ -30,7 +30,7 @@ func TestSigner_RoundTrip(t *testing.T) {
 }
 
 func TestSigner_BoundTo(t *testing.T) {
-	s := signer{"/p", testSecret}
+	s := newSigner("/p", testSecret)
 	text := s.sign("maya", ident{slot: 1, lease: 2})
 	for name, other := range map[string]struct {
 		s    signer
@@ -38,9 +38,9 @@ func TestSigner_BoundTo(t *testing.T) {
 	}{
 		"user":        {s, "ben"},
 		"userPrefix":  {s, "may"},
-		"secret":      {signer{"/p", []byte("another secret of 32 bytes......")}, "maya"},
-		"etcdPrefix":  {signer{"/q", testSecret}, "maya"},
-		"shiftedNull": {signer{"/p", testSecret}, "p\x00maya"},
+		"secret":      {newSigner("/p", []byte("another secret of 32 bytes......")), "maya"},
+		"etcdPrefix":  {newSigner("/q", testSecret), "maya"},
+		"shiftedNull": {newSigner("/p", testSecret), "p\x00maya"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := other.s.open(other.user, text)
@@ -50,7 +50,7 @@ func TestSigner_BoundTo(t *testing.T) {
 }
 
 func TestSigner_EveryBitCounts(t *testing.T) {
-	s := signer{"/p", testSecret}
+	s := newSigner("/p", testSecret)
 	text := s.sign("maya", ident{slot: 1, lease: 2, nonce: nonce{3}})
 	raw, err := base64.RawURLEncoding.DecodeString(text)
 	require.NoError(t, err)
@@ -63,7 +63,7 @@ func TestSigner_EveryBitCounts(t *testing.T) {
 }
 
 func TestSigner_NoID(t *testing.T) {
-	s := signer{"/p", testSecret}
+	s := newSigner("/p", testSecret)
 	text := s.sign("maya", ident{})
 	for _, bad := range []string{
 		"", "zzz", text[1:], text + "A", text + "=", strings.Repeat("A", 5000),
@@ -75,7 +75,7 @@ func TestSigner_NoID(t *testing.T) {
 }
 
 func FuzzSigner_Open(f *testing.F) {
-	s := signer{"/p", testSecret}
+	s := newSigner("/p", testSecret)
 	f.Add("maya", s.sign("maya", ident{slot: 2, lease: 7}))
 	f.Add("maya", "zzz")
 	f.Fuzz(func(t *testing.T, user, text string) {

@@ -94,7 +94,7 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 		cfg:     cfg,
 		etcd:    etcd,
 		keys:    keys{cfg.Prefix},
-		ids:     signer{cfg.Prefix, cfg.Secret},
+		ids:     newSigner(cfg.Prefix, cfg.Secret),
 		wrote:   newRecent[string, int64](5*time.Second, 1<<17),
 		gates:   newGates(),
 		renewer: newRenewer(etcd.Lease),

@@ -13,9 +13,9 @@ import (
 // time of a busy node. So the collector waits for at least gcHeadroom of
 // garbage, and with many streams it lets less pile up in proportion.
 const (
-	gcHeadroom = 128 << 20
+	gcHeadroom = 256 << 20
 	gcMost     = 800 // percent of the live heap
-	gcLeast    = 40
+	gcLeast    = 70
 	gcLook     = 2 * time.Second
 )
 
