@@ -92,7 +92,7 @@ func TestConnect_ContextEnds(t *testing.T) {
 
 func TestConnect_Authentication(t *testing.T) {
 	m := etcdtest.Start(t, etcdtest.Config{})
-	enableAuth(t, m)
+	enableAuth(t, m.Client(t))
 	file := func(password string) string {
 		path := filepath.Join(t.TempDir(), "password")
 		require.NoError(t, os.WriteFile(path, []byte(password), 0o600))
@@ -155,7 +155,7 @@ func checkRights(t *testing.T, c *clientv3.Client) {
 // A client with a user that is started before etcd waits for it as well.
 func TestConnect_AuthenticationBeforeEtcdIsUp(t *testing.T) {
 	m := etcdtest.Start(t, etcdtest.Config{})
-	enableAuth(t, m)
+	enableAuth(t, m.Client(t))
 	m.Stop()
 	path := filepath.Join(t.TempDir(), "password")
 	require.NoError(t, os.WriteFile(path, []byte("app-secret"), 0o600))
@@ -173,9 +173,9 @@ func TestConnect_AuthenticationBeforeEtcdIsUp(t *testing.T) {
 }
 
 // enableAuth makes user app with rights on /streamcount.
-func enableAuth(t *testing.T, m *etcdtest.Member) {
+func enableAuth(t *testing.T, c *clientv3.Client) {
 	t.Helper()
-	c, ctx := m.Client(t), t.Context()
+	ctx := t.Context()
 	_, err := c.UserAdd(ctx, "root", "root-secret")
 	require.NoError(t, err)
 	_, err = c.UserGrantRole(ctx, "root", "root")

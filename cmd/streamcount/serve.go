@@ -141,9 +141,9 @@ func (n *node) runBehind(front, ctx context.Context, server *api.Server) (err er
 		return unlessDone(front, err)
 	}
 	defer func() { err = errors.Join(err, closeClient(c)) }()
-	etcd := lease.Over(c)
+	etcd, follow := n.overNetwork(c, endpoints)
 	if embedded != nil {
-		etcd = inProcess(embedded)
+		etcd, follow = inProcess(embedded)
 	}
 	limiter, err := lease.New(etcd, lease.Config{
 		Prefix: n.cfg.EtcdPrefix, Limit: n.cfg.Limit, TTL: n.cfg.TTL, Region: n.cfg.Region,
@@ -153,24 +153,41 @@ func (n *node) runBehind(front, ctx context.Context, server *api.Server) (err er
 		return err
 	}
 	server.Use(n.backend(c, limiter))
-	return n.runOn(front, ctx, c, limiter, lost)
+	return n.runOn(front, ctx, c, limiter, lost, follow)
+}
+
+// background is work that goes on until its context ends.
+type background func(context.Context) error
+
+// overNetwork reaches etcd through c, with renewals that go straight to etcd's
+// leader while follow runs.
+func (n *node) overNetwork(c *clientv3.Client, endpoints []string) (etcd lease.Etcd, follow background) {
+	leader := cluster.NewLeaderLease(c, n.clientConfig(endpoints))
+	etcd = lease.Over(c)
+	etcd.Lease = leader
+	return etcd, leader.Run
 }
 
 // inProcess reaches the embedded etcd without a network.
-func inProcess(e *cluster.Embedded) lease.Etcd {
+func inProcess(e *cluster.Embedded) (etcd lease.Etcd, follow background) {
 	in := e.InProcess()
-	return lease.Etcd{KV: in.KV, Lease: in.Lease, Watch: in.Watch, MaxTxnOps: e.MaxTxnOps()}
+	etcd = lease.Etcd{KV: in.KV, Lease: in.Lease, Watch: in.Watch, MaxTxnOps: e.MaxTxnOps()}
+	return etcd, func(context.Context) error { return nil }
+}
+
+func (n *node) clientConfig(endpoints []string) cluster.ClientConfig {
+	return cluster.ClientConfig{
+		Endpoints: endpoints,
+		CertFile:  n.cfg.EtcdCert, KeyFile: n.cfg.EtcdKey, CAFile: n.cfg.EtcdCA,
+		User: n.cfg.EtcdUser, PasswordFile: n.cfg.EtcdPasswordFile,
+		Prefix: n.cfg.EtcdPrefix, Log: n.logs.zap,
+	}
 }
 
 // connect returns a client of an etcd that has answered, and the key that signs
 // stream ids there.
 func (n *node) connect(ctx context.Context, endpoints []string) (*clientv3.Client, []byte, error) {
-	c, err := cluster.Connect(ctx, cluster.ClientConfig{
-		Endpoints: endpoints,
-		CertFile:  n.cfg.EtcdCert, KeyFile: n.cfg.EtcdKey, CAFile: n.cfg.EtcdCA,
-		User: n.cfg.EtcdUser, PasswordFile: n.cfg.EtcdPasswordFile,
-		Prefix: n.cfg.EtcdPrefix, Log: n.logs.zap,
-	})
+	c, err := cluster.Connect(ctx, n.clientConfig(endpoints))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -198,17 +215,18 @@ func (n *node) backend(c *clientv3.Client, limiter *lease.Limiter) api.Backend {
 // runOn runs the background work until ctx ends. The node stays registered
 // until the limiter has stopped.
 func (n *node) runOn(
-	front, ctx context.Context, c *clientv3.Client, limiter *lease.Limiter, lost <-chan error,
+	front, ctx context.Context, c *clientv3.Client, limiter *lease.Limiter, lost <-chan error, follow background,
 ) error {
-	background, work := errgroup.WithContext(ctx)
-	background.Go(func() error { return limiter.Run(work) })
-	background.Go(func() error {
+	group, work := errgroup.WithContext(ctx)
+	group.Go(func() error { return limiter.Run(work) })
+	group.Go(func() error { return follow(work) })
+	group.Go(func() error {
 		tuneGC(work)
 		return nil
 	})
-	background.Go(func() error { return wentDown(work, lost) })
+	group.Go(func() error { return wentDown(work, lost) })
 	if n.cfg.Demo {
-		background.Go(func() error {
+		group.Go(func() error {
 			// It plays against the HTTP server, so it ends no later.
 			playing, stop := context.WithCancel(work)
 			defer stop()
@@ -224,7 +242,7 @@ func (n *node) runOn(
 	}, n.logs.slog)
 	go func() { listed <- registration.Run(registered) }()
 	n.onReady()
-	err := background.Wait()
+	err := group.Wait()
 	leave()
 	return unlessDone(ctx, errors.Join(err, <-listed))
 }

@@ -1,6 +1,7 @@
 package etcdtest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -23,14 +24,21 @@ type Cluster struct {
 // serve. Elections take about half a second.
 func StartCluster(tb testing.TB, n int) *Cluster {
 	tb.Helper()
-	dirs := make([]string, n)
+	return StartClusterOf(tb, make([]Config, n)...)
+}
+
+// StartClusterOf is StartCluster with a configuration for each member. Dir is
+// not used.
+func StartClusterOf(tb testing.TB, members ...Config) *Cluster {
+	tb.Helper()
+	dirs := make([]string, len(members))
 	for i := range dirs {
 		dirs[i] = tb.TempDir()
 	}
 	c := &Cluster{}
 	tb.Cleanup(c.stopAll)
 	for try := 1; ; try++ {
-		err := c.start(dirs)
+		err := c.start(members, dirs)
 		if err == nil {
 			break
 		}
@@ -81,6 +89,17 @@ func (c *Cluster) Leader(tb testing.TB) int {
 	return leader
 }
 
+// MoveLeader makes the member of index to the leader and waits until all
+// running members follow it. The old leader goes on as a follower.
+func (c *Cluster) MoveLeader(tb testing.TB, to int) {
+	tb.Helper()
+	from := c.Members[c.Leader(tb)].embed.Server
+	err := from.MoveLeader(tb.Context(), uint64(from.MemberID()), uint64(c.Members[to].embed.Server.MemberID()))
+	require.NoError(tb, err, "move the leadership to member %d", to)
+	require.Eventually(tb, func() bool { return c.leader() == to }, startTimeout, 5*time.Millisecond,
+		"member %d does not lead", to)
+}
+
 // Stop ends member i.
 func (c *Cluster) Stop(i int) { c.Members[i].Stop() }
 
@@ -120,16 +139,17 @@ func (c *Cluster) leader() int {
 	return leader
 }
 
-func (c *Cluster) start(dirs []string) error {
+func (c *Cluster) start(members []Config, dirs []string) error {
 	c.Members = nil
 	var peers []string
-	for i, dir := range dirs {
+	for i, cfg := range members {
 		port, err := freePort()
 		if err != nil {
 			return err
 		}
+		cfg.Dir, cfg.TickMs = dirs[i], cmp.Or(cfg.TickMs, 30)
 		m := &Member{
-			cfg:     Config{Dir: dir, TickMs: 30}.withDefaults(),
+			cfg:     cfg.withDefaults(),
 			name:    fmt.Sprintf("m%d", i),
 			peerURL: url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", port)},
 		}

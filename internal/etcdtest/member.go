@@ -31,6 +31,7 @@ type Config struct {
 	MaxTxnOps  uint               // 0 means etcd's default, 128
 	TickMs     uint               // heartbeat interval; 0 means 10
 	ElectionMs uint               // election timeout; 0 means ten ticks
+	Advertise  string             // client URL to tell others; "" means that of Member.Endpoint
 	TLS        *transport.TLSInfo // serve clients on https with it; nil means plain http
 }
 
@@ -169,6 +170,9 @@ func (m *Member) embedConfig(port int) *embed.Config {
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(quiet())
 	clients := []url.URL{m.urlFor(port)}
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = clients, clients
+	if u, err := url.Parse(m.cfg.Advertise); err == nil && m.cfg.Advertise != "" {
+		cfg.AdvertiseClientUrls = []url.URL{*u}
+	}
 	if m.cfg.TLS != nil {
 		cfg.ClientTLSInfo = *m.cfg.TLS
 	}
