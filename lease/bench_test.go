@@ -41,7 +41,12 @@ func newRig(b *testing.B, inProcess bool) rig {
 		in := e.InProcess()
 		on = lease.Etcd{KV: in.KV, Lease: in.Lease, Watch: in.Watch, MaxTxnOps: e.MaxTxnOps()}
 	}
-	l, err := lease.New(on, lease.Config{Limit: 3, Secret: make([]byte, 32)})
+	return runRig(b, on, lease.DefaultTTL)
+}
+
+func runRig(b *testing.B, on lease.Etcd, ttl time.Duration) rig {
+	b.Helper()
+	l, err := lease.New(on, lease.Config{Limit: 3, TTL: ttl, Secret: make([]byte, 32)})
 	require.NoError(b, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

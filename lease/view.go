@@ -171,8 +171,11 @@ func (v *view) hint(user string, who ident, renewed time.Time) {
 }
 
 // reach waits until everything up to revision rev is in. It reports false if ctx
-// ends before, or the view is not current.
+// ends before, and at once if the view is not current.
 func (v *view) reach(ctx context.Context, rev int64) bool {
+	if !v.current() {
+		return false
+	}
 	if v.applied.Load() < rev {
 		select {
 		case <-v.waiting.until(rev, &v.applied):
