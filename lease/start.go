@@ -210,6 +210,7 @@ func (l *Limiter) finish(ctx context.Context, a *admission, h held, count int) (
 		a.renewal = nil
 		switch {
 		case errors.Is(r.err, errLeaseGone): // and the key with it
+			l.cleaner.revokeLater(a.lease) // to be sure of it
 			a.lease = 0
 			return Started{}, held{}, fmt.Errorf("%w: %w", errTryAgain, r.err)
 		case r.err == nil:
