@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -34,7 +35,7 @@ func (l *Limiter) Heartbeat(ctx context.Context, user, id string) (Stream, error
 		if err == nil || errors.Is(err, ErrEnded) {
 			return s, err
 		}
-		if pause(ctx) { // one lost message is no reason to give up
+		if errors.Is(err, errLate) || pause(ctx) { // one lost message is no reason to give up
 			l.cfg.Log.Debug("heartbeat answered as degraded", "user", user, "err", err)
 			return Stream{ID: id, User: user, TTL: l.cfg.TTL, Degraded: true}, nil
 		}
@@ -96,12 +97,28 @@ func (l *Limiter) beat(ctx context.Context, user, id string, who ident) (Stream,
 	return st, nil
 }
 
+// errLate means that a late renewal was not answered soon, most likely because
+// the lease has run out and etcd has yet to revoke it.
+var errLate = errors.New("the heartbeat is late, and etcd does not say whether too late")
+
 // renew gives a lease its full TTL again. One that this node knows to be late
-// has a stream of its own, because it may hold up all others on a shared one.
+// has a stream of its own, because it may hold up all others on a shared one, and
+// little time: a batch takes as long as its slowest beat, and a few late ones
+// must not make the others late as well.
 func (l *Limiter) renew(ctx context.Context, lease int64, late bool) renewal {
 	if !late {
 		return await(ctx, l.renewer.begin(ctx, lease))
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, renewStall, errLate)
+	defer cancel()
+	r := l.renewLate(ctx, lease)
+	if r.err != nil && !errors.Is(r.err, errLeaseGone) && ctx.Err() != nil {
+		r.err = fmt.Errorf("%w: %w", errLate, r.err)
+	}
+	return r
+}
+
+func (l *Limiter) renewLate(ctx context.Context, lease int64) renewal {
 	select {
 	case l.late <- struct{}{}:
 		defer func() { <-l.late }()

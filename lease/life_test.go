@@ -264,3 +264,19 @@ func TestTotals(t *testing.T) {
 		Admitted: 30, Refused: 1,
 	}, got)
 }
+
+// A late heartbeat whose renewal hangs is answered soon, and does not hold up
+// the others of its batch.
+func TestHeartbeats_ALateOneHoldsNobodyUp(t *testing.T) {
+	r := newRig(t, Config{Limit: 3, TTL: MinTTL})
+	s := mustStart(t, r.Limiter, "maya", Request{}).Stream
+	renewed := s.ExpiresAt.Add(-s.TTL)
+	require.Eventually(t, func() bool { return time.Since(renewed) > MinTTL*7/8 }, 2*MinTTL, time.Millisecond)
+	release := r.faults.Hold(etcdtest.KeepAlive)
+	defer release()
+	began := time.Now()
+	got := r.Heartbeats(t.Context(), []Beat{{"maya", s.ID}})[0]
+	require.NoError(t, got.Err)
+	assert.True(t, got.Stream.Degraded)
+	assert.Less(t, time.Since(began), 2*renewStall)
+}
