@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -24,6 +25,10 @@ func (v *view) run(ctx context.Context) error {
 	listed := false
 	for wait := time.Duration(0); ctx.Err() == nil; {
 		var err error
+		if listed && v.setBack(ctx) {
+			v.heard.Store(0)
+			listed = false
+		}
 		if !listed {
 			err = v.list(ctx)
 			listed = err == nil
@@ -52,27 +57,45 @@ func (v *view) run(ctx context.Context) error {
 	return nil
 }
 
+// setBack reports whether etcd is at a revision before the view's, as after a
+// backup was restored: watched from the view's on, its history would be taken
+// for the rest of the one that was lost.
+func (v *view) setBack(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, v.cfg.timeout)
+	defer cancel()
+	resp, err := v.etcd.KV.Range(ctx, oneKey(v.keys.users()).read())
+	return err == nil && resp.Header.Revision < v.applied.Load()
+}
+
 // list reads everything page by page at one revision. It changes the view in
-// place: a second one of a million streams would not fit beside the first.
+// place: a second one of a million streams would not fit beside the first. The
+// tombstones come first: those of streams that live are of plans that failed.
 func (v *view) list(ctx context.Context) error {
 	v.gen++
-	rev, err := v.pages(ctx, below(v.keys.users()), 0, func(kv *mvccpb.KeyValue) {
-		if user, rest, ok := v.keys.split(kv.Key); ok {
-			v.put(user, rest, kv)
+	graves := make(map[nonce]grave)
+	rev, err := v.pages(ctx, below(v.keys.ended()), 0, func(kv *mvccpb.KeyValue) {
+		for _, g := range gravesOf(kv.Value) {
+			graves[g.Nonce] = g
 		}
 	})
 	if err != nil {
 		return err
 	}
-	_, err = v.pages(ctx, below(v.keys.ended()), rev, func(kv *mvccpb.KeyValue) {
-		for _, g := range gravesOf(kv.Value) {
-			v.ends.put(g.Nonce, g)
+	_, err = v.pages(ctx, below(v.keys.users()), rev, func(kv *mvccpb.KeyValue) {
+		if user, rest, ok := v.keys.split(kv.Key); ok {
+			v.put(user, rest, kv)
+			delete(graves, headOf(kv.Value).Nonce)
 		}
 	})
 	if err != nil {
 		return err
 	}
 	v.sweep()
+	for n, g := range graves {
+		if _, known := v.ends.get(n); !known {
+			v.ends.put(n, g)
+		}
+	}
 	v.applied.Store(rev) // lower than before, if etcd was restored from a backup
 	v.waiting.release(rev)
 	return nil
@@ -111,8 +134,12 @@ var errViewSilent = errors.New("the watch is silent")
 // etcd gives no sign of life to a watch that begins in the future.
 func (v *view) follow(ctx context.Context) error {
 	// A stream of its own: the answers to requests for progress go to all
-	// watches on a stream, and streams are told apart by their metadata.
-	ctx = metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "streamcount-view", "1")
+	// watches on a stream, and streams are told apart by their metadata. Two take
+	// turns: a stream that the client has just reopened may carry the watch that
+	// was given up, which begins in the future and so holds up signs of life.
+	v.watches++
+	ctx = metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx),
+		"streamcount-view", strconv.Itoa(v.watches%2))
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	events := v.etcd.Watch.Watch(ctx, v.keys.prefix+"/", clientv3.WithPrefix(),

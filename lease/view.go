@@ -33,6 +33,7 @@ type view struct {
 	lapsed atomic.Int64              // streams seen to expire
 
 	gen     uint32       // of the list; only follow uses it
+	watches int          // made so far; only follow uses it
 	applied atomic.Int64 // everything up to this revision is in
 	heard   atomic.Int64 // when the last sign of life that came was asked for, in Unix ns; 0 while not listed
 	waiting waiters
