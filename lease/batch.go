@@ -137,10 +137,12 @@ func (b *batcher) drain(pending []*write) []*write {
 	return pending
 }
 
-// collect splits off a batch. What does not fit, or is of a user who has a write
-// in the batch already, waits for the next.
+// collect splits off a batch. What does not fit, or does not go with the others,
+// waits for the next.
 func (b *batcher) collect(pending []*write) (batch, rest []*write) {
-	room := room{ops: b.maxOps, bytes: batchBytes, users: make(map[string]bool, len(pending))}
+	room := room{
+		ops: b.maxOps, bytes: batchBytes, users: make(map[string]bool, len(pending)), apart: b.graves.avoided(),
+	}
 	for i, w := range pending {
 		switch {
 		case room.add(w):
@@ -161,9 +163,12 @@ type room struct {
 	depth      int // the longest list of operations of any member
 	users      map[string]bool
 	full       bool
+	apart      bool // etcd is full: stops must not fail with the starts beside them
+	puts       bool // what the members do, if apart
 }
 
-// add takes w in, unless it does not fit or its user has a write in the batch.
+// add takes w in, unless it does not fit, its user has a write in the batch, or
+// it has to go apart.
 // etcd counts a level's longest list plus that of the deepest one below it; one
 // more is the tombstone's.
 func (r *room) add(w *write) bool {
@@ -173,9 +178,11 @@ func (r *room) add(w *write) bool {
 		r.full = true
 		return false
 	}
-	if r.users[w.user] {
+	puts := putsAnything(w.txn)
+	if r.users[w.user] || r.apart && r.members > 0 && puts != r.puts {
 		return false
 	}
+	r.puts = puts
 	r.users[w.user] = true
 	r.members++
 	r.depth, r.bytes = depth, r.bytes-size
@@ -189,6 +196,10 @@ func sizeOf(w *write) int {
 		size += len(op.GetRequestPut().GetValue())
 	}
 	return size
+}
+
+func putsAnything(t *pb.TxnRequest) bool {
+	return slices.ContainsFunc(t.Success, func(op *pb.RequestOp) bool { return op.GetRequestPut() != nil })
 }
 
 func depthOf(t *pb.TxnRequest) int {
@@ -223,7 +234,7 @@ func (b *batcher) send(batch []*write) {
 				return
 			}
 		}
-	case isFull(err) && under != 0: // it may have been applied; deletes alone go on
+	case isFull(err): // it may have been applied; what puts nothing goes on alone
 		b.graves.avoid()
 	}
 	if spoils := errors.Is(err, errLeaseGone) || isOversized(err); spoils && len(batch) > 1 {

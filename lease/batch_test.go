@@ -279,3 +279,45 @@ func (k lostReplies) Txn(ctx context.Context, r *pb.TxnRequest, o ...grpc.CallOp
 	_, _ = k.KVClient.Txn(ctx, r, o...)
 	return nil, rpctypes.ErrTimeout
 }
+
+// fullKV is an etcd without space: it takes what puts nothing.
+type fullKV struct{ pb.KVClient }
+
+func (k fullKV) Txn(ctx context.Context, r *pb.TxnRequest, o ...grpc.CallOption) (*pb.TxnResponse, error) {
+	for _, op := range r.Success {
+		if putsAnything(r) || op.GetRequestTxn() != nil && putsAnything(op.GetRequestTxn()) {
+			return nil, rpctypes.ErrNoSpace
+		}
+	}
+	return k.KVClient.Txn(ctx, r, o...)
+}
+
+// Starts that a full etcd refuses do not take the stops beside them along.
+func TestBatch_StopsGoOnWhileEtcdIsFull(t *testing.T) {
+	r := newBatchRig(t)
+	r.kv.KVClient = fullKV{r.kv.KVClient}
+	close(r.kv.let)
+	ctx, cancel := context.WithCancel(t.Context())
+	var starts sync.WaitGroup
+	for i := range 50 {
+		starts.Go(func() {
+			for ctx.Err() == nil {
+				w := r.put(fmt.Sprint("starter-", i), "x", 0)
+				w.ctx = t.Context()
+				_, _, err := r.do(w)
+				assert.ErrorIs(t, err, rpctypes.ErrNoSpace)
+			}
+		})
+	}
+	require.Eventually(t, r.graves.avoided, 5*time.Second, time.Millisecond)
+	for i := range 200 {
+		user := fmt.Sprint("stopper-", i)
+		w := &write{user: user, ctx: t.Context(), txn: &pb.TxnRequest{
+			Success: []*pb.RequestOp{deleteOp(oneKey(r.keys.slot(user, 0)))},
+		}}
+		_, _, err := r.do(w)
+		require.NoError(t, err, "stop %d", i)
+	}
+	cancel()
+	starts.Wait()
+}

@@ -27,7 +27,9 @@ type graveyard struct {
 
 const maxGraves = 1000 // keys on one lease, as Kubernetes has it
 
-func newGraveyard(grant func(context.Context) (granted, error), ttl, timeout time.Duration, log *slog.Logger) *graveyard {
+func newGraveyard(
+	grant func(context.Context) (granted, error), ttl, timeout time.Duration, log *slog.Logger,
+) *graveyard {
 	return &graveyard{
 		grant: grant, fresh: ttl / 4, wait: timeout / 8, log: log,
 		wake: make(chan struct{}, 1), ready: make(chan struct{}),
@@ -92,6 +94,13 @@ func (g *graveyard) avoid() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.shun = time.Now().Add(g.fresh)
+}
+
+// avoided reports whether etcd took no more puts lately.
+func (g *graveyard) avoided() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return time.Now().Before(g.shun)
 }
 
 // run grants a lease at once, and a new one whenever it is asked to.

@@ -139,3 +139,28 @@ func TestLapsed_IsNotBelievedOfADeposedLeader(t *testing.T) {
 		require.NoError(t, err)
 	}
 }
+
+// Nodes with another TTL, as in the middle of a change of the configuration: the
+// stream's own TTL says how often its lease is renewed, and its lease goes to no
+// stream that is told another.
+func TestNodesOfDifferentTTL(t *testing.T) {
+	c, prefix := etcdtest.Client(t), etcdtest.Prefix(t)
+	before := newLimiter(t, c, Config{Prefix: prefix, Limit: 3, TTL: MinTTL})
+	after := newLimiter(t, c, Config{Prefix: prefix, Limit: 3, TTL: 10 * MinTTL})
+	s := mustStart(t, before, "maya", Request{}).Stream
+	for began := time.Now(); time.Since(began) < 2*MinTTL; {
+		got, err := after.Heartbeat(t.Context(), "maya", s.ID)
+		require.NoError(t, err, "after %v", time.Since(began))
+		require.Equal(t, MinTTL, got.TTL)
+		<-time.After(200 * time.Millisecond)
+	}
+	_, err := after.Stop(t.Context(), "maya", s.ID)
+	require.NoError(t, err)
+	for range 10 {
+		next := mustStart(t, after, "ben", Request{}).Stream
+		require.NotEqual(t, leaseOfID(t, after, s).lease, leaseOfID(t, after, next).lease)
+		require.Equal(t, 10*MinTTL, next.TTL)
+		_, err := after.Stop(t.Context(), "ben", next.ID)
+		require.NoError(t, err)
+	}
+}

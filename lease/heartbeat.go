@@ -50,20 +50,15 @@ func (l *Limiter) rested(user, id string, who ident) (Stream, bool) {
 		return Stream{}, false
 	}
 	renewed := s.renewedAt()
-	if time.Since(renewed) >= l.cfg.TTL/4 {
+	if time.Since(renewed) >= headOf(s.value).ttl()/4 {
 		return Stream{}, false
 	}
 	if _, over := l.view.ended(who.nonce); over {
 		return Stream{}, false
 	}
-	return beaten(s, user, id, renewed), true
-}
-
-// beaten is the answer to a heartbeat.
-func beaten(s *live, user, id string, renewed time.Time) Stream {
 	st := streamOf(user, id, s.value)
 	st.ExpiresAt = renewed.Add(st.TTL)
-	return st
+	return st, true
 }
 
 // beat looks before it renews: the lease of a stream that was ended may have
@@ -73,7 +68,7 @@ func (l *Limiter) beat(ctx context.Context, user, id string, who ident) (Stream,
 	h, late := held{}, false
 	if _, over := l.view.ended(who.nonce); s != nil && current && !over {
 		at := s.renewedAt()
-		h, late = s.held(l.keys, user), !at.IsZero() && time.Since(at) > l.cfg.TTL*7/8
+		h, late = s.held(l.keys, user), !at.IsZero() && time.Since(at) > headOf(s.value).ttl()*7/8
 	} else {
 		var err error
 		if h, err = l.readStream(ctx, user, who); err != nil {

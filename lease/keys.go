@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -176,9 +177,13 @@ func slotOf(name string) int {
 // head is the part of a record that every start, stop and heartbeat looks at.
 type head struct {
 	Nonce   nonce  `json:"n"`
+	TTL     int64  `json:"l"` // seconds
 	Region  string `json:"r"`
 	Session string `json:"s"`
 }
+
+// ttl is the stream's own, which may not be what this node grants today.
+func (h head) ttl() time.Duration { return time.Duration(h.TTL) * time.Second }
 
 // headOf reads the head of a record; of a foreign value it is empty.
 func headOf(value []byte) head {
@@ -202,11 +207,11 @@ func scanHead(value []byte) (h head, ok bool) {
 		return head{}, false
 	}
 	rest = rest[size:]
-	for _, number := range []string{`","t":`, `,"l":`} {
-		if rest, ok = bytes.CutPrefix(rest, []byte(number)); !ok {
-			return head{}, false
-		}
-		rest = bytes.TrimLeft(rest, "0123456789")
+	if _, rest, ok = scanNumber(rest, `","t":`); !ok {
+		return head{}, false
+	}
+	if h.TTL, rest, ok = scanNumber(rest, `,"l":`); !ok {
+		return head{}, false
 	}
 	if h.Region, rest, ok = scanString(rest, `,"r":"`); !ok {
 		return head{}, false
@@ -215,6 +220,17 @@ func scanHead(value []byte) (h head, ok bool) {
 		return head{}, false
 	}
 	return h, len(rest) > 0 && (rest[0] == '}' || rest[0] == ',')
+}
+
+// scanNumber reads a member that is a positive whole number.
+func scanNumber(b []byte, name string) (value int64, rest []byte, ok bool) {
+	rest, ok = bytes.CutPrefix(b, []byte(name))
+	if !ok {
+		return 0, nil, false
+	}
+	after := bytes.TrimLeft(rest, "0123456789")
+	value, err := strconv.ParseInt(string(rest[:len(rest)-len(after)]), 10, 64)
+	return value, after, err == nil
 }
 
 // scanString reads a member that may be left out. A string with an escape, or

@@ -55,7 +55,8 @@ func (l *Limiter) decideOn(ctx context.Context, a *admission, s snapshot) (snaps
 	return s, plan{}, l.refusal(a.user, s.held, lives)
 }
 
-var errLapseUnknown = fmt.Errorf("%w: etcd's leader did not say which of the user's streams have run out", ErrUnavailable)
+var errLapseUnknown = fmt.Errorf("%w: etcd's leader did not say which of the user's streams have run out",
+	ErrUnavailable)
 
 // refusal is the error for a user who holds all of the limit.
 func (l *Limiter) refusal(user string, hs []held, lives map[int64]lifetime) *LimitError {
@@ -98,7 +99,7 @@ func (l *Limiter) lifetimes(ctx context.Context, user string, s snapshot) map[in
 	if len(ask) == 0 {
 		return lives
 	}
-	asking := l.lookups.DoChan(fmt.Sprint(ask), func() (any, error) {
+	asking := l.lookups.DoChan(fmt.Sprint(s.term, ask), func() (any, error) {
 		// Not the first caller's context: his hurry is not that of all who wait.
 		ctx, cancel := context.WithTimeout(context.Background(), l.cfg.Timeout)
 		defer cancel()

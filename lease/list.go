@@ -50,7 +50,8 @@ func (l *Limiter) List(ctx context.Context, user string, how Consistency) (Usage
 	return u, nil
 }
 
-var errViewBehind = errors.New("this node is still reading the streams from etcd: ask again in a moment, or ask another node")
+var errViewBehind = errors.New(
+	"this node is still reading the streams from etcd: ask again in a moment, or ask another node")
 
 // Totals counts the streams of all users as this node knows them: its own writes
 // are in, those of others at most a few seconds later. A node that has just

@@ -20,6 +20,7 @@ type pool struct {
 	renew   func(context.Context, int64) <-chan renewal
 	timeout time.Duration
 
+	ttl      atomic.Int64 // of the last lease that etcd granted, a time.Duration
 	taken    atomic.Int64 // starts since the last look
 	granting atomic.Int32
 	rate     float64 // starts a second, lately
@@ -41,11 +42,26 @@ func (p *pool) take(ctx context.Context) (granted, error) {
 	if g, ok := p.book.take(time.Now()); ok {
 		return g, nil
 	}
-	return p.grant(ctx)
+	return p.grantOne(ctx)
 }
 
-// retire takes the lease of a stream that is over from its owner.
-func (p *pool) retire(g granted) { p.book.retire(g, time.Now()) }
+func (p *pool) grantOne(ctx context.Context) (granted, error) {
+	g, err := p.grant(ctx)
+	if err == nil {
+		p.ttl.Store(int64(g.ttl))
+	}
+	return g, err
+}
+
+// retire takes the lease of a stream that is over from its owner. One of another
+// TTL than leases have here today is not for a new stream: it would end at
+// another time than its client is told.
+func (p *pool) retire(g granted) {
+	if g.ttl != time.Duration(p.ttl.Load()) {
+		g.renewed = time.Time{}
+	}
+	p.book.retire(g, time.Now())
+}
 
 // run keeps the pool until ctx ends, then revokes what it holds.
 func (p *pool) run(ctx context.Context) error {
@@ -117,7 +133,7 @@ func (p *pool) grantMissing(ctx context.Context, g *errgroup.Group, want int) {
 		g.Go(func() error {
 			defer p.granting.Add(-1)
 			for ctx.Err() == nil {
-				got, err := p.grant(ctx)
+				got, err := p.grantOne(ctx)
 				if err != nil {
 					return nil // the next look tries again
 				}

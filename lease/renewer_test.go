@@ -63,8 +63,9 @@ func TestRenewer_AnswersEachItsOwn(t *testing.T) {
 // answers in order, never answers for a stuck lease, and breaks where it is told.
 type scriptedLease struct {
 	pb.LeaseClient
-	stuck map[int64]bool
-	broke func() bool
+	stuck  map[int64]bool
+	broke  func() bool
+	answer func(int64) int64 // the lease that an answer names; the one asked for if nil
 
 	mu      sync.Mutex
 	streams int
@@ -105,7 +106,11 @@ func (s *scriptedStream) Recv() (*pb.LeaseKeepAliveResponse, error) {
 		if s.s.broke != nil && s.s.broke() {
 			return nil, errors.New("connection reset")
 		}
-		return &pb.LeaseKeepAliveResponse{ID: id, TTL: id}, nil
+		named := id
+		if s.s.answer != nil {
+			named = s.s.answer(id)
+		}
+		return &pb.LeaseKeepAliveResponse{ID: named, TTL: id}, nil
 	}
 }
 
@@ -170,5 +175,18 @@ func TestRenewer_HonoursTheCallersContext(t *testing.T) {
 		defer cancel()
 		got := await(ctx, r.begin(ctx, 1))
 		assert.ErrorIs(t, got.err, context.DeadlineExceeded)
+	})
+}
+
+// An answer for a lease that was not asked for next goes to nobody: it would tell
+// a viewer that another's stream lives.
+func TestRenewer_AnAnswerForAnotherLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := runRenewer(t, &scriptedLease{answer: func(id int64) int64 { return id + 1000 }})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		got := await(ctx, r.begin(ctx, 1))
+		require.Error(t, got.err)
+		assert.NotErrorIs(t, got.err, errLeaseGone, "nothing is known of it")
 	})
 }

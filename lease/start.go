@@ -176,7 +176,7 @@ func (l *Limiter) leaseOf(user string, h held) granted {
 	if h.nonce == (nonce{}) {
 		return granted{}
 	}
-	g := granted{lease: h.lease, ttl: l.cfg.TTL, used: true}
+	g := granted{lease: h.lease, ttl: headOf(h.value).ttl(), used: true}
 	if s, _ := l.view.lookup(user, h.ident()); s != nil {
 		g.renewed = s.renewedAt()
 	}

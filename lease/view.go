@@ -279,11 +279,8 @@ func (v *view) put(user, rest string, kv *mvccpb.KeyValue) (gone *live) {
 		return at
 	}
 	s := v.newLive(slot, rest, kv)
-	if n == 0 {
-		user = strings.Clone(user)
-	}
 	s.next = sh.users[user]
-	sh.users[user] = s
+	sh.users[strings.Clone(user)] = s // an assignment may keep the key it is given, and all of the string it is cut from
 	v.tally.added(n, s.region)
 	return nil
 }

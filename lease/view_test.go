@@ -314,7 +314,7 @@ func TestScanHead_ReadsWhatIsWritten(t *testing.T) {
 	})
 	h, ok := scanHead(recordValue(nonce{1}, "tab-1"))
 	assert.True(t, ok, "the short way is taken")
-	assert.Equal(t, head{nonce{1}, "eu", "tab-1"}, h)
+	assert.Equal(t, head{nonce{1}, 90, "eu", "tab-1"}, h)
 }
 
 func BenchmarkView_Apply(b *testing.B) {
