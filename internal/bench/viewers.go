@@ -193,11 +193,13 @@ func (vs *viewers) fillOne(ctx context.Context, c *caller, k int64) {
 
 const (
 	// keepers are the connections that keep alive what a scenario does not
-	// beat, and checkers those that look whether everybody is alive.
-	keepers  = 2
+	// beat, and checkers those that look whether everybody is alive. Players
+	// beat whatever else goes on, so the keepers must be enough to get through
+	// beside the connections that start streams.
+	keepers  = 16
 	checkers = 8
 	// keptAtOnce is how many heartbeats they send in one request.
-	keptAtOnce = 250
+	keptAtOnce = 500
 )
 
 // check renews everybody, so that whoever is gone is found out.
