@@ -36,6 +36,7 @@ type Config struct {
 	LogFormat        string
 	Demo             bool
 	Drain            time.Duration
+	AuthNone         bool
 
 	file string // --config
 	from sources
@@ -62,6 +63,8 @@ func (c *Config) flags() *pflag.FlagSet {
 	fs.StringVar(&c.LogFormat, "log-format", "text", "text or json")
 	fs.BoolVar(&c.Demo, "demo", false, "simulate viewers, among them user 1, who always has one stream")
 	fs.DurationVar(&c.Drain, "drain", 10*time.Second, "how long requests may take to finish at shutdown")
+	fs.BoolVar(&c.AuthNone, "auth-none", false,
+		"let whoever reaches the port act for any user, at an address that is not this machine's alone")
 	fs.StringVar(&c.file, "config", "", "YAML `file` whose keys are these flags")
 	return fs
 }
@@ -119,10 +122,21 @@ func (c *Config) check(ok bool, key, value, want string) error {
 func (c *Config) source(key string) string { return cmp.Or(c.from[key], fromDefault) }
 
 func (c *Config) checkAddress() error {
-	_, port, err := net.SplitHostPort(c.Listen)
+	host, port, err := net.SplitHostPort(c.Listen)
 	n, portErr := strconv.ParseUint(port, 10, 16)
-	return c.check(err == nil && portErr == nil && n <= 65535, "listen", c.Listen,
-		"want HOST:PORT, such as 127.0.0.1:3000 or :3000")
+	return cmp.Or(
+		c.check(err == nil && portErr == nil && n <= 65535, "listen", c.Listen,
+			"want HOST:PORT, such as 127.0.0.1:3000 or :3000"),
+		c.check(c.AuthNone || isLoopback(host), "listen", c.Listen, "other machines can reach this address, and "+
+			"whoever does may act for any user: listen on 127.0.0.1, or set auth-none if something in front of "+
+			"the service decides who may call"),
+	)
+}
+
+// isLoopback reports whether only this machine reaches host.
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // checkEtcd wants either the embedded etcd or another, and what belongs to it.

@@ -72,7 +72,7 @@ func TestConfig_EveryKeyHasEveryWayIn(t *testing.T) {
 		"listen": ":0", "data-dir": "d", "etcd-prefix": "/x", "limit": "7", "ttl": "30s", "region": "r",
 		"node": "n1", "log-level": "warn", "log-format": "json", "demo": "true", "drain": "1s",
 		"etcd-endpoints": "a:1,b:2", "etcd-cert": "c", "etcd-key": "k", "etcd-ca": "a", "etcd-user": "u",
-		"etcd-password-file": "p",
+		"etcd-password-file": "p", "auth-none": "true",
 	}
 	var cfg Config
 	assert.ElementsMatch(t, flagNames(cfg.flags()), keys(values), "a new key needs a value here")
@@ -94,6 +94,20 @@ func TestConfig_EveryKeyHasEveryWayIn(t *testing.T) {
 				assert.NotEqual(t, fromDefault, cfg.source(key))
 			})
 		}
+	}
+}
+
+// Nobody is asked who he is, so it takes a word to let other machines in.
+func TestConfig_ListensOnLoopbackUnlessTold(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "127.9.9.9:1", "[::1]:3000", "localhost:3000"} {
+		_, err := load(t, []string{"--listen=" + address}, nil, "")
+		require.NoError(t, err, address)
+	}
+	for _, address := range []string{":3000", "0.0.0.0:3000", "[::]:3000", "10.0.0.7:3000", "api.example:3000"} {
+		_, err := load(t, []string{"--listen=" + address}, nil, "")
+		require.ErrorContains(t, err, "auth-none", address)
+		_, err = load(t, []string{"--listen=" + address, "--auth-none"}, nil, "")
+		require.NoError(t, err, address)
 	}
 }
 
@@ -177,7 +191,11 @@ func TestConfig_RefusesValues(t *testing.T) {
 		"listen": {args: args("--listen=3000"),
 			want: `listen "3000" (from the command line): want HOST:PORT, such as 127.0.0.1:3000 or :3000`},
 		"listen_port": {args: args("--listen=:70000"), want: `listen ":70000"`},
-		"drain":       {args: args("--drain=-1s"), want: `drain "-1s" (from the command line): want 0s or more`},
+		"listen_everywhere": {args: args("--listen=:3000"),
+			want: `listen ":3000" (from the command line): other machines can reach this address`},
+		"listen_elsewhere": {environ: env("STREAMCOUNT_LISTEN=10.0.0.7:3000"), want: `or set auth-none if`},
+		"listen_by_name":   {args: args("--listen=api.example:3000"), want: `listen on 127.0.0.1, or set auth-none`},
+		"drain":            {args: args("--drain=-1s"), want: `drain "-1s" (from the command line): want 0s or more`},
 		"log_level": {args: args("--log-level=loud"),
 			want: `log-level "loud" (from the command line): want debug, info,`},
 		"log_format": {args: args("--log-format=xml"),
