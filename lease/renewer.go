@@ -22,6 +22,7 @@ import (
 // to a new one.
 type renewer struct {
 	lanes [renewLanes]*lane
+	start *lane // for new streams: their viewers wait, and heartbeats may come in crowds
 	next  atomic.Uint32
 }
 
@@ -44,16 +45,20 @@ type renewCall struct {
 }
 
 func newRenewer(c pb.LeaseClient) *renewer {
-	r := &renewer{}
+	r := &renewer{start: newLane(c)}
 	for i := range r.lanes {
-		r.lanes[i] = &lane{client: c, queue: make(chan *renewCall, renewQueue)}
+		r.lanes[i] = newLane(c)
 	}
 	return r
 }
 
+func newLane(c pb.LeaseClient) *lane {
+	return &lane{client: c, queue: make(chan *renewCall, renewQueue)}
+}
+
 func (r *renewer) run(ctx context.Context) error {
 	var g errgroup.Group
-	for _, l := range r.lanes {
+	for _, l := range append(r.lanes[:], r.start) {
 		g.Go(func() error {
 			l.run(ctx)
 			return nil
@@ -64,8 +69,16 @@ func (r *renewer) run(ctx context.Context) error {
 
 // begin asks for a renewal; its outcome comes on the channel, once.
 func (r *renewer) begin(ctx context.Context, lease int64) <-chan renewal {
+	return r.lanes[r.next.Add(1)%renewLanes].begin(ctx, lease)
+}
+
+// beginStart is begin for the lease of a stream that is about to start.
+func (r *renewer) beginStart(ctx context.Context, lease int64) <-chan renewal {
+	return r.start.begin(ctx, lease)
+}
+
+func (l *lane) begin(ctx context.Context, lease int64) <-chan renewal {
 	c := &renewCall{lease: lease, ctx: ctx, done: make(chan renewal, 1)}
-	l := r.lanes[r.next.Add(1)%renewLanes]
 	select {
 	case l.queue <- c:
 	default:

@@ -140,6 +140,25 @@ func TestRenewer_AStuckLeaseIsLeftBehind(t *testing.T) {
 	})
 }
 
+// A start does not wait for heartbeats, however many are held up.
+func TestRenewer_StartsHaveAStreamOfTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := runRenewer(t, &scriptedLease{stuck: map[int64]bool{50: true}})
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		for range 4 * renewLanes {
+			r.begin(ctx, 50)
+		}
+		synctest.Wait()
+		began := time.Now()
+		got := await(ctx, r.beginStart(ctx, 7))
+		require.NoError(t, got.err)
+		assert.Equal(t, 7*time.Second, got.ttl)
+		assert.Zero(t, time.Since(began))
+		cancel()
+	})
+}
+
 // Streams that break all the time cost repetitions, not answers: each renewal is
 // answered for its own lease, or fails.
 func TestRenewer_BrokenStreams(t *testing.T) {

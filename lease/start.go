@@ -277,7 +277,7 @@ func (l *Limiter) equip(ctx context.Context, a *admission) error {
 	}
 	a.granted, a.unsure, a.renewal = g, false, nil
 	if g.renewed.Before(a.began) {
-		a.renewal = l.renewer.begin(ctx, g.lease)
+		a.renewal = l.renewer.beginStart(ctx, g.lease)
 	}
 	a.rec = record{
 		Started: time.Now().UnixMilli(),
