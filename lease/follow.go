@@ -163,7 +163,7 @@ func (v *view) follow(ctx context.Context) error {
 			case resp.IsProgressNotify():
 				v.advance(resp.Header.Revision)
 				if !asked.IsZero() {
-					v.heard.Store(asked.UnixNano())
+					v.heard.Store(int64(instantOf(asked)))
 					began, asked = asked, time.Time{}
 					pulse.Reset(viewPulse)
 				}

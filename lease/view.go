@@ -29,13 +29,13 @@ type view struct {
 	shards [256]viewShard
 	tally  tally
 	ends   *recent[nonce, grave]     // how streams ended
-	hints  *recent[int64, time.Time] // when this node renewed leases of streams not yet seen
+	hints  *recent[nonce, time.Time] // when this node renewed the leases of streams not yet seen
 	lapsed atomic.Int64              // streams seen to expire
 
 	gen     uint32       // of the list; only follow uses it
 	watches int          // made so far; only follow uses it
 	applied atomic.Int64 // everything up to this revision is in
-	heard   atomic.Int64 // when the last sign of life that came was asked for, in Unix ns; 0 while not listed
+	heard   atomic.Int64 // the instant when the last sign of life that came was asked for; 0 while not listed
 	waiting waiters
 }
 
@@ -56,7 +56,7 @@ type viewShard struct {
 // live is one key under a user's prefix. There may be millions.
 type live struct {
 	next    *live
-	renewed atomic.Int64 // Unix ns; 0 for never
+	renewed atomic.Int64 // an instant
 	lease   int64
 	mod     int64
 	value   []byte
@@ -70,17 +70,15 @@ type live struct {
 // renewedAt is when this node last sent a renewal of the stream's lease that was
 // answered; zero for never.
 func (s *live) renewedAt() time.Time {
-	if ns := s.renewed.Load(); ns != 0 {
-		return time.Unix(0, ns)
-	}
-	return time.Time{}
+	return instant(s.renewed.Load()).time()
 }
 
 // renew notes a renewal that was sent at sent.
 func (s *live) renew(sent time.Time) {
+	at := int64(instantOf(sent))
 	for {
 		old := s.renewed.Load()
-		if old >= sent.UnixNano() || s.renewed.CompareAndSwap(old, sent.UnixNano()) {
+		if old != 0 && old >= at || s.renewed.CompareAndSwap(old, at) {
 			return
 		}
 	}
@@ -107,7 +105,7 @@ func newView(e Etcd, k keys, cfg viewConfig) *view {
 		etcd: e, keys: k, cfg: cfg,
 		seed:  maphash.MakeSeed(),
 		ends:  newRecent[nonce, grave](cfg.span, 1<<18),
-		hints: newRecent[int64, time.Time](10*time.Second, 1<<17),
+		hints: newRecent[nonce, time.Time](10*time.Second, 1<<17),
 	}
 	for i := range v.shards {
 		v.shards[i].users = make(map[string]*live)
@@ -122,8 +120,8 @@ func (v *view) shard(user string) *viewShard {
 
 // current reports whether the view may be relied on.
 func (v *view) current() bool {
-	heard := v.heard.Load()
-	return heard != 0 && time.Now().UnixNano()-heard < int64(viewStale)
+	heard := instant(v.heard.Load())
+	return heard != 0 && time.Since(heard.time()) < viewStale
 }
 
 // user returns all keys under user's prefix, and whether the view is current.
@@ -163,9 +161,11 @@ func (v *view) note(g grave) { v.ends.put(g.Nonce, g) }
 func (v *view) expiries() int64 { return v.lapsed.Load() }
 
 // hint says when the lease of a stream was renewed that the view may not show
-// yet.
+// yet. It is about that stream alone: on the next one under the same lease it
+// would vouch for a start that was never answered, and whose lease is to be
+// revoked.
 func (v *view) hint(user string, who ident, renewed time.Time) {
-	v.hints.put(who.lease, renewed)
+	v.hints.put(who.nonce, renewed)
 	if s, _ := v.lookup(user, who); s != nil {
 		s.renew(renewed)
 	}
@@ -295,7 +295,7 @@ func (v *view) newLive(slot int, rest string, kv *mvccpb.KeyValue) *live {
 		name := strings.Clone(rest)
 		s.junk = &name
 	}
-	if at, ok := v.hints.get(kv.Lease); ok && s.nonce != (nonce{}) {
+	if at, ok := v.hints.get(s.nonce); ok && s.nonce != (nonce{}) {
 		s.renew(at)
 	}
 	return s
