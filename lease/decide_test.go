@@ -56,9 +56,9 @@ func TestDecide(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p, ok := decide(tt.limit, tt.held, tt.lapsed, tt.want)
+			d, ok := decide(rule{limit: tt.limit}, tt.held, tt.lapsed, tt.want)
 			assert.Equal(t, tt.ok, ok)
-			assert.Equal(t, plan{slot: tt.slot, ends: tt.ends}, p)
+			assert.Equal(t, decision{slot: tt.slot, ends: tt.ends}, d)
 		})
 	}
 }
@@ -83,7 +83,7 @@ func TestDecide_Rules(t *testing.T) {
 		w := want{session: sessions.Draw(t, "mine"), evict: rapid.Bool().Draw(t, "evict")}
 		w.replaces = nonce{byte(rapid.IntRange(0, 9).Draw(t, "replaces"))}
 
-		p, ok := decide(limit, hs, lapsed, w)
+		d, ok := decide(rule{limit: limit}, hs, lapsed, w)
 
 		mine := func(h held) bool { return w.session != "" && h.session == w.session }
 		named := func(h held) bool { return w.replaces != nonce{} && h.nonce == w.replaces }
@@ -99,7 +99,7 @@ func TestDecide_Rules(t *testing.T) {
 			}
 			return
 		}
-		after := len(hs) - len(p.ends) + 1
+		after := len(hs) - len(d.ends) + 1
 		if slices.ContainsFunc(hs, mine) {
 			if after > len(hs) {
 				t.Fatalf("a takeover counts twice: %d after %d", after, len(hs))
@@ -108,7 +108,7 @@ func TestDecide_Rules(t *testing.T) {
 			t.Fatalf("%d streams of %d", after, limit)
 		}
 		gone := map[int64]Reason{}
-		for _, e := range p.ends {
+		for _, e := range d.ends {
 			gone[e.lease] = e.reason
 		}
 		evicted := 0
@@ -117,8 +117,8 @@ func TestDecide_Rules(t *testing.T) {
 			switch {
 			case !over && (mine(h) || named(h)):
 				t.Fatalf("%+v should have made way", h)
-			case !over && h.slot == p.slot:
-				t.Fatalf("slot %d is taken", p.slot)
+			case !over && h.slot == d.slot:
+				t.Fatalf("slot %d is taken", d.slot)
 			case over && !mine(h) && !named(h) && !lapsed[h.lease]:
 				if evicted++; reason != ReasonEvicted || !w.evict {
 					t.Fatalf("ended %+v for %s", h, reason)

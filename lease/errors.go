@@ -23,6 +23,17 @@ var (
 	ErrBadID = errors.New("lease: malformed stream id")
 	// ErrBadUser means that the user id breaks the rule in [ValidUser].
 	ErrBadUser = errors.New("lease: malformed user id")
+	// ErrNoPlan means that there is no plan of that name.
+	ErrNoPlan = errors.New("lease: no such plan")
+	// ErrNoOverride means that the user has no limit or plan of his own. The
+	// error that carries it is a [*NoOverrideError].
+	ErrNoOverride = errors.New("lease: user has no override")
+	// ErrBadRule means that a plan or an override, or its name, breaks a rule;
+	// the error's text says which.
+	ErrBadRule = errors.New("lease: not a valid rule")
+	// ErrRuleChanged means that a rule was changed by somebody else meanwhile,
+	// and that nothing was applied.
+	ErrRuleChanged = errors.New("lease: the rules have changed")
 	// ErrUnavailable means that etcd did not answer in time, or refused for a
 	// reason that is not the caller's. The outcome of a write is unknown.
 	ErrUnavailable = errors.New("lease: etcd is unavailable")
@@ -31,12 +42,26 @@ var (
 // A LimitError is a refused start with what the viewer needs to choose from.
 // It is an [ErrLimit].
 type LimitError struct {
-	Limit  int
-	Active []Stream // the streams that hold the slots, oldest first
+	Limit   int
+	Counted int      // what Active counts for, where the plan counts content or devices
+	Active  []Stream // the streams that hold the slots, oldest first
 	// RetryAfter is the time until the first of Active could lapse, were it
 	// silent from now on. At least a second.
 	RetryAfter time.Duration
+	// Kept says why a start that asked for ReplaceOldest ended nobody.
+	Kept Kept
+	// EvictAfter is when it may, if Kept is KeptCooling.
+	EvictAfter time.Duration
 }
+
+// Kept is a reason not to end the oldest stream in favour of a start.
+type Kept string
+
+// The reasons. A start that did not ask for it has none.
+const (
+	KeptByPlan  Kept = "plan"    // the user's plan does not allow it
+	KeptCooling Kept = "cooling" // the start's session or device was itself evicted just now
+)
 
 func (e *LimitError) Error() string {
 	return fmt.Sprintf("%v: %d of %d", ErrLimit, len(e.Active), e.Limit)
@@ -44,6 +69,17 @@ func (e *LimitError) Error() string {
 
 // Unwrap makes a LimitError an [ErrLimit].
 func (e *LimitError) Unwrap() error { return ErrLimit }
+
+// A NoOverrideError tells what the user has in place of an override. It is an
+// [ErrNoOverride].
+type NoOverrideError struct{ Limit int }
+
+func (e *NoOverrideError) Error() string {
+	return fmt.Sprintf("%v: the limit is %d", ErrNoOverride, e.Limit)
+}
+
+// Unwrap makes a NoOverrideError an [ErrNoOverride].
+func (e *NoOverrideError) Unwrap() error { return ErrNoOverride }
 
 // A Reason says how a stream ended.
 type Reason string

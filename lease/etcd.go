@@ -2,6 +2,7 @@ package lease
 
 import (
 	"cmp"
+	"slices"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -53,6 +54,22 @@ func countOp(r keyRange) *etcdserverpb.RequestOp {
 
 func txnOp(t *etcdserverpb.TxnRequest) *etcdserverpb.RequestOp {
 	return &etcdserverpb.RequestOp{Request: &etcdserverpb.RequestOp_RequestTxn{RequestTxn: t}}
+}
+
+// opsALevel is how many operations one list of a nested transaction gets. etcd
+// allows the longest list of each level together to be its --max-txn-ops.
+const opsALevel = 100
+
+// nested is a list of operations of any length as one that etcd takes.
+func nested(ops []*etcdserverpb.RequestOp) []*etcdserverpb.RequestOp {
+	if len(ops) <= opsALevel {
+		return ops
+	}
+	var out []*etcdserverpb.RequestOp
+	for part := range slices.Chunk(ops, opsALevel) {
+		out = append(out, txnOp(&etcdserverpb.TxnRequest{Success: part}))
+	}
+	return out
 }
 
 // notPutSince compares that no key in r was put after revision rev. On an empty

@@ -85,7 +85,7 @@ func TestStart_CountsToTheLimit(t *testing.T) {
 	for n := 1; n <= 3; n++ {
 		before := time.Now()
 		st := mustStart(t, l, "maya", Request{Device: Device{Name: fmt.Sprint("tv ", n)}, Content: Content{ID: "film"}})
-		assert.Equal(t, Usage{User: "maya", Count: n, Limit: 3}, st.Usage)
+		assert.Equal(t, Usage{User: "maya", Count: n, Limit: 3, Counted: n}, st.Usage)
 		assert.Equal(t, "eu", st.Stream.Region)
 		assert.Equal(t, Content{ID: "film"}, st.Stream.Content)
 		assert.WithinRange(t, st.Stream.ExpiresAt, before.Add(testTTL), time.Now().Add(testTTL))

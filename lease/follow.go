@@ -27,6 +27,7 @@ func (v *view) run(ctx context.Context) error {
 		var err error
 		if listed && v.setBack(ctx) {
 			v.heard.Store(0)
+			v.own.Store(0) // of the history that was lost
 			listed = false
 		}
 		if !listed {
@@ -89,6 +90,12 @@ func (v *view) list(ctx context.Context) error {
 	})
 	if err != nil {
 		return err
+	}
+	for _, prefix := range []string{v.keys.plans(), v.keys.overrides()} {
+		_, err = v.pages(ctx, below(prefix), rev, func(kv *mvccpb.KeyValue) { v.rules.put(v.keys, kv, v.gen) })
+		if err != nil {
+			return err
+		}
 	}
 	v.sweep()
 	for n, g := range graves {

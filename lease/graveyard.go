@@ -16,6 +16,7 @@ type graveyard struct {
 	wait  time.Duration // how long a write may wait for one
 	log   *slog.Logger
 	wake  chan struct{}
+	lazy  bool // grant nothing before it is asked for
 
 	mu    sync.Mutex // never held across I/O
 	lease int64
@@ -103,8 +104,16 @@ func (g *graveyard) avoided() bool {
 	return time.Now().Before(g.shun)
 }
 
-// run grants a lease at once, and a new one whenever it is asked to.
+// run grants a lease at once, or if lazy when it is first asked to, and a new one
+// whenever it is asked again.
 func (g *graveyard) run(ctx context.Context) error {
+	if g.lazy {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-g.wake:
+		}
+	}
 	for {
 		sent := time.Now()
 		if got, err := g.grant(ctx); err == nil {

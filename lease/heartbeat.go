@@ -30,11 +30,12 @@ func (l *Limiter) Heartbeat(ctx context.Context, user, id string) (Stream, error
 	}
 	ctx, cancel := l.bound(ctx)
 	defer cancel()
-	for {
-		s, err := l.beat(ctx, user, id, who)
+	for doubtful := false; ; {
+		s, err := l.beat(ctx, user, id, who, doubtful)
 		if err == nil || errors.Is(err, ErrEnded) {
 			return s, err
 		}
+		doubtful = doubtful || errors.Is(err, errRenewStalled)
 		if errors.Is(err, errLate) || pause(ctx) { // one lost message is no reason to give up
 			l.cfg.Log.Debug("heartbeat answered as degraded", "user", user, "err", err)
 			return Stream{ID: id, User: user, TTL: l.cfg.TTL, Degraded: true}, nil
@@ -63,19 +64,20 @@ func (l *Limiter) rested(user, id string, who ident) (Stream, bool) {
 
 // beat looks before it renews: the lease of a stream that was ended may have
 // been handed on, and must not be kept alive by a client that goes on beating.
-func (l *Limiter) beat(ctx context.Context, user, id string, who ident) (Stream, error) {
+func (l *Limiter) beat(ctx context.Context, user, id string, who ident, doubtful bool) (Stream, error) {
 	s, current := l.view.lookup(user, who)
-	h, late := held{}, false
+	var h held
 	if _, over := l.view.ended(who.nonce); s != nil && current && !over {
 		at := s.renewedAt()
-		h, late = s.held(l.keys, user), !at.IsZero() && time.Since(at) > headOf(s.value).ttl()*7/8
+		h = s.held(l.keys, user)
+		doubtful = doubtful || !at.IsZero() && time.Since(at) > headOf(s.value).ttl()*7/8
 	} else {
 		var err error
 		if h, err = l.readStream(ctx, user, who); err != nil {
 			return Stream{}, err
 		}
 	}
-	r := l.renew(ctx, h.lease, late)
+	r := l.renew(ctx, h.lease, doubtful)
 	if errors.Is(r.err, errLeaseGone) {
 		return Stream{}, l.afterEnd(ctx, user, who) // it ended since it was seen
 	}
@@ -96,16 +98,21 @@ func (l *Limiter) beat(ctx context.Context, user, id string, who ident) (Stream,
 // the lease has run out and etcd has yet to revoke it.
 var errLate = errors.New("the heartbeat is late, and etcd does not say whether too late")
 
-// renew gives a lease its full TTL again. One that this node knows to be late
-// has a stream of its own, because it may hold up all others on a shared one, and
-// little time: a batch takes as long as its slowest beat, and a few late ones
-// must not make the others late as well.
-func (l *Limiter) renew(ctx context.Context, lease int64, late bool) renewal {
-	if !late {
+// renew gives a lease its full TTL again. A doubtful one may have run out, which
+// would hold up all others on a shared stream: etcd is asked first, since all
+// that is known may be that another node renewed it. If it has run out, it gets a
+// stream of its own, and little time: a batch takes as long as its slowest beat,
+// and a few late ones must not make the others late as well.
+func (l *Limiter) renew(ctx context.Context, lease int64, doubtful bool) renewal {
+	if !doubtful {
 		return await(ctx, l.renewer.begin(ctx, lease))
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, renewStall, errLate)
+	brief, cancel := context.WithTimeoutCause(ctx, renewStall, errLate)
 	defer cancel()
+	if l.askLifetime(brief, lease).left >= time.Second {
+		return await(ctx, l.renewer.begin(ctx, lease))
+	}
+	ctx = brief
 	r := l.renewLate(ctx, lease)
 	if r.err != nil && !errors.Is(r.err, errLeaseGone) && ctx.Err() != nil {
 		r.err = fmt.Errorf("%w: %w", errLate, r.err)

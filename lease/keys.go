@@ -16,8 +16,9 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
-// MaxLimit is the largest limit. The transaction that tries each slot in turn
-// takes an operation a slot, of the 128 that etcd allows (its --max-txn-ops).
+// MaxLimit is the largest limit, and how many streams a user may have however
+// they count. A start may end them all in one transaction, of which etcd allows
+// 128 operations (its --max-txn-ops).
 const MaxLimit = 60
 
 // ValidUser reports whether user is an acceptable user id: 1 to 128 characters
@@ -50,6 +51,19 @@ func (k keys) user(user string) string { return k.users() + user + "/" }
 func (k keys) slot(user string, slot int) string {
 	return fmt.Sprintf("%s%03d", k.user(user), slot)
 }
+
+// overrides is the prefix of what users have of their own.
+func (k keys) overrides() string { return k.prefix + "/limits/" }
+
+func (k keys) override(user string) string { return k.overrides() + user }
+
+// plans is the prefix of all plans.
+func (k keys) plans() string { return k.prefix + "/plans/" }
+
+func (k keys) plan(name string) string { return k.plans() + name }
+
+// rules is put whenever a rule is.
+func (k keys) rules() string { return k.prefix + "/rules" }
 
 // ended is the prefix of all tombstones.
 func (k keys) ended() string { return k.prefix + "/ended/" }
@@ -93,6 +107,9 @@ type record struct {
 	Session string   `json:"s,omitempty"`
 	Device  *Device  `json:"d,omitempty"`
 	Content *Content `json:"c,omitempty"`
+	// What the start was told of its user, for showing his limit.
+	Plan  string `json:"p,omitempty"`
+	Limit *int   `json:"m,omitempty"`
 }
 
 func (r record) started() time.Time { return time.UnixMilli(r.Started) }
@@ -133,6 +150,7 @@ type snapshot struct {
 	term   uint64 // raft term of the member that answered; 0 if it was the view
 	held   []held // oldest first
 	viewed bool   // by the view, which may lag behind; else by etcd itself
+	rules  ruleSource
 }
 
 func newSnapshot(user string, k keys, rev int64, term uint64, kvs []*mvccpb.KeyValue) snapshot {

@@ -20,24 +20,29 @@ type lifetime struct {
 	lapsed bool          // it had run out and was not yet revoked, or was gone
 }
 
-// decideOn applies the admission rule to s, and returns what it decided on. A
-// view that shows a full user is no reason to refuse: etcd is asked, by a read
-// that touches no disk. Nor is full refused at once: a stream whose lease has
-// run out holds its slot only until etcd gets round to revoking it (at most
-// 1,000 leases a second), and gives it away here.
-func (l *Limiter) decideOn(ctx context.Context, a *admission, s snapshot) (snapshot, plan, error) {
+// decideOn applies the admission rule to s, and returns what it decided on, and
+// by which rule. A view that shows a full user is no reason to refuse: etcd is
+// asked, by a read that touches no disk. Nor is full refused at once: a stream
+// whose lease has run out holds its slot only until etcd gets round to revoking
+// it (at most 1,000 leases a second), and gives it away here.
+func (l *Limiter) decideOn(ctx context.Context, a *admission, s snapshot) (snapshot, rule, decision, error) {
 	gentle := a.want
 	gentle.evict = false // lapsed streams go before living ones
-	p, ok := decide(l.cfg.Limit, s.held, nil, gentle)
-	if !ok && s.viewed {
-		var err error
-		if s, err = l.read(ctx, a.user); err != nil {
-			return s, plan{}, err
+	r, err := l.resolve(s.rules, a.user, a.said)
+	d, ok := decide(r, s.held, nil, gentle)
+	if (err != nil || !ok) && s.viewed {
+		if s, err = l.ask(ctx, a); err != nil {
+			return s, r, decision{}, err
 		}
-		p, ok = decide(l.cfg.Limit, s.held, nil, gentle)
+		r, err = l.resolve(s.rules, a.user, a.said)
+		d, ok = decide(r, s.held, nil, gentle)
 	}
-	if ok {
-		return s, p, nil
+	if err != nil || ok {
+		return s, r, d, err
+	}
+	w, kept, err := l.mayEvict(ctx, a, r)
+	if err != nil {
+		return s, r, decision{}, err
 	}
 	lives := l.lifetimes(ctx, a.user, s)
 	lapsed, perhaps := make(map[int64]bool), make(map[int64]bool)
@@ -46,21 +51,48 @@ func (l *Limiter) decideOn(ctx context.Context, a *admission, s snapshot) (snaps
 		lapsed[h.lease] = t.lapsed
 		perhaps[h.lease] = t.lapsed || !known && h.lease != 0
 	}
-	if p, ok := decide(l.cfg.Limit, s.held, lapsed, a.want); ok {
-		return s, p, nil
+	if d, ok := decide(r, s.held, lapsed, w); ok {
+		return s, r, d, nil
 	}
-	if _, ok := decide(l.cfg.Limit, s.held, perhaps, a.want); ok {
-		return s, plan{}, errLapseUnknown // 403 is for users who have too many
+	if _, ok := decide(r, s.held, perhaps, w); ok {
+		return s, r, decision{}, errLapseUnknown // 403 is for users who have too many
 	}
-	return s, plan{}, l.refusal(a.user, s.held, lives)
+	refused := l.refusal(a.user, r, s.held, lives)
+	refused.Kept, refused.EvictAfter = kept.why, kept.left
+	return s, r, decision{}, refused
+}
+
+// kept is why a start may evict nobody, and for how long.
+type kept struct {
+	why  Kept
+	left time.Duration
+}
+
+// mayEvict is what the start wants as far as its user's rule and the cool-down
+// allow it.
+func (l *Limiter) mayEvict(ctx context.Context, a *admission, r rule) (want, kept, error) {
+	w := a.want
+	switch {
+	case !w.evict:
+		return w, kept{}, nil
+	case !r.evict:
+		w.evict = false
+		return w, kept{why: KeptByPlan}, nil
+	}
+	left, err := l.coolingFor(ctx, a)
+	if err != nil || left == 0 {
+		return w, kept{}, err
+	}
+	w.evict = false
+	return w, kept{KeptCooling, left}, nil
 }
 
 var errLapseUnknown = fmt.Errorf("%w: etcd's leader did not say which of the user's streams have run out",
 	ErrUnavailable)
 
 // refusal is the error for a user who holds all of the limit.
-func (l *Limiter) refusal(user string, hs []held, lives map[int64]lifetime) *LimitError {
-	e := &LimitError{Limit: l.cfg.Limit, RetryAfter: l.cfg.TTL}
+func (l *Limiter) refusal(user string, r rule, hs []held, lives map[int64]lifetime) *LimitError {
+	e := &LimitError{Limit: r.limit, Counted: r.counted(hs), RetryAfter: l.cfg.TTL}
 	for _, h := range hs {
 		s := l.stream(user, h)
 		s.ExpiresAt = lives[h.lease].until()

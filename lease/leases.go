@@ -21,15 +21,18 @@ type granted struct {
 	used    bool          // a stream had it before
 }
 
-// grant takes a new lease of the configured TTL. The id is our own and random:
+// grant takes a new lease of the configured TTL.
+func (l *Limiter) grant(ctx context.Context) (granted, error) { return l.grantFor(ctx, l.cfg.TTL) }
+
+// grantFor takes a new lease. The id is our own and random:
 // etcd's are consecutive, and a grant whose answer is lost can be revoked only
 // by an id that we know.
-func (l *Limiter) grant(ctx context.Context) (granted, error) {
+func (l *Limiter) grantFor(ctx context.Context, ttl time.Duration) (granted, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 	defer cancel()
 	for {
 		id, sent := randomLease(), time.Now()
-		resp, err := l.etcd.Lease.LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: id, TTL: int64(l.cfg.TTL / time.Second)})
+		resp, err := l.etcd.Lease.LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: id, TTL: int64(ttl / time.Second)})
 		if err == nil {
 			return granted{lease: id, ttl: time.Duration(resp.TTL) * time.Second, renewed: sent}, nil
 		}

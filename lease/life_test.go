@@ -280,3 +280,46 @@ func TestHeartbeats_ALateOneHoldsNobodyUp(t *testing.T) {
 	assert.True(t, got.Stream.Degraded)
 	assert.Less(t, time.Since(began), 2*renewStall)
 }
+
+// A node that did not renew a stream for long only knows that itself. Where
+// another node did, the stream is not late, however many late ones there are.
+func TestHeartbeat_BackFromAnotherNode(t *testing.T) {
+	c, prefix := etcdtest.Client(t), etcdtest.Prefix(t)
+	here := newLimiter(t, c, Config{Prefix: prefix, Limit: 3, TTL: MinTTL})
+	there := newLimiter(t, c, Config{Prefix: prefix, Limit: 3, TTL: MinTTL})
+	s := mustStart(t, here, "maya", Request{}).Stream
+	renewed := s.ExpiresAt.Add(-s.TTL)
+	awaitUnrested(t, s)
+	require.Eventually(t, func() bool { return time.Since(renewed) > MinTTL/2 }, MinTTL, time.Millisecond)
+	elsewhere, err := there.Heartbeat(t.Context(), "maya", s.ID)
+	require.NoError(t, err)
+	require.False(t, elsewhere.Degraded)
+	for range cap(here.late) { // all who really are late
+		here.late <- struct{}{}
+	}
+	require.Eventually(t, func() bool { return time.Since(renewed) > MinTTL*7/8 }, MinTTL, time.Millisecond)
+	got, err := here.Heartbeat(t.Context(), "maya", s.ID)
+	require.NoError(t, err)
+	assert.False(t, got.Degraded)
+}
+
+// A lease that has run out, and that this node never renewed, holds a shared
+// stream up once; then etcd is asked about it.
+func TestHeartbeat_ALapsedLeaseOfAnotherNode(t *testing.T) {
+	m := etcdtest.Start(t, etcdtest.Config{})
+	s := mustStart(t, newLimiter(t, m.Client(t), Config{Limit: 3}), "maya", Request{}).Stream
+	f := &etcdtest.Faults{}
+	e := Over(etcdtest.FaultyClient(t, []string{m.Endpoint()}, f))
+	e.Lease = deposed{e.Lease, 0} // says that every lease has run out
+	l := runLimiter(t, e, Config{Limit: 3})
+	t.Cleanup(f.Heal)
+	require.Eventually(t, func() bool { at, _ := l.view.user("maya"); return len(at.held) == 1 }, 5*time.Second, time.Millisecond)
+	before := f.Calls(etcdtest.KeepAlive)
+	defer f.Hold(etcdtest.KeepAlive)()
+	began := time.Now()
+	got, err := l.Heartbeat(t.Context(), "maya", s.ID)
+	require.NoError(t, err)
+	assert.True(t, got.Degraded)
+	assert.Less(t, time.Since(began), 4*renewStall)
+	assert.LessOrEqual(t, f.Calls(etcdtest.KeepAlive)-before, 2, "one on a shared stream, one on its own")
+}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 )
@@ -29,7 +30,10 @@ type Config struct {
 	Limit  int
 	TTL    time.Duration // how long a silent stream keeps its slot, in whole seconds; [DefaultTTL] if 0
 	Region string        // written on every stream that starts here
-	Secret []byte        // signs stream ids; the same on all nodes, at least 16 bytes
+	// Cooldown is for how long a client that was evicted may not evict in turn;
+	// 0 for not at all. It lasts up to a sixth longer, or 2 s if that is more.
+	Cooldown time.Duration
+	Secret   []byte // signs stream ids; the same on all nodes, at least 16 bytes
 	// Timeout bounds each call, whatever etcd does; 3 s if 0. A caller's
 	// shorter deadline wins.
 	Timeout time.Duration
@@ -46,6 +50,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("lease: limit %d is not between 0 and %d", c.Limit, MaxLimit)
 	case c.TTL < MinTTL || c.TTL > MaxTTL || c.TTL%time.Second != 0:
 		return c, fmt.Errorf("lease: TTL %v is not a whole number of seconds between %v and %v", c.TTL, MinTTL, MaxTTL)
+	case c.Cooldown < 0 || c.Cooldown > 24*time.Hour:
+		return c, fmt.Errorf("lease: cool-down %v is not between 0 and 24h", c.Cooldown)
 	case len(c.Secret) < 16:
 		return c, fmt.Errorf("lease: a secret of %d bytes cannot sign stream ids: want 16 or more", len(c.Secret))
 	}
@@ -62,10 +68,10 @@ type Limiter struct {
 
 	view    *view
 	wrote   *recent[string, int64] // the revision of this node's last write to a user
-	written atomic.Int64           // and to any
 	gates   *gates
 	batch   *batcher
 	graves  *graveyard
+	cooling *graveyard // of the marks on evicted clients
 	pool    *pool
 	renewer *renewer
 	late    chan struct{} // holds one for each renewal that is on a stream of its own
@@ -73,6 +79,9 @@ type Limiter struct {
 	lapses  *recent[string, []lifetime] // what etcd last said of the leases of users who were full
 	lookups singleflight.Group          // one question about the same leases at a time
 	terms   terms
+	full    census // users at a limit of their own
+	usual   Plan   // where etcd has no default plan
+	guard   atomic.Pointer[pb.Compare]
 
 	admitted, refused atomic.Int64
 }
@@ -92,6 +101,7 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 	}
 	l := &Limiter{
 		cfg:     cfg,
+		usual:   Plan{Limit: cfg.Limit, OnLimit: ReplaceOldest},
 		etcd:    etcd,
 		keys:    keys{cfg.Prefix},
 		ids:     newSigner(cfg.Prefix, cfg.Secret),
@@ -105,6 +115,7 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 	l.view = newView(etcd, l.keys, viewConfig{timeout: cfg.Timeout, log: cfg.Log, span: cfg.TTL})
 	l.graves = newGraveyard(l.grant, cfg.TTL, cfg.Timeout, cfg.Log)
 	l.batch = newBatcher(etcd, l.keys, l.graves, cfg.Timeout)
+	l.cooling = newCooling(l.grantFor, cfg)
 	l.pool = &pool{grant: l.grant, revoke: l.revoke, renew: l.renewer.begin, timeout: cfg.Timeout}
 	l.cleaner = newCleaner(l.revoke, cfg.TTL, cfg.Log)
 	return l, nil
@@ -123,6 +134,7 @@ func (l *Limiter) Run(ctx context.Context) error {
 	senders.Go(func() error { return l.renewer.run(sending) })
 	workers.Go(func() error { return l.view.run(ctx) })
 	workers.Go(func() error { return l.graves.run(ctx) })
+	workers.Go(func() error { return l.cooling.run(ctx) })
 	workers.Go(func() error { return l.pool.run(ctx) })
 	workers.Go(func() error { return l.cleaner.run(ctx) })
 	err := workers.Wait()
@@ -163,10 +175,6 @@ func (r record) stream(user, id string) Stream {
 		s.Content = *r.Content
 	}
 	return s
-}
-
-func (l *Limiter) usage(user string, count int) Usage {
-	return Usage{User: user, Count: count, Limit: l.cfg.Limit}
 }
 
 func isLimit(err error) bool { return errors.Is(err, ErrLimit) }

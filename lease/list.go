@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -41,7 +42,8 @@ func (l *Limiter) List(ctx context.Context, user string, how Consistency) (Usage
 		return Usage{}, ErrNoStreams
 	}
 	lives := l.lifetimes(ctx, user, s)
-	u := l.usage(user, len(s.held))
+	r := l.ruleOf(user, newest(s.held))
+	u := Usage{User: user, Count: len(s.held), Limit: r.limit, Counted: r.counted(s.held)}
 	for _, h := range s.held {
 		st := l.stream(user, h)
 		st.ExpiresAt = lives[h.lease].until()
@@ -56,25 +58,65 @@ var errViewBehind = errors.New(
 // Totals counts the streams of all users as this node knows them: its own writes
 // are in, those of others at most a few seconds later. A node that has just
 // started knows them after a moment; [ErrUnavailable] if that takes too long.
+// Where users have limits of their own, those at their limit are counted anew
+// only once in two seconds.
 func (l *Limiter) Totals(ctx context.Context) (Totals, error) {
 	ctx, cancel := l.bound(ctx)
 	defer cancel()
-	for !l.view.reach(ctx, l.written.Load()) && !pause(ctx) {
+	for !l.view.reach(ctx, l.view.own.Load()) && !pause(ctx) {
 	}
-	t, current := l.view.totals(l.cfg.Limit)
-	if !current {
+	usual := l.ruleOf("", nil)
+	t, told := l.view.totals(usual.limit)
+	if !l.view.current() {
 		return Totals{}, unavailable("count streams", errViewBehind)
+	}
+	if told || !usual.count.each() || !l.view.rules.empty() {
+		t.UsersAtLimit = l.full.count(l.countFull)
 	}
 	t.Admitted, t.Refused, t.Expired = l.admitted.Load(), l.refused.Load(), l.view.expiries()
 	return t, nil
 }
 
+// countFull looks at every user: how many of them are at a limit of their own?
+func (l *Limiter) countFull() int {
+	n := 0
+	l.view.each(func(user string, hs []held) {
+		if r := l.ruleOf(user, newest(hs)); r.counted(hs) >= r.limit {
+			n++
+		}
+	})
+	return n
+}
+
+// census is a number that is counted anew once in a while.
+type census struct {
+	mu    sync.Mutex
+	taken time.Time
+	n     int
+}
+
+const censusSpan = 2 * time.Second
+
+func (c *census) count(anew func() int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.taken.IsZero() || time.Since(c.taken) > censusSpan {
+		c.n, c.taken = anew(), time.Now()
+	}
+	return c.n
+}
+
 // wroteAt notes this node's own write to a user's keys.
 func (l *Limiter) wroteAt(user string, rev int64) {
 	l.wrote.put(user, rev)
+	l.view.wroteAt(rev)
+}
+
+// wroteAt notes a write of this node's own.
+func (v *view) wroteAt(rev int64) {
 	for {
-		old := l.written.Load()
-		if old >= rev || l.written.CompareAndSwap(old, rev) {
+		old := v.own.Load()
+		if old >= rev || v.own.CompareAndSwap(old, rev) {
 			return
 		}
 	}

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -18,6 +19,7 @@ type admission struct {
 	user   string
 	req    Request
 	want   want
+	said   said
 	caller context.Context // its end gives up what was not sent
 	began  time.Time
 
@@ -26,6 +28,7 @@ type admission struct {
 	renewal <-chan renewal // nil if the lease was granted for this start
 	rec     record
 	value   []byte // rec as it is stored
+	cooling int64  // the lease of the marks that the last try was to leave
 }
 
 // Start admits one more stream of user, or refuses with a [*LimitError]. The
@@ -33,8 +36,9 @@ type admission struct {
 //
 // If ctx ends before the answer, or etcd's answer is lost for good, the stream
 // is abandoned: whatever became of it is ended in the background, and the
-// error is ctx's or an [ErrUnavailable]. Also returns [ErrBadUser], and for
-// Request.Replaces [ErrBadID] and [ErrForeignID].
+// error is ctx's or an [ErrUnavailable]. Also returns [ErrBadUser], for
+// Request.Replaces [ErrBadID] and [ErrForeignID], and for Request.Plan
+// [ErrNoPlan].
 func (l *Limiter) Start(ctx context.Context, user string, req Request) (Started, error) {
 	a, err := l.newAdmission(ctx, user, req)
 	if err != nil {
@@ -60,7 +64,16 @@ func (l *Limiter) newAdmission(ctx context.Context, user string, req Request) (*
 		return nil, ErrBadUser
 	}
 	a := &admission{user: user, req: req, caller: ctx, began: time.Now()}
-	a.want = want{session: req.Session, evict: req.OnLimit == ReplaceOldest}
+	a.want = want{
+		session: req.Session, evict: req.OnLimit == ReplaceOldest, content: req.Content.ID, device: req.Device.ID,
+	}
+	if req.Plan != "" && !ValidPlan(req.Plan) {
+		return nil, ErrNoPlan
+	}
+	a.said = said{plan: req.Plan, limit: req.Limit}
+	if ValidPlan(req.Grant) {
+		a.said.grant = req.Grant
+	}
 	if req.Replaces != "" {
 		id, err := l.ids.open(user, req.Replaces)
 		if err != nil {
@@ -80,7 +93,7 @@ func (l *Limiter) admit(ctx context.Context, a *admission) (Started, held, error
 		}
 		l.giveBack(a)
 		if !errors.Is(err, errTryAgain) || pause(ctx) {
-			if isLimit(err) {
+			if isLimit(err) || errors.Is(err, ErrNoPlan) {
 				return Started{}, held{}, err
 			}
 			return Started{}, held{}, unavailable("start for "+a.user, err)
@@ -88,15 +101,15 @@ func (l *Limiter) admit(ctx context.Context, a *admission) (Started, held, error
 	}
 }
 
-// try is one try at a start: decide on what the user holds, and write that plan
+// try is one try at a start: decide on what the user holds, and write the decision
 // on condition that it is still the truth, again if somebody else was faster.
 // A refusal costs no write and waits for nobody.
 func (l *Limiter) try(ctx context.Context, a *admission) (Started, held, error) {
-	s, err := l.know(ctx, a.user)
+	s, err := l.knowFor(ctx, a)
 	if err != nil {
 		return Started{}, held{}, err
 	}
-	s, p, err := l.decideOn(ctx, a, s)
+	s, r, d, err := l.decideOn(ctx, a, s)
 	if err != nil {
 		return Started{}, held{}, err
 	}
@@ -106,20 +119,20 @@ func (l *Limiter) try(ctx context.Context, a *admission) (Started, held, error) 
 	}
 	defer l.gates.leave(a.user)
 	if waited {
-		if s, err = l.know(ctx, a.user); err != nil {
+		if s, err = l.knowFor(ctx, a); err != nil {
 			return Started{}, held{}, err
 		}
 	}
 	for again := waited; ; again = true {
 		if again {
-			if s, p, err = l.decideOn(ctx, a, s); err != nil {
+			if s, r, d, err = l.decideOn(ctx, a, s); err != nil {
 				return Started{}, held{}, err
 			}
 		}
 		if err := l.equip(ctx, a); err != nil {
 			return Started{}, held{}, err
 		}
-		st, h, now, err := l.write(ctx, a, s, p)
+		st, h, now, err := l.write(ctx, a, s, r, d)
 		if err != nil || now == nil {
 			return st, h, err
 		}
@@ -127,37 +140,56 @@ func (l *Limiter) try(ctx context.Context, a *admission) (Started, held, error) 
 	}
 }
 
-// write sends plan p, decided on s. It returns the stream, or what the user
-// holds instead of s.
-func (l *Limiter) write(ctx context.Context, a *admission, s snapshot, p plan) (Started, held, *snapshot, error) {
-	out := l.leavers(a.user, p.ends)
+// write sends d, decided on s by r. It returns the stream, or what the user holds
+// instead of s.
+func (l *Limiter) write(
+	ctx context.Context, a *admission, s snapshot, r rule, d decision,
+) (Started, held, *snapshot, error) {
+	out := l.leavers(a.user, d.ends)
 	var graves []grave
-	for _, e := range p.ends {
+	for _, e := range d.ends {
 		if e.buried() {
 			graves = append(graves, grave{e.nonce, e.reason, &by{a.req.Device, a.rec.Started}})
 		}
 	}
 	resp, at, err := l.batch.do(&write{
-		user: a.user, txn: l.planTxn(a, s, p), graves: graves, ctx: ctx, caller: a.caller,
+		user: a.user, txn: l.admitTxn(a, s, r, d), graves: graves, ctx: ctx, caller: a.caller,
 	})
 	if err != nil {
-		st, h, err := l.settle(ctx, a, err)
+		st, h, err := l.settle(ctx, a, r, err)
 		if err == nil {
 			l.parted(out, graves)
+			st.Ended = l.endedBy(a.user, d)
 		}
 		return st, h, nil, err
 	}
 	l.wroteAt(a.user, at.rev)
 	if !resp.Succeeded {
 		now := newSnapshot(a.user, l.keys, at.rev, at.term, resp.Responses[0].GetResponseRange().Kvs)
-		return Started{}, held{}, &now, nil
+		now.rules = s.rules
+		if !now.spoils(d, s.rev) { // then it is the rule that has changed
+			now, err = l.ask(ctx, a)
+		}
+		return Started{}, held{}, &now, err
 	}
 	l.parted(out, graves)
-	st, h, err := l.finish(ctx, a, l.heldBy(a, p.slot, at.rev), planCount(s, resp))
+	st, h, err := l.finish(ctx, a, l.heldBy(a, d.slot, at.rev), l.admittedUsage(a.user, s, r, resp))
+	st.Ended = l.endedBy(a.user, d)
 	return st, h, nil, err
 }
 
-// leavers are the leases of the streams that a plan ends, with what this node
+// endedBy are the streams that an admitted start has ended, but for lapsed ones.
+func (l *Limiter) endedBy(user string, d decision) []Ended {
+	var out []Ended
+	for _, e := range d.ends {
+		if e.buried() {
+			out = append(out, Ended{l.stream(user, e.held), e.reason})
+		}
+	}
+	return out
+}
+
+// leavers are the leases of the streams that a decision ends, with what this node
 // knows of them before they go. That of a lapsed stream is past use, and etcd is
 // about to end it.
 func (l *Limiter) leavers(user string, ends []ending) []granted {
@@ -204,7 +236,7 @@ func (l *Limiter) heldBy(a *admission, slot int, rev int64) held {
 
 // finish waits for the renewal that gives the stream its full TTL. Where etcd
 // does not tell in time, the stream has what the lease had left before.
-func (l *Limiter) finish(ctx context.Context, a *admission, h held, count int) (Started, held, error) {
+func (l *Limiter) finish(ctx context.Context, a *admission, h held, u Usage) (Started, held, error) {
 	if a.renewal != nil {
 		r := await(ctx, a.renewal)
 		a.renewal = nil
@@ -219,7 +251,7 @@ func (l *Limiter) finish(ctx context.Context, a *admission, h held, count int) (
 	}
 	l.lapses.drop(a.user)
 	l.view.hint(a.user, h.ident(), a.renewed)
-	st := Started{Usage: l.usage(a.user, count), Stream: a.rec.stream(a.user, l.ids.sign(a.user, h.ident()))}
+	st := Started{Usage: u, Stream: a.rec.stream(a.user, l.ids.sign(a.user, h.ident()))}
 	st.Stream.ExpiresAt = a.renewed.Add(a.ttl)
 	return st, h, nil
 }
@@ -228,9 +260,10 @@ func (l *Limiter) finish(ctx context.Context, a *admission, h held, count int) (
 // it was admitted after all. If its lease can be revoked, the write has not
 // happened and cannot happen any more (a put under a lease that is gone fails),
 // so the start may be tried again. Else the outcome stays unknown.
-func (l *Limiter) settle(ctx context.Context, a *admission, cause error) (Started, held, error) {
+func (l *Limiter) settle(ctx context.Context, a *admission, r rule, cause error) (Started, held, error) {
 	switch {
 	case errors.Is(cause, errLeaseGone):
+		l.cooling.drop(a.cooling) // it may have been this one's
 		a.lease = 0
 		return Started{}, held{}, fmt.Errorf("%w: %w", errTryAgain, cause)
 	case errors.Is(cause, errNotApplied):
@@ -241,7 +274,7 @@ func (l *Limiter) settle(ctx context.Context, a *admission, cause error) (Starte
 		for _, h := range s.held {
 			if h.nonce == a.rec.Nonce {
 				l.wroteAt(a.user, s.rev)
-				return l.finish(ctx, a, h, l.countAt(ctx, a.user, h.mod, len(s.held)))
+				return l.finish(ctx, a, h, l.usageAt(ctx, a.user, r, h.mod, s))
 			}
 		}
 	}
@@ -252,16 +285,16 @@ func (l *Limiter) settle(ctx context.Context, a *admission, cause error) (Starte
 	return Started{}, held{}, fmt.Errorf("%w: %w", errTryAgain, cause)
 }
 
-// countAt is how many keys user held at revision rev, or other if etcd cannot
-// tell any more.
-func (l *Limiter) countAt(ctx context.Context, user string, rev int64, other int) int {
-	r := below(l.keys.user(user)).read()
-	r.CountOnly, r.Revision = true, rev
-	resp, err := l.etcd.KV.Range(ctx, r)
+// usageAt is user's usage at revision rev, or that of s if etcd cannot tell any
+// more.
+func (l *Limiter) usageAt(ctx context.Context, user string, r rule, rev int64, s snapshot) Usage {
+	ask := below(l.keys.user(user)).read()
+	ask.Revision = rev
+	resp, err := l.etcd.KV.Range(ctx, ask)
 	if err != nil {
-		return other
+		return Usage{User: user, Count: len(s.held), Limit: r.limit, Counted: r.counted(s.held)}
 	}
-	return int(resp.Count)
+	return l.usage(user, r, resp)
 }
 
 // equip gives an admission that has none its lease, nonce and record. A lease
@@ -284,6 +317,8 @@ func (l *Limiter) equip(ctx context.Context, a *admission) error {
 		TTL:     int64(g.ttl / time.Second),
 		Region:  l.cfg.Region,
 		Session: a.req.Session,
+		Plan:    cmp.Or(a.said.plan, a.said.grant),
+		Limit:   a.said.limit,
 	}
 	_, _ = rand.Read(a.rec.Nonce[:]) // never fails (crypto/rand)
 	if a.req.Device != (Device{}) {

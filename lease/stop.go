@@ -91,14 +91,14 @@ func (l *Limiter) stop(ctx context.Context, user string, h held) (Usage, error) 
 // tryStop is one try to end the stream that holds h. The usage counts what is
 // left, also where the stream was gone already, which is an [*EndedError].
 func (l *Limiter) tryStop(ctx context.Context, user string, h held) (Usage, error) {
-	g := l.leaseOf(user, h)
+	g, r := l.leaseOf(user, h), l.ruleOf(user, h.value)
 	reason := grave{Nonce: h.nonce, Reason: ReasonStopped}
-	resp, at, err := l.batch.do(&write{user: user, txn: l.stopTxn(user, h), graves: []grave{reason}, ctx: ctx})
+	resp, at, err := l.batch.do(&write{user: user, txn: l.stopTxn(user, r, h), graves: []grave{reason}, ctx: ctx})
 	if err != nil {
 		return Usage{}, err
 	}
 	l.wroteAt(user, at.rev)
-	left := l.usage(user, int(resp.Responses[len(resp.Responses)-1].GetResponseRange().Count))
+	left := l.usage(user, r, resp.Responses[len(resp.Responses)-1].GetResponseRange())
 	if !resp.Succeeded {
 		return left, l.howEnded(ctx, h.nonce, at.rev)
 	}
@@ -183,7 +183,7 @@ func (l *Limiter) Remove(ctx context.Context, user string) (Usage, error) {
 	for err == nil && len(s.held) > 0 {
 		var now *snapshot
 		if now, err = l.remove(ctx, user, s); err == nil && now == nil {
-			return l.usage(user, 0), nil
+			return Usage{User: user, Limit: l.ruleOf(user, nil).limit}, nil
 		}
 		switch {
 		case err == nil:
@@ -197,7 +197,7 @@ func (l *Limiter) Remove(ctx context.Context, user string) (Usage, error) {
 	case err != nil:
 		return Usage{}, unavailable("remove "+user, err)
 	case unsure:
-		return l.usage(user, 0), nil
+		return Usage{User: user, Limit: l.ruleOf(user, nil).limit}, nil
 	}
 	return Usage{}, ErrNoStreams
 }

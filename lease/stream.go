@@ -33,10 +33,13 @@ type Stream struct {
 
 // Usage is a user's streams at one etcd revision.
 type Usage struct {
-	User   string
-	Count  int // how many keys the user held at that revision
-	Limit  int
-	Active []Stream // oldest first; only List fills it
+	User  string
+	Count int // how many keys the user held at that revision
+	Limit int
+	// Counted is what those streams count for: less than Count where the user's
+	// plan counts content or devices.
+	Counted int
+	Active  []Stream // oldest first; only List fills it
 }
 
 // OnLimit says what a start does when the user's slots are full.
@@ -60,13 +63,26 @@ type Request struct {
 	OnLimit  OnLimit // "" means Deny
 	Device   Device
 	Content  Content
+	// Plan is what the calling service says of the user: the name of a plan,
+	// which must exist. Limit, or else Grant, is what a trusted token says, and
+	// a plan that does not exist is then none. A user's override beats them all.
+	Plan  string
+	Grant string // a plan
+	Limit *int   // 0 to [MaxLimit]; more is taken for MaxLimit
 }
 
-// Started is the answer to an admitted start: the new stream, and the usage at
-// the revision that admitted it.
+// Started is the answer to an admitted start: the new stream, the usage at the
+// revision that admitted it, and the streams that were ended for it.
 type Started struct {
 	Usage
 	Stream Stream
+	Ended  []Ended
+}
+
+// Ended is a stream that a start has ended.
+type Ended struct {
+	Stream Stream // without ExpiresAt
+	Reason Reason
 }
 
 // A Beat is one heartbeat of a batch.

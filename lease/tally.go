@@ -2,6 +2,8 @@ package lease
 
 import (
 	"container/heap"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -14,6 +16,7 @@ type tally struct {
 	names   []string    // of regions
 	numbers map[string]uint16
 	regions []int // streams by region
+	told    int   // streams whose start was told what its user's limit is
 }
 
 const maxRegions = 1000 // more are counted under the last: the name comes from a value that others may write
@@ -40,28 +43,36 @@ func (t *tally) region(name string) uint16 {
 }
 
 // added counts one more stream of a user who had n.
-func (t *tally) added(n int, region uint16) {
+func (t *tally) added(n int, s *live) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.streams++
-	t.regions[region]++
+	t.place(s, 1)
 	t.turn(n, n+1)
 }
 
 // removed counts one stream less of a user who had n.
-func (t *tally) removed(n int, region uint16) {
+func (t *tally) removed(n int, s *live) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.streams--
-	t.regions[region]--
+	t.place(s, -1)
 	t.turn(n, n-1)
 }
 
-func (t *tally) moved(from, to uint16) {
+// moved counts a stream in the place of another.
+func (t *tally) moved(from, to *live) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.regions[from]--
-	t.regions[to]++
+	t.place(from, -1)
+	t.place(to, 1)
+}
+
+func (t *tally) place(s *live, by int) {
+	t.regions[s.region] += by
+	if s.told {
+		t.told += by
+	}
 }
 
 func (t *tally) turn(from, to int) {
@@ -76,9 +87,10 @@ func (t *tally) turn(from, to int) {
 }
 
 // totals counts everything; users are at the limit who hold limit keys or more.
-func (v *view) totals(limit int) (Totals, bool) {
+// It also reports whether there are starts that were told another limit.
+func (v *view) totals(limit int) (out Totals, told bool) {
 	t := &v.tally
-	out := Totals{Revision: v.applied.Load(), ByRegion: map[string]int{}}
+	out = Totals{Revision: v.applied.Load(), ByRegion: map[string]int{}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	out.Streams = t.streams
@@ -93,7 +105,24 @@ func (v *view) totals(limit int) (Totals, bool) {
 			out.ByRegion[t.names[i]] += n
 		}
 	}
-	return out, v.current()
+	return out, t.told > 0
+}
+
+// each calls f with every user and his streams, in no order.
+func (v *view) each(f func(user string, streams []held)) {
+	for i := range v.shards {
+		for _, user := range v.shards[i].names() {
+			if s, _ := v.user(user); len(s.held) > 0 {
+				f(user, s.held)
+			}
+		}
+	}
+}
+
+func (sh *viewShard) names() []string {
+	sh.RLock()
+	defer sh.RUnlock()
+	return slices.Collect(maps.Keys(sh.users))
 }
 
 // waiters wait for a revision. Each is woken once, and only when it is there.

@@ -1,10 +1,14 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -18,42 +22,61 @@ var errLeaseGone = errors.New("lease not found")
 // etcd or by us.
 var errNotApplied = errors.New("refused")
 
-// planTxn carries out p, decided on s: the admission rule as one transaction.
-// It succeeds only if no key of the user was put since s, and every stream that
-// p ends is still there. Streams that went away meanwhile only make room. Else
-// it reads what the user holds now.
-func (l *Limiter) planTxn(a *admission, s snapshot, p plan) *pb.TxnRequest {
+// admitTxn carries out d, decided on s by rule r: the admission rule as one
+// transaction. It succeeds only if no key of the user was put since s, every
+// stream that d ends is still there, and the rule is still what it was. Streams
+// that went away meanwhile only make room. Else it reads what the user holds now.
+func (l *Limiter) admitTxn(a *admission, s snapshot, r rule, d decision) *pb.TxnRequest {
 	all := below(l.keys.user(a.user))
-	key := l.keys.slot(a.user, p.slot)
+	key := l.keys.slot(a.user, d.slot)
 	t := &pb.TxnRequest{
 		Compare: []*pb.Compare{notPutSince(all, s.rev)},
 		Success: []*pb.RequestOp{putOp(key, a.value, a.lease)},
 		Failure: []*pb.RequestOp{readOp(all)},
 	}
-	for _, e := range p.ends {
+	t.Compare = append(t.Compare, l.guards(a.user, r)...)
+	for _, e := range d.ends {
 		t.Compare = append(t.Compare, writtenAt(e.key, e.mod))
 		if e.key != key {
 			t.Success = append(t.Success, deleteOp(oneKey(e.key)))
 		}
 	}
+	t.Success = append(t.Success, l.cool(a, d)...)
 	if len(s.held) > 0 { // of nobody's keys the new one is the first
-		t.Success = append(t.Success, countOp(all))
+		t.Success = append(t.Success, r.tallyOp(all))
 	}
 	return t
 }
 
-// planCount is the user's count at the revision that carried p out.
-func planCount(s snapshot, resp *pb.TxnResponse) int {
+// admittedUsage is the user's usage at the revision that carried a decision out.
+func (l *Limiter) admittedUsage(user string, s snapshot, r rule, resp *pb.TxnResponse) Usage {
 	if len(s.held) == 0 {
-		return 1
+		return Usage{User: user, Count: 1, Limit: r.limit, Counted: 1}
 	}
-	return int(resp.Responses[len(resp.Responses)-1].GetResponseRange().Count)
+	return l.usage(user, r, resp.Responses[len(resp.Responses)-1].GetResponseRange())
+}
+
+// tallyOp reads as much of a user's keys as it takes to count them.
+func (r rule) tallyOp(all keyRange) *pb.RequestOp {
+	if r.count.each() {
+		return countOp(all)
+	}
+	return readOp(all)
+}
+
+// usage is what the answer to a tallyOp says.
+func (l *Limiter) usage(user string, r rule, resp *pb.RangeResponse) Usage {
+	u := Usage{User: user, Count: int(resp.Count), Limit: r.limit, Counted: int(resp.Count)}
+	if !r.count.each() {
+		u.Counted = r.counted(newSnapshot(user, l.keys, 0, 0, resp.Kvs).held)
+	}
+	return u
 }
 
 // stopTxn frees the slot of h if the same put still stands there, and counts
 // what is left.
-func (l *Limiter) stopTxn(user string, h held) *pb.TxnRequest {
-	count := countOp(below(l.keys.user(user)))
+func (l *Limiter) stopTxn(user string, r rule, h held) *pb.TxnRequest {
+	count := r.tallyOp(below(l.keys.user(user)))
 	return &pb.TxnRequest{
 		Compare: []*pb.Compare{writtenAt(h.key, h.mod)},
 		Success: []*pb.RequestOp{deleteOp(oneKey(h.key)), count},
@@ -116,6 +139,51 @@ func (l *Limiter) read(ctx context.Context, user string) (snapshot, error) {
 	return newSnapshot(user, l.keys, resp.Header.Revision, resp.Header.RaftTerm, resp.Kvs), nil
 }
 
+// ask returns what the user of a start holds, and the rules for him, at one
+// revision, by a linearizable read.
+func (l *Limiter) ask(ctx context.Context, a *admission) (snapshot, error) {
+	plans := []string{DefaultPlan, cmp.Or(a.said.plan, a.said.grant, DefaultPlan)}
+	if o, _ := l.view.rules.override(a.user); o != nil && o.Plan != "" {
+		plans = append(plans, o.Plan)
+	}
+	for {
+		rules := readRules{l.keys, map[string]*mvccpb.KeyValue{}}
+		ranges := []keyRange{below(l.keys.user(a.user)), oneKey(l.keys.override(a.user))}
+		for _, name := range plans {
+			ranges = append(ranges, oneKey(l.keys.plan(name)))
+		}
+		resp, err := l.readAll(ctx, ranges...)
+		if err != nil {
+			return snapshot{}, unavailable("read "+a.user, err)
+		}
+		rules.take(resp.Responses[1:])
+		if o, _ := rules.override(a.user); o != nil && o.Plan != "" && !slices.Contains(plans, o.Plan) {
+			plans = append(plans, o.Plan) // the view has not heard of it
+			continue
+		}
+		s := newSnapshot(a.user, l.keys, resp.Header.Revision, resp.Header.RaftTerm, resp.Responses[0].GetResponseRange().Kvs)
+		s.rules = rules
+		return s, nil
+	}
+}
+
+// readAll reads several ranges at one revision. etcd's client repeats no
+// transactions, even those that only read.
+func (l *Limiter) readAll(ctx context.Context, ranges ...keyRange) (*pb.TxnResponse, error) {
+	ops := make([]*pb.RequestOp, len(ranges))
+	for i, r := range ranges {
+		ops[i] = readOp(r)
+	}
+	for tries := 1; ; tries++ {
+		resp, err := l.etcd.KV.Txn(ctx, &pb.TxnRequest{Success: nested(ops)})
+		if err == nil || tries == readTries || pause(ctx) {
+			return resp, err
+		}
+	}
+}
+
+const readTries = 3
+
 // know returns what user holds at a revision that is no older than this node's
 // own last write to the user, from the view where it is that far.
 func (l *Limiter) know(ctx context.Context, user string) (snapshot, error) {
@@ -123,6 +191,14 @@ func (l *Limiter) know(ctx context.Context, user string) (snapshot, error) {
 		return s, nil
 	}
 	return l.read(ctx, user)
+}
+
+// knowFor is know with the rules for a start.
+func (l *Limiter) knowFor(ctx context.Context, a *admission) (snapshot, error) {
+	if s, ok := l.seen(ctx, a.user); ok {
+		return s, nil
+	}
+	return l.ask(ctx, a)
 }
 
 // seen is know where the view alone can tell.

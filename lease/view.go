@@ -28,6 +28,7 @@ type view struct {
 	seed   maphash.Seed
 	shards [256]viewShard
 	tally  tally
+	rules  *rulebook
 	ends   *recent[nonce, grave]     // how streams ended
 	hints  *recent[nonce, time.Time] // when this node renewed the leases of streams not yet seen
 	lapsed atomic.Int64              // streams seen to expire
@@ -35,6 +36,7 @@ type view struct {
 	gen     uint32       // of the list; only follow uses it
 	watches int          // made so far; only follow uses it
 	applied atomic.Int64 // everything up to this revision is in
+	own     atomic.Int64 // the revision of this node's last write to any user
 	heard   atomic.Int64 // the instant when the last sign of life that came was asked for; 0 while not listed
 	waiting waiters
 }
@@ -65,6 +67,7 @@ type live struct {
 	gen     uint32 // of the list that saw it last
 	slot    int16  // -1 for junk
 	region  uint16 // in tally.names
+	told    bool   // what its start was told of the user
 }
 
 // renewedAt is when this node last sent a renewal of the stream's lease that was
@@ -104,6 +107,7 @@ func newView(e Etcd, k keys, cfg viewConfig) *view {
 	v := &view{
 		etcd: e, keys: k, cfg: cfg,
 		seed:  maphash.MakeSeed(),
+		rules: newRulebook(),
 		ends:  newRecent[nonce, grave](cfg.span, 1<<18),
 		hints: newRecent[nonce, time.Time](10*time.Second, 1<<17),
 	}
@@ -126,7 +130,7 @@ func (v *view) current() bool {
 
 // user returns all keys under user's prefix, and whether the view is current.
 func (v *view) user(user string) (snapshot, bool) {
-	s := snapshot{rev: v.applied.Load()} // before the keys
+	s := snapshot{rev: v.applied.Load(), rules: v.rules} // before the keys
 	sh := v.shard(user)
 	sh.RLock()
 	for at := sh.users[user]; at != nil; at = at.next {
@@ -154,8 +158,14 @@ func (v *view) lookup(user string, who ident) (*live, bool) {
 // ended is how a stream ended, as far as that is remembered.
 func (v *view) ended(n nonce) (grave, bool) { return v.ends.get(n) }
 
-// note remembers at once how this node ended a stream.
-func (v *view) note(g grave) { v.ends.put(g.Nonce, g) }
+// note remembers at once how this node ended a stream. Where etcd takes no
+// tombstones, its watch may have shown the end before, as if it had expired.
+func (v *view) note(g grave) {
+	if old, known := v.ends.get(g.Nonce); known && old.Reason == ReasonExpired && g.Reason != ReasonExpired {
+		v.lapsed.Add(-1)
+	}
+	v.ends.put(g.Nonce, g)
+}
 
 // expiries is how many streams the view has seen expire.
 func (v *view) expiries() int64 { return v.lapsed.Load() }
@@ -209,7 +219,7 @@ func (v *view) apply(events []*mvccpb.Event) {
 }
 
 // applyRevision takes in one revision. What its tombstones say of streams that
-// did not end in it is not believed: the plan may have failed.
+// did not end in it is not believed: the decision may have failed.
 func (v *view) applyRevision(events []*mvccpb.Event) {
 	var graves map[nonce]grave
 	for _, e := range events {
@@ -226,6 +236,7 @@ func (v *view) applyRevision(events []*mvccpb.Event) {
 	for _, e := range events {
 		user, rest, ok := v.keys.split(e.Kv.Key)
 		if !ok {
+			v.applyRule(e)
 			continue
 		}
 		var gone *live
@@ -237,6 +248,14 @@ func (v *view) applyRevision(events []*mvccpb.Event) {
 		if gone != nil && gone.nonce != (nonce{}) {
 			v.bury(gone.nonce, graves)
 		}
+	}
+}
+
+func (v *view) applyRule(e *mvccpb.Event) {
+	if e.Type == mvccpb.Event_PUT {
+		v.rules.put(v.keys, e.Kv, v.gen)
+	} else {
+		v.rules.remove(v.keys, e.Kv.Key)
 	}
 }
 
@@ -272,7 +291,7 @@ func (v *view) put(user, rest string, kv *mvccpb.KeyValue) (gone *live) {
 		// Readers may hold it: it is replaced, not changed.
 		fresh := v.newLive(slot, rest, kv)
 		sh.replace(user, at, fresh)
-		v.tally.moved(at.region, fresh.region)
+		v.tally.moved(at, fresh)
 		if at.nonce == fresh.nonce {
 			return nil
 		}
@@ -281,7 +300,7 @@ func (v *view) put(user, rest string, kv *mvccpb.KeyValue) (gone *live) {
 	s := v.newLive(slot, rest, kv)
 	s.next = sh.users[user]
 	sh.users[strings.Clone(user)] = s // an assignment may keep the key it is given, and all of the string it is cut from
-	v.tally.added(n, s.region)
+	v.tally.added(n, s)
 	return nil
 }
 
@@ -289,7 +308,7 @@ func (v *view) newLive(slot int, rest string, kv *mvccpb.KeyValue) *live {
 	head := headOf(kv.Value)
 	s := &live{
 		lease: kv.Lease, mod: kv.ModRevision, value: kv.Value, nonce: head.Nonce,
-		gen: v.gen, slot: int16(slot), region: v.tally.region(head.Region),
+		gen: v.gen, slot: int16(slot), region: v.tally.region(head.Region), told: saidIn(kv.Value) != said{},
 	}
 	if slot < 0 {
 		name := strings.Clone(rest)
@@ -344,13 +363,14 @@ func (v *view) drop(sh *viewShard, user string, meant func(*live) bool) (gone *l
 		}
 	}
 	if gone != nil {
-		v.tally.removed(n, gone.region)
+		v.tally.removed(n, gone)
 	}
 	return gone
 }
 
 // sweep drops what the last list did not see.
 func (v *view) sweep() {
+	v.rules.sweep(v.gen)
 	for i := range v.shards {
 		sh := &v.shards[i]
 		sh.Lock()

@@ -32,6 +32,7 @@ func TestView_ListsAnEtcdThatWasSetBack(t *testing.T) {
 	put("lost", 20)
 	v := runView(t, m.Client(t), "/t")
 	requireCurrent(t, v)
+	v.own.Store(v.applied.Load())
 
 	m.Stop()
 	require.NoError(t, os.RemoveAll(dir))
@@ -44,6 +45,7 @@ func TestView_ListsAnEtcdThatWasSetBack(t *testing.T) {
 	put("new", 10) // still before the revision that the view had seen
 	require.Eventually(t, func() bool { return !v.current() }, 10*time.Second, time.Millisecond)
 	requireCurrent(t, v)
+	assert.Zero(t, v.own.Load(), "a write that was lost is waited for by nobody")
 	put("newer", 20)
 	resp, err := c.Get(t.Context(), "x")
 	require.NoError(t, err)
@@ -73,4 +75,20 @@ func TestView_DoubtsGravesOfTheLivingWhenItLists(t *testing.T) {
 	g, _ := v.ended(n)
 	assert.Equal(t, ReasonExpired, g.Reason)
 	assert.EqualValues(t, 1, v.expiries())
+}
+
+// Without a tombstone the watch takes a stop of this node's own for an expiry,
+// until the stop itself says otherwise.
+func TestView_AStopIsNoExpiry(t *testing.T) {
+	v := newView(Etcd{}, keys{"/t"}, viewConfig{span: time.Minute})
+	for _, n := range []nonce{{1}, {2}} {
+		v.bury(n, nil)
+	}
+	require.EqualValues(t, 2, v.expiries())
+	for range 2 { // however often it is said
+		v.note(grave{Nonce: nonce{1}, Reason: ReasonStopped})
+	}
+	assert.EqualValues(t, 1, v.expiries())
+	g, _ := v.ended(nonce{1})
+	assert.Equal(t, ReasonStopped, g.Reason)
 }

@@ -62,7 +62,7 @@ func (l Launch) start(ctx context.Context, name, token string, limit int, ttl ti
 		return nil, fmt.Errorf("make a directory for %s: %w", name, err)
 	}
 	s := &server{launch: l, dir: dir, prefix: "/streamcount-bench-" + token}
-	s.args = []string{"serve", "--log-level=warn"}
+	s.args = []string{"serve", "--log-level=warn", "--rate-per-user=0"}
 	if name != Streamcount {
 		s.args = []string{"bench", "peer", name}
 	}
