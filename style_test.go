@@ -72,12 +72,15 @@ func TestImports(t *testing.T) {
 	}{
 		"lease":       {nil, "the product can be embedded: it knows etcd, not HTTP, and no sibling"},
 		"cluster":     {nil, "it knows etcd; if it needed lease, the asker would declare an interface and cmd join them"},
-		"api":         {[]string{"lease", "api/apitype"}, "HTTP in: it knows the limiter, not where etcd comes from"},
+		"api":         {[]string{"access", "lease", "api/apitype"}, "HTTP in: it knows the limiter, not where etcd comes from"},
+		"access":      {[]string{"internal/follow"}, "who calls and what he may do, whatever the calls are"},
 		"api/apitype": {nil, "the wire, for servers and clients alike"},
 		"client":      {[]string{"api/apitype"}, "its users must not pull in etcd"},
 		"cmd/streamcount": {[]string{
-			"api", "api/apitype", "client", "cluster", "lease", "internal/bench", "internal/bench/peer",
+			"access", "api", "api/apitype", "client", "cluster", "lease", "internal/bench", "internal/bench/peer",
+			"internal/follow",
 		}, "wiring"},
+		"internal/follow":      {nil, "it reads files"},
 		"internal/etcdtest":    {nil, "test machinery, below everything"},
 		"internal/bench":       {[]string{"internal/bench/child", "internal/bench/load", "internal/bench/plot"}, "it measures from outside: HTTP and processes, nothing of the service's own code"},
 		"internal/bench/child": {nil, "it runs programs"},
