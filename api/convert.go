@@ -32,7 +32,18 @@ func streams(list []lease.Stream) []apitype.Stream {
 }
 
 func user(u lease.Usage) apitype.User {
-	return apitype.User{UserID: u.User, Streams: u.Count, Limit: u.Limit, Active: streams(u.Active)}
+	return apitype.User{
+		UserID: u.User, Streams: u.Count, Counted: counted(u.Counted, u.Count), Limit: u.Limit,
+		Active: streams(u.Active),
+	}
+}
+
+// counted is what streams count for, where that is not their number.
+func counted(n, streams int) *int {
+	if n == streams || n == 0 {
+		return nil
+	}
+	return &n
 }
 
 func device(d lease.Device) *apitype.Device {
@@ -61,7 +72,9 @@ func request(b *apitype.Start) lease.Request {
 	if b == nil {
 		return lease.Request{}
 	}
-	r := lease.Request{Session: b.Session, Replaces: b.Replaces, OnLimit: lease.OnLimit(b.OnLimit)}
+	r := lease.Request{
+		Session: b.Session, Replaces: b.Replaces, OnLimit: lease.OnLimit(b.OnLimit), Plan: b.Plan,
+	}
 	if d := b.Device; d != nil {
 		r.Device = lease.Device{ID: d.ID, Name: d.Name, Type: d.Type}
 	}

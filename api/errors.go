@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"time"
@@ -28,6 +29,11 @@ var refusals = []struct {
 	{lease.ErrForeignID, streamNotFound, "The stream id is not one of this user's."},
 	{lease.ErrBadID, invalid, "The stream id is malformed. Use the id that start returned, unchanged."},
 	{lease.ErrBadUser, invalid, "The user id is malformed: " + userRule + "."},
+	{errPlanInPath, planNotFound, "There is no plan of that name."},
+	{lease.ErrNoPlan, invalid, "There is no plan of the name that the body gives. Make it first, or name another."},
+	{lease.ErrNoOverride, overrideNotFound, "The user has no limit or plan of their own: nothing to read or remove."},
+	{lease.ErrBadRule, invalid, "A limit is 0 to 60, a plan's name " + planRule + ", and a set has at most 1000 rules."},
+	{lease.ErrRuleChanged, rulesChanged, "A rule was changed since that revision. Nothing was applied: look again."},
 	{lease.ErrUnavailable, unavailable, tryAgain},
 	{context.DeadlineExceeded, unavailable, tryAgain},
 	{context.Canceled, unavailable, tryAgain},
@@ -60,7 +66,15 @@ func (p *problem) because(err error) *problem {
 		errors.As(err, &full)
 		held := len(full.Active)
 		p.Limit, p.Streams, p.Active = &full.Limit, &held, streams(full.Active)
+		p.Counted = counted(full.Counted, held)
+		p.kept(full)
 		return p.with("Retry-After", strconv.Itoa(wholeSeconds(full.RetryAfter)))
+	case errors.Is(err, lease.ErrNoPlan):
+		return p.at("body", "names a plan that does not exist")
+	case errors.Is(err, lease.ErrNoOverride):
+		none := &lease.NoOverrideError{}
+		errors.As(err, &none)
+		p.Limit = &none.Limit
 	case errors.Is(err, lease.ErrEnded):
 		end := &lease.EndedError{Reason: lease.ReasonEnded}
 		errors.As(err, &end)
@@ -69,6 +83,20 @@ func (p *problem) because(err error) *problem {
 		return p.with("Retry-After", soon())
 	}
 	return p
+}
+
+// kept says why a start that asked for replace-oldest replaced nobody.
+func (p *problem) kept(full *lease.LimitError) {
+	switch full.Kept {
+	case lease.KeptByPlan:
+		p.Detail = "The user's slots are all taken, and the user's plan does not let a start end another stream. Stop " +
+			"one of the active streams, or wait."
+	case lease.KeptCooling:
+		p.EvictAfterSeconds = wholeSeconds(full.EvictAfter)
+		p.Detail = fmt.Sprintf("The user's slots are all taken. This session or device was itself ended by "+
+			"another start a moment ago, so it may end another stream only after %d seconds. Stop one of the active "+
+			"streams, or wait.", p.EvictAfterSeconds)
+	}
 }
 
 // refuse is toProblem with a note for the request's line in the log.

@@ -33,6 +33,10 @@ func want() map[string]struct {
 		"ErrNoStreams": {lease.ErrNoStreams, 404},
 		"ErrForeignID": {lease.ErrForeignID, 404}, "ErrBadID": {lease.ErrBadID, 422},
 		"ErrBadUser":     {lease.ErrBadUser, 422},
+		"ErrNoPlan":      {lease.ErrNoPlan, 422},
+		"ErrNoOverride":  {lease.ErrNoOverride, 404},
+		"ErrBadRule":     {lease.ErrBadRule, 422},
+		"ErrRuleChanged": {lease.ErrRuleChanged, 409},
 		"ErrUnavailable": {lease.ErrUnavailable, 503},
 	}
 }

@@ -27,6 +27,7 @@ type fake struct {
 	err     error                     // returned by every call, when set
 	beatErr map[string]error          // by stream id
 	count   int                       // streams left after a start or stop
+	ended   []lease.Ended             // by every start
 	panics  bool                      // in List
 	block   func(ctx context.Context) // in List, when set
 }
@@ -56,7 +57,7 @@ func (f *fake) Start(_ context.Context, user string, r lease.Request) (lease.Sta
 	}
 	st := someStream()
 	st.Session, st.Device, st.Content = r.Session, r.Device, r.Content
-	return lease.Started{Usage: f.usage(user), Stream: st}, nil
+	return lease.Started{Usage: f.usage(user), Stream: st, Ended: f.ended}, nil
 }
 
 func (f *fake) Heartbeat(_ context.Context, user, id string) (lease.Stream, error) {
@@ -136,7 +137,8 @@ func newServer(tb testing.TB, cfg Config, f limiter) *Server {
 	s, err := New(cfg)
 	require.NoError(tb, err)
 	if f != nil {
-		s.Use(Backend{Limiter: f, Ready: isReady, Shards: someShards})
+		rules, _ := f.(ruler)
+		s.Use(Backend{Limiter: f, Rules: rules, Ready: isReady, Shards: someShards})
 	}
 	return s
 }

@@ -34,8 +34,19 @@ func (s *Server) front(next http.Handler) http.Handler {
 			p.write(w)
 			return
 		}
+		rec := w.(*recorder) // observe is outermost: see New
+		rec.client = s.edge.addressOf(r)
+		if s.edge.meet(w, r) {
+			return
+		}
 		// Health is answered even when nothing else can be.
 		if r.URL.Path != "/healthz" && r.URL.Path != "/readyz" {
+			if s.edge.perAddress != nil {
+				if p := tooFast(s.edge.perAddress.take(network(rec.client)), "address"); p != nil {
+					p.write(w)
+					return
+				}
+			}
 			select {
 			case s.inFlight <- struct{}{}:
 				defer func() { <-s.inFlight }()
@@ -86,7 +97,7 @@ func refuseTarget(r *http.Request) *problem {
 	if !strings.HasPrefix(path, "/") {
 		if r.Method == http.MethodConnect || r.Method == http.MethodOptions {
 			return methodNotAllowed.problem("This is no proxy, and has no general options.").
-				with("Allow", "GET, HEAD, POST, DELETE")
+				with("Allow", "GET, HEAD, POST, PUT, DELETE")
 		}
 		return malformed.problem("The request target is not a path.")
 	}
@@ -142,7 +153,11 @@ func (s *Server) guard(op *huma.Operation, next http.Handler) http.Handler {
 		if user := vars["user"]; len(user) <= 128 {
 			rec.user = user
 		}
-		if s.limiter() == nil {
+		if p := s.authorize(op, rec, r, vars["user"]); p != nil {
+			p.write(w)
+			return
+		}
+		if b := s.backend.Load(); b.Limiter == nil || b.Rules == nil && slices.Contains(op.Tags, tagRules) {
 			unavailable.problem("The node has not reached etcd yet. Play on, and try again after the seconds in "+
 				"Retry-After.").with("Retry-After", soon()).write(w)
 			return

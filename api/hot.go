@@ -12,7 +12,7 @@ import (
 )
 
 // A hotCall answers for a user and the id of a stream, "" if the path has none.
-type hotCall func(ctx context.Context, s *Server, user userID, id streamID) (any, error)
+type hotCall func(ctx context.Context, s *Server, w *recorder, user userID, id streamID) (any, error)
 
 // hotCalls are the calls that are nearly all of the load. Where such a request
 // carries nothing but its path and is in plain order, it is answered without
@@ -20,18 +20,18 @@ type hotCall func(ctx context.Context, s *Server, user userID, id streamID) (any
 // does. Anything unusual about it is left to the operation itself, which answers
 // the same: TestHot holds the two against each other.
 var hotCalls = map[string]hotCall{
-	"start": func(ctx context.Context, s *Server, user userID, _ streamID) (any, error) {
-		out, err := s.start(ctx, &startInput{User: user})
+	"start": func(ctx context.Context, s *Server, w *recorder, user userID, _ streamID) (any, error) {
+		out, err := s.start(context.WithValue(ctx, recorderKey{}, w), &startInput{User: user})
 		return bodyOf(out), err
 	},
-	"heartbeat": func(ctx context.Context, s *Server, user userID, id streamID) (any, error) {
+	"heartbeat": func(ctx context.Context, s *Server, _ *recorder, user userID, id streamID) (any, error) {
 		out, err := s.heartbeat(ctx, &streamInput{user, id})
 		return bodyOf(out), err
 	},
 	"stop-by-id": hotStop, "stop-by-beacon": hotStop,
 }
 
-func hotStop(ctx context.Context, s *Server, user userID, id streamID) (any, error) {
+func hotStop(ctx context.Context, s *Server, _ *recorder, user userID, id streamID) (any, error) {
 	out, err := s.stopByID(ctx, &streamInput{user, id})
 	return bodyOf(out), err
 }
@@ -56,7 +56,7 @@ func (s *Server) hot(op *huma.Operation) func(w *recorder, r *http.Request, vars
 		if !plain {
 			return false
 		}
-		out, err := call(r.Context(), s, userID(vars["user"]), streamID(id))
+		out, err := call(r.Context(), s, w, userID(vars["user"]), streamID(id))
 		if err != nil {
 			p := toProblem(err)
 			if p.Status >= http.StatusInternalServerError {

@@ -5,8 +5,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"time"
+
+	"streamcount/access"
 )
 
 // A recorder notes what became of a request, for its line in the log.
@@ -15,6 +18,8 @@ type recorder struct {
 	status int    // 0 until the answer begins
 	route  string // as registered, never as sent
 	user   string
+	caller access.Caller
+	client netip.Addr
 	err    error // behind a 5xx
 	gone   bool  // the client hung up
 }
@@ -103,6 +108,7 @@ func (s *Server) logRequest(rec *recorder, r *http.Request, took time.Duration) 
 	attrs := []slog.Attr{
 		slog.String("route", rec.route), slog.String("method", r.Method), slog.Int("status", rec.status),
 		slog.Duration("duration", took), slog.String("user", rec.user),
+		slog.String("caller", rec.caller.String()), slog.String("client", rec.client.String()),
 	}
 	if rec.err != nil {
 		attrs = append(attrs, slog.Any("err", rec.err))

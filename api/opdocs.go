@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"streamcount/access"
 	"streamcount/api/apitype"
 	"streamcount/lease"
 )
@@ -14,7 +15,7 @@ func listDoc() opDoc {
 	u := exampleUser()
 	u.Active = []apitype.Stream{exampleStream()}
 	return opDoc{
-		id: "list", tag: tagStreams, summary: "List a user's streams",
+		id: "list", does: access.ReadStreams, tag: tagStreams, summary: "List a user's streams",
 		about:  "The user's streams, oldest first. A user with no streams does not exist.",
 		errors: []int{http.StatusNotFound}, reply: u,
 	}
@@ -22,7 +23,7 @@ func listDoc() opDoc {
 
 func removeDoc() opDoc {
 	return opDoc{
-		id: "remove", tag: tagStreams, summary: "End all of a user's streams",
+		id: "remove", does: access.EndStreams, tag: tagStreams, summary: "End all of a user's streams",
 		about:  "Ends every stream of the user at once. Their players learn it from their next heartbeat.",
 		errors: []int{http.StatusNotFound},
 		reply:  apitype.Removed{UserID: "maya", Message: "User removed from tracking"},
@@ -34,7 +35,7 @@ func startDoc() opDoc {
 	u := exampleUser()
 	u.Stream = &st
 	return opDoc{
-		id: "start", tag: tagStreams, summary: "Start a stream",
+		id: "start", does: access.StartStream, tag: tagStreams, summary: "Start a stream",
 		about: "Takes a slot for a new stream, or refuses with 403 when the user's slots are all taken. The body " +
 			"is optional. Send `session` to make a retried start, a refreshed page and a channel change safe: a start " +
 			"whose session already has a live stream takes over its slot.",
@@ -51,7 +52,7 @@ func startDoc() opDoc {
 func stopDoc() opDoc {
 	id := exampleID
 	return opDoc{
-		id: "stop", tag: tagStreams, summary: "Stop a stream",
+		id: "stop", does: access.StopStream, tag: tagStreams, summary: "Stop a stream",
 		about: "Ends the stream that the body names. Without a body, or without `streamId`, it ends the stream " +
 			"least recently heard from, for clients that keep no ids.",
 		errors: []int{http.StatusNotFound, http.StatusGone},
@@ -61,7 +62,7 @@ func stopDoc() opDoc {
 
 func stopByIDDoc() opDoc {
 	return opDoc{
-		id: "stop-by-id", tag: tagStreams, summary: "Stop a stream by its address",
+		id: "stop-by-id", does: access.StopStream, tag: tagStreams, summary: "Stop a stream by its address",
 		about:  "Ends one stream. Its slot is free at once.",
 		errors: []int{http.StatusNotFound, http.StatusGone}, reply: exampleUser(),
 	}
@@ -69,7 +70,7 @@ func stopByIDDoc() opDoc {
 
 func beaconDoc() opDoc {
 	return opDoc{
-		id: "stop-by-beacon", tag: tagStreams, summary: "Stop a stream from a page that is closing",
+		id: "stop-by-beacon", does: access.StopStream, tag: tagStreams, summary: "Stop a stream from a page that is closing",
 		about: "The same as DELETE on the stream, for `navigator.sendBeacon`: a body of any content type may be " +
 			"sent and is ignored.",
 		errors: []int{http.StatusNotFound, http.StatusGone}, reply: exampleUser(),
@@ -78,7 +79,7 @@ func beaconDoc() opDoc {
 
 func heartbeatDoc() opDoc {
 	return opDoc{
-		id: "heartbeat", tag: tagStreams, summary: "Keep a stream alive",
+		id: "heartbeat", does: access.StopStream, tag: tagStreams, summary: "Keep a stream alive",
 		about: "Gives the stream its full time to live again. Send one every `heartbeatSeconds`; it is safe to " +
 			"repeat. With `\"degraded\": true` etcd could not be reached in time: play on and beat again soon.",
 		errors: []int{http.StatusNotFound, http.StatusGone}, reply: exampleStream(),
@@ -87,7 +88,7 @@ func heartbeatDoc() opDoc {
 
 func heartbeatsDoc() opDoc {
 	return opDoc{
-		id: "heartbeats", tag: tagStreams, summary: "Keep many streams alive",
+		id: "heartbeats", does: access.StopStream, tag: tagStreams, summary: "Keep many streams alive",
 		about: "Up to 1,000 heartbeats in one request, for gateways that speak for many players. Each is " +
 			"answered by itself: those not in `ended` play on.",
 		maxBody: maxBatchBody,
@@ -100,7 +101,7 @@ func heartbeatsDoc() opDoc {
 
 func statsDoc() opDoc {
 	return opDoc{
-		id: "stats", tag: tagNode, summary: "Totals",
+		id: "stats", does: access.ReadTotals, tag: tagNode, summary: "Totals",
 		about: "Totals over all users, as this node sees them, and what this node has done since it started.",
 		reply: apitype.Stats{
 			Streams: 3, Users: 2, UsersAtLimit: 1, Regions: map[string]int{"local": 3},

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"streamcount/access"
 )
 
 const (
@@ -46,6 +48,7 @@ func marshal(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
 type opDoc struct {
 	id      string
 	tag     string
+	does    access.Action // who may call; without it nobody may
 	summary string
 	about   string
 	errors  []int // with those that every operation has
@@ -59,11 +62,12 @@ func (d opDoc) operation(method, path string) huma.Operation {
 		OperationID: d.id, Method: method, Path: path, Tags: []string{d.tag},
 		Summary: d.summary, Description: d.about,
 		Errors: append([]int{
-			http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity,
+			http.StatusBadRequest, http.StatusUnauthorized, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity,
 			http.StatusServiceUnavailable,
 		}, d.errors...),
 		MaxBodyBytes:    cmp.Or(d.maxBody, maxBody) + 1, // huma counts a full body as too large
 		BodyReadTimeout: -1,                             // the guard has read it
+		Metadata:        map[string]any{doesKey: d.does},
 		Responses: map[string]*huma.Response{
 			"200": {Content: map[string]*huma.MediaType{"application/json": {Example: d.reply}}},
 		},
@@ -81,7 +85,7 @@ func (d opDoc) operation(method, path string) huma.Operation {
 // generates for an error is its status alone.
 func describe(doc *huma.OpenAPI) {
 	for path, item := range doc.Paths {
-		for _, op := range []*huma.Operation{item.Get, item.Post, item.Delete} {
+		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Delete} {
 			if op == nil {
 				continue
 			}
@@ -134,6 +138,8 @@ func (k kind) concerns(path string, op *huma.Operation) bool {
 		return false
 	case userNotFound.name:
 		return path == base
+	case foreign.name:
+		return strings.Contains(path, "{user}")
 	case nothingToStop.name:
 		return op.OperationID == "stop"
 	case streamNotFound.name:

@@ -107,7 +107,7 @@ func TestOpenAPI_IsTheRoutes(t *testing.T) {
 	slices.Sort(documented)
 	slices.Sort(routed)
 	assert.Equal(t, routed, documented)
-	assert.Len(t, routed, 9)
+	assert.Len(t, routed, 17)
 }
 
 // A contract holds answers to both forms of the document.

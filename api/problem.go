@@ -27,6 +27,16 @@ var (
 		"The user already has as many streams as the limit allows. The answer lists them, so that a player can " +
 			"offer to stop one. A slot also comes back by itself when a stream goes silent for its time to live; " +
 			"Retry-After says when the first could."}
+	unauthorized = kind{"unauthorized", http.StatusUnauthorized, "Credential required",
+		"The call needs a credential, or the one it came with is not good. Send an API key or a viewer's token as " +
+			"'Authorization: Bearer ...'. Heartbeats and stops of a stream need only its id, unless the service is " +
+			"configured otherwise. Players play on."}
+	forbidden = kind{"forbidden", http.StatusForbidden, "Not allowed",
+		"The credential is good, but not for this call: a key that may only read cannot write, and a viewer's " +
+			"token is not for operators. This is not the limit: that refusal has its own title and type."}
+	foreign = kind{"not-your-user", http.StatusNotFound, "No such user for this caller",
+		"A viewer's token speaks for the user it names and for nobody else. Of others it is told nothing, not even " +
+			"whether they exist."}
 	streamEnded = kind{"stream-ended", http.StatusGone, "Stream has ended",
 		"The stream is gone for good, and 'reason' says how it ended. After 'expired' and 'ended' start again " +
 			"quietly; after the other reasons tell the viewer."}
@@ -36,6 +46,13 @@ var (
 		"A stop without a stream id ends the stream least recently heard from, and the user has none."}
 	streamNotFound = kind{"stream-not-found", http.StatusNotFound, "Stream not found",
 		"The stream id was not made by this service for this user. Use the id that the user's own start returned."}
+	planNotFound = kind{"plan-not-found", http.StatusNotFound, "Plan not found",
+		"There is no plan of that name. The plans are listed at /api/v1/plans."}
+	overrideNotFound = kind{"override-not-found", http.StatusNotFound, "User has no limit of their own",
+		"Nothing was set for this user, whose limit is that of a plan, or the default: 'limit' says what it is."}
+	rulesChanged = kind{"rules-changed", http.StatusConflict, "Rules have changed",
+		"A limit or plan was changed after the dry run whose revision was sent, so nothing was applied. Look at the " +
+			"differences again."}
 	notFound = kind{"not-found", http.StatusNotFound, "No such address",
 		"Nothing is served at this path. Paths are taken literally: no trailing slash, no doubled slashes, no " +
 			"dot segments and no encoded slash. The calls are described at /docs."}
@@ -54,6 +71,15 @@ var (
 		"Send the body as application/json in UTF-8, without a content encoding."}
 	invalid = kind{"invalid-request", http.StatusUnprocessableEntity, "Request is not valid",
 		"The request was read, but something in it breaks a rule. 'errors' says what, and where."}
+	tooManyRequests = kind{"too-many-requests", http.StatusTooManyRequests, "Too many requests",
+		"The user, the API key or the address has sent more requests than it may, by far. Players play on and try " +
+			"again after Retry-After. This is not the limit of streams."}
+	crossOrigin = kind{"cross-origin", http.StatusForbidden, "Request from another origin",
+		"A page of another origin tried to change something. If it is one of yours, have its origin allowed by " +
+			"cors-origins. This is not the limit of streams."}
+	misdirected = kind{"misdirected-request", http.StatusMisdirectedRequest, "Request for another host",
+		"The Host of the request is not a name of this service. On a node that only its own machine can reach " +
+			"that is localhost or 127.0.0.1; others are allowed by the setting hosts."}
 	headersTooLarge = kind{"too-many-headers", http.StatusRequestHeaderFieldsTooLarge,
 		"Too many request headers", "A request may have 100 headers in 8 KiB."}
 	internal = kind{"internal-error", http.StatusInternalServerError, "Internal error",
@@ -68,7 +94,9 @@ var (
 // allKinds lists the kinds, the more general one of a status first.
 func allKinds() []kind {
 	return []kind{
-		malformed, limitReached, notFound, userNotFound, streamNotFound, nothingToStop, methodNotAllowed, tooSlow,
+		malformed, unauthorized, limitReached, forbidden, crossOrigin, notFound, foreign, userNotFound, planNotFound,
+		overrideNotFound, streamNotFound, nothingToStop, methodNotAllowed, tooSlow, rulesChanged, misdirected,
+		tooManyRequests,
 		streamEnded, bodyTooLarge, targetTooLong, mediaType, invalid, headersTooLarge, internal, unavailable,
 		overloaded,
 	}

@@ -30,7 +30,7 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 	defer abandon()
 	srv := s.httpServer(requests)
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(tapListener{netutil.LimitListener(ln, s.cfg.MaxConns)}) }()
+	go func() { served <- srv.Serve(s.listener(ln)) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve %v: %w", ln.Addr(), err)
@@ -75,6 +75,18 @@ func (s *Server) drain(srv *http.Server, served <-chan error, abandon func()) er
 	return err
 }
 
+// listener is ln with a bound on its connections, of which one address may have
+// half, read along with, over TLS if
+// that is configured.
+func (s *Server) listener(ln net.Listener) net.Listener {
+	most := max(s.cfg.MaxConns/2, min(s.cfg.MaxConns, 50)) // of few one address may have all
+	ln = netutil.LimitListener(boundPerAddress(ln, most), s.cfg.MaxConns)
+	if s.edge.TLS != nil {
+		return newTLSListener(ln, s.edge.TLS)
+	}
+	return tapListener{ln}
+}
+
 func (s *Server) httpServer(requests context.Context) *http.Server {
 	return &http.Server{
 		Handler:                      s.handler,
@@ -86,6 +98,10 @@ func (s *Server) httpServer(requests context.Context) *http.Server {
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is a 405 like any OPTIONS
 		BaseContext:                  func(net.Listener) context.Context { return requests },
 		ConnContext:                  withTap,
-		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: 100, MaxReadFrameSize: 1 << 14, MaxReceiveBufferPerConnection: 1 << 20,
+			SendPingTimeout: idleTimeout / 2, PingTimeout: readTimeout, WriteByteTimeout: writeTimeout,
+		},
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
 }

@@ -37,6 +37,9 @@ type limiter interface {
 type Backend struct {
 	// Limiter serves the calls under /api; without it they are answered 503.
 	Limiter limiter
+	// Rules serves the calls about limits and plans; without it they are
+	// answered 503.
+	Rules ruler
 	// Ready is nil when etcd answers a linearizable read, and says in words
 	// what is wrong otherwise. Without it the node is not ready.
 	Ready func(context.Context) error
@@ -49,6 +52,14 @@ type Backend struct {
 type Config struct {
 	Node apitype.Node // who answers; Node.Version is also the document's
 	Log  *slog.Logger // nil means slog.Default()
+
+	// Access says who may call; nil lets whoever reaches the service do everything.
+	Access Access
+	// NoStreamIDAccess demands a credential for heartbeats and stops as well. A
+	// stream's id is enough for those otherwise.
+	NoStreamIDAccess bool
+
+	Edge Edge // how the service meets the world
 
 	MaxInFlight    int           // requests served at once, others get 503; default 4096
 	MaxConns       int           // connections open at once, others wait; default 20000
@@ -67,6 +78,7 @@ type Server struct {
 	router   *mux.Router
 	handler  http.Handler
 	inFlight chan struct{}
+	edge     *edge
 	ready    singleflight.Group
 	draining atomic.Bool
 
@@ -79,7 +91,11 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, inFlight: make(chan struct{}, cfg.MaxInFlight)}
+	edge, err := newEdge(cfg.Edge)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, log: cfg.Log, edge: edge, inFlight: make(chan struct{}, cfg.MaxInFlight)}
 	s.backend.Store(&Backend{Ready: func(context.Context) error { return errNotReached }})
 	router, err := s.routes()
 	if err != nil {
@@ -129,6 +145,9 @@ func (s *Server) Use(b Backend) {
 	if b.Limiter != nil {
 		next.Limiter = b.Limiter
 	}
+	if b.Rules != nil {
+		next.Rules = b.Rules
+	}
 	if b.Ready != nil {
 		next.Ready = b.Ready
 	}
@@ -144,6 +163,9 @@ func (s *Server) Handler() http.Handler { return s.handler }
 
 // limiter returns what Use was given. The guard lets no call through without.
 func (s *Server) limiter() limiter { return s.backend.Load().Limiter }
+
+// rules is what Use was given for limits and plans.
+func (s *Server) rules() ruler { return s.backend.Load().Rules }
 
 const base = "/api/v1/streams/users/{user}"
 
@@ -165,6 +187,7 @@ func (s *Server) routes() (*mux.Router, error) {
 	handle(a, "DELETE", base, removeDoc(), s.remove)
 	handle(a, "POST", "/api/v1/streams/heartbeats", heartbeatsDoc(), s.heartbeats)
 	handle(a, "GET", "/api/v1/stats", statsDoc(), s.stats)
+	s.ruleRoutes(a)
 	describe(a.OpenAPI())
 
 	s.plain(r, "/healthz", s.healthz)

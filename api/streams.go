@@ -6,6 +6,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"streamcount/access"
 	"streamcount/api/apitype"
 	"streamcount/lease"
 )
@@ -71,7 +72,12 @@ func (s *Server) list(ctx context.Context, in *listInput) (*reply[apitype.User],
 }
 
 func (s *Server) start(ctx context.Context, in *startInput) (*reply[apitype.User], error) {
-	started, err := s.limiter().Start(ctx, string(in.User), request(in.Body))
+	req, p := startRequest(ctx, in.Body)
+	if p != nil {
+		return nil, p
+	}
+	started, err := s.limiter().Start(ctx, string(in.User), req)
+	s.auditStart(ctx, string(in.User), started, err)
 	if err != nil {
 		return nil, err
 	}
@@ -80,9 +86,27 @@ func (s *Server) start(ctx context.Context, in *startInput) (*reply[apitype.User
 	return &reply[apitype.User]{u}, nil
 }
 
+// startRequest is a start with what its caller's token says of the user. What a
+// viewer says himself is not believed.
+func startRequest(ctx context.Context, body *apitype.Start) (lease.Request, *problem) {
+	req, caller := request(body), callerOf(ctx)
+	if caller.Kind != access.Viewer {
+		return req, nil
+	}
+	if req.Plan != "" {
+		return req, invalid.problem("A viewer's plan is in the token, or set by an operator: leave it out of the body.").
+			at("body.plan", "not for viewers")
+	}
+	req.Grant, req.Limit = caller.Plan, caller.Limit
+	return req, nil
+}
+
 func (s *Server) stop(ctx context.Context, in *stopInput) (*reply[apitype.User], error) {
 	if in.Body != nil && in.Body.StreamID != nil {
 		return s.stopOne(ctx, string(in.User), *in.Body.StreamID)
+	}
+	if callerOf(ctx).Kind == access.Anonymous {
+		return nil, decided(access.Unauthenticated) // only the id would have let it in
 	}
 	u, err := s.limiter().StopQuietest(ctx, string(in.User))
 	if errors.Is(err, lease.ErrNoStreams) {
@@ -120,6 +144,7 @@ func (s *Server) remove(ctx context.Context, in *userInput) (*reply[apitype.Remo
 	if err != nil {
 		return nil, err
 	}
+	s.audit(ctx, "remove", u.User)
 	return &reply[apitype.Removed]{apitype.Removed{
 		UserID: u.User, Streams: u.Count, Message: "User removed from tracking",
 	}}, nil
@@ -136,6 +161,9 @@ func (s *Server) heartbeat(ctx context.Context, in *streamInput) (*reply[apitype
 func (s *Server) heartbeats(ctx context.Context, in *beatsInput) (*reply[apitype.BeatsResult], error) {
 	beats := make([]lease.Beat, len(in.Body.Heartbeats))
 	for i, b := range in.Body.Heartbeats {
+		if p := onlyFor(ctx, access.StopStream, b.UserID); p != nil {
+			return nil, p
+		}
 		beats[i] = lease.Beat{User: b.UserID, ID: b.StreamID}
 	}
 	out := apitype.BeatsResult{Ended: []apitype.EndedBeat{}}

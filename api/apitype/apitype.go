@@ -89,6 +89,7 @@ type Stream struct {
 type User struct {
 	UserID  string   `json:"userId" doc:"The user." example:"maya"`
 	Streams int      `json:"streams" doc:"How many streams the user has." example:"2"`
+	Counted *int     `json:"counted,omitempty" doc:"What the streams count for, where the user's plan counts content or devices, and it is less than their number."`
 	Limit   int      `json:"limit" doc:"How many the user may have." example:"3"`
 	Active  []Stream `json:"active,omitempty" doc:"The streams, oldest first. Start and stop leave it out."`
 	Stream  *Stream  `json:"stream,omitempty" doc:"The stream that this call started."`
@@ -102,6 +103,7 @@ type Start struct {
 	OnLimit  string   `json:"onLimit,omitempty" enum:"deny,replace-oldest" doc:"What to do when all slots are taken; deny unless said otherwise."`
 	Device   *Device  `json:"device,omitempty"`
 	Content  *Content `json:"content,omitempty"`
+	Plan     string   `json:"plan,omitempty" maxLength:"64" doc:"The user's plan, as the calling service knows it; it must exist. What was set for the user goes before it. Viewers may not say it: theirs is in the token."`
 }
 
 // A Stop is the body of a stop; without an id it ends the stream least
@@ -161,6 +163,9 @@ type Problem struct {
 	Limit   *int     `json:"limit,omitempty" doc:"403: how many streams the user may have."`
 	Streams *int     `json:"streams,omitempty" doc:"403: how many the user has."`
 	Active  []Stream `json:"active,omitempty" doc:"403: the streams that hold the slots."`
+	Counted *int     `json:"counted,omitempty" doc:"403: what those streams count for, where that is less than their number."`
+	// EvictAfterSeconds is set where a start asked for replace-oldest too soon.
+	EvictAfterSeconds int `json:"evictAfterSeconds,omitempty" doc:"403: when this session or device may end another stream; it was itself ended by one."`
 
 	Reason string `json:"reason,omitempty" doc:"410: stopped, expired, replaced, evicted, removed, or ended when no longer known."`
 	By     *By    `json:"by,omitempty" doc:"410: what took the stream's place, where known."`
