@@ -22,6 +22,9 @@ type Config struct {
 	Server string       // base address of any node; [DefaultServer] if empty
 	HTTP   *http.Client // its own, if nil. Redirects are never followed unless it has a CheckRedirect
 	Log    *slog.Logger // discards if nil
+	// Credential goes with every call, as a bearer token: an API key or a viewer's
+	// token; "" for none. It is never logged.
+	Credential string
 	// Timeout bounds each request; 5 s if 0. A node answers within that even
 	// when etcd does not, so a shorter one misses what it says then.
 	Timeout time.Duration

@@ -36,6 +36,10 @@ type LimitError struct {
 	// RetryAfter is the time until the first of Active could lapse; 0 if the
 	// service did not say.
 	RetryAfter time.Duration
+	// EvictAfter is how long a start with replace-oldest has to wait before it may
+	// end another stream, because its session or device was itself ended by one;
+	// else 0.
+	EvictAfter time.Duration
 }
 
 func (e *LimitError) Error() string {

@@ -68,6 +68,9 @@ func (c *Client) request(ctx context.Context, method, path string, in any) (*htt
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
+	if c.cfg.Credential != "" {
+		req.Header.Set("Authorization", "Bearer "+c.cfg.Credential)
+	}
 	req.Header.Set("Accept", "application/json, application/problem+json")
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
@@ -106,7 +109,8 @@ func refusal(resp *http.Response, body []byte) error {
 	}
 	switch {
 	case p.Status == http.StatusForbidden && p.Limit != nil:
-		return &LimitError{Limit: *p.Limit, Streams: held(p), Active: p.Active, RetryAfter: after}
+		return &LimitError{Limit: *p.Limit, Streams: held(p), Active: p.Active, RetryAfter: after,
+			EvictAfter: time.Duration(p.EvictAfterSeconds) * time.Second}
 	case p.Status == http.StatusGone:
 		ended := &EndedError{Reason: p.Reason, By: p.By}
 		if ended.Reason == "" {
