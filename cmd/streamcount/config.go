@@ -30,13 +30,15 @@ type Config struct {
 	EtcdPasswordFile string
 	Limit            int
 	TTL              time.Duration
+	Cooldown         time.Duration
 	Region           string
 	Node             string
 	LogLevel         string
 	LogFormat        string
 	Demo             bool
 	Drain            time.Duration
-	AuthNone         bool
+	authConfig
+	edgeConfig
 
 	file string // --config
 	from sources
@@ -57,14 +59,16 @@ func (c *Config) flags() *pflag.FlagSet {
 	fs.StringVar(&c.EtcdPasswordFile, "etcd-password-file", "", "`file` with the etcd user's password")
 	fs.IntVar(&c.Limit, "limit", 3, "how many streams a user may have at once, 0 to 60")
 	fs.DurationVar(&c.TTL, "ttl", lease.DefaultTTL, "how long a silent stream keeps its slot, 5s to 24h")
+	fs.DurationVar(&c.Cooldown, "cooldown", time.Minute,
+		"how long a device or session that was evicted may not evict in turn; 0s to 24h, 0s for not at all")
 	fs.StringVar(&c.Region, "region", "local", "`name` of the region this node runs in")
 	fs.StringVar(&c.Node, "node", "", "`name` of this node (default the host's name and a random suffix)")
 	fs.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	fs.StringVar(&c.LogFormat, "log-format", "text", "text or json")
 	fs.BoolVar(&c.Demo, "demo", false, "simulate viewers, among them user 1, who always has one stream")
 	fs.DurationVar(&c.Drain, "drain", 10*time.Second, "how long requests may take to finish at shutdown")
-	fs.BoolVar(&c.AuthNone, "auth-none", false,
-		"let whoever reaches the port act for any user, at an address that is not this machine's alone")
+	c.authConfig.register(fs)
+	c.edgeConfig.register(fs)
 	fs.StringVar(&c.file, "config", "", "YAML `file` whose keys are these flags")
 	return fs
 }
@@ -99,6 +103,7 @@ func (c *Config) validate() error {
 			fmt.Sprintf("want 0 to %d", lease.MaxLimit)),
 		c.check(c.TTL >= lease.MinTTL && c.TTL <= lease.MaxTTL && c.TTL%time.Second == 0, "ttl", c.TTL.String(),
 			"want whole seconds, from 5s to 24h"),
+		c.check(c.Cooldown >= 0 && c.Cooldown <= 24*time.Hour, "cooldown", c.Cooldown.String(), "want 0s to 24h"),
 		c.check(len(c.Region) <= 64 && namePattern.MatchString(c.Region), "region", c.Region,
 			"want 1 to 64 "+nameChars),
 		c.check(c.Node == "" || len(c.Node) <= 128 && namePattern.MatchString(c.Node), "node", c.Node,
@@ -107,6 +112,8 @@ func (c *Config) validate() error {
 		c.check(c.LogFormat == "text" || c.LogFormat == "json", "log-format", c.LogFormat, "want text or json"),
 		c.check(c.Drain >= 0, "drain", c.Drain.String(), "want 0s or more"),
 		c.check(!c.Demo || c.Limit > 0, "demo", "true", "with limit 0 nobody can watch: raise limit"),
+		c.checkAuth(),
+		c.checkEdge(),
 		c.checkEtcd(),
 	)
 }
@@ -127,9 +134,10 @@ func (c *Config) checkAddress() error {
 	return cmp.Or(
 		c.check(err == nil && portErr == nil && n <= 65535, "listen", c.Listen,
 			"want HOST:PORT, such as 127.0.0.1:3000 or :3000"),
-		c.check(c.AuthNone || isLoopback(host), "listen", c.Listen, "other machines can reach this address, and "+
-			"whoever does may act for any user: listen on 127.0.0.1, or set auth-none if something in front of "+
-			"the service decides who may call"),
+		c.check(c.AuthNone || isLoopback(host) || c.access(nil).Configured(), "listen", c.Listen,
+			"other machines can reach this address, and whoever does may act for any user: listen on 127.0.0.1, "+
+				"set auth-keys-file or a source of viewers' tokens, or set auth-none if something in front of the "+
+				"service decides who may call"),
 	)
 }
 

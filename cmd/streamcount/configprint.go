@@ -81,6 +81,8 @@ func shown(f *pflag.Flag) string {
 			return "(hidden: it has a user in it)"
 		}
 		return value
+	case strings.HasSuffix(f.Name, "-url") && strings.Contains(value, "@"):
+		return "(hidden: it has a user in it)"
 	default:
 		return value
 	}

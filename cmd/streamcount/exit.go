@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"syscall"
 	"time"
 
@@ -59,6 +60,8 @@ func (a *app) explain(err error) string {
 		return fmt.Sprintf("%v: %s does not answer like a streamcount server: check --server", err, server)
 	case isProblem && p.Problem.Status == http.StatusServiceUnavailable:
 		return fmt.Sprintf("%v: try again, or see why at %s/readyz", err, server)
+	case isProblem && strings.HasSuffix(p.Problem.Type, "/override-not-found") && p.Problem.Limit != nil:
+		return fmt.Sprintf("the user has no limit or plan of their own; the limit in force is %d", *p.Problem.Limit)
 	case isProblem:
 		return err.Error()
 	case errors.Is(err, syscall.ECONNREFUSED) && a.server != "":
@@ -90,6 +93,10 @@ func explainLimit(full *client.LimitError) string {
 	text := fmt.Sprintf("limit reached: %d of %d streams are running; stop one with "+
 		"\"streamcount stop USER ID\", or end the oldest with --on-limit replace-oldest",
 		full.Streams, full.Limit)
+	if full.EvictAfter > 0 {
+		text = fmt.Sprintf("limit reached: %d of %d streams are running, and this session or device was itself ended by "+
+			"another start, so it may end one only in %v", full.Streams, full.Limit, full.EvictAfter)
+	}
 	if full.RetryAfter > 0 {
 		text += fmt.Sprintf("; the first could lapse in %v", full.RetryAfter)
 	}

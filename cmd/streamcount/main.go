@@ -23,14 +23,16 @@ func main() {
 // An app is one run of the program: where it reads from and writes to.
 type app struct {
 	environ     []string
+	in          io.Reader
 	out, errOut io.Writer
 	server      string // of the client commands
+	keyFile     string
 	json        bool
 }
 
 // run does what args say until ctx ends, and returns the exit code.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	a := &app{environ: environ, out: stdout, errOut: stderr}
+	a := &app{environ: environ, in: os.Stdin, out: stdout, errOut: stderr}
 	root := a.root()
 	root.SetArgs(joinEvery(args))
 	root.SetOut(stdout)
@@ -74,7 +76,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.serveCommand(), a.configCommand(),
 		a.startCommand(), a.heartbeatCommand(), a.stopCommand(), a.lsCommand(),
-		a.benchCommand(), a.versionCommand(),
+		a.limitsCommand(), a.plansCommand(), a.keysCommand(), a.benchCommand(), a.versionCommand(),
 	)
 	return root
 }

@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 
+	"streamcount/access"
 	"streamcount/api"
 	"streamcount/api/apitype"
 	"streamcount/cluster"
@@ -85,8 +86,12 @@ func (n *node) describe() string {
 	if len(n.cfg.EtcdEndpoints) > 0 {
 		on = "etcd at " + strings.Join(n.cfg.EtcdEndpoints, ",")
 	}
-	return fmt.Sprintf("http://%s on %s (limit %d, ttl %s)",
-		n.addr, printable(on), n.cfg.Limit, short(n.cfg.TTL))
+	scheme := "http"
+	if n.cfg.TLSCert != "" {
+		scheme = "https"
+	}
+	return fmt.Sprintf("%s://%s on %s (limit %d, ttl %s)",
+		scheme, n.addr, printable(on), n.cfg.Limit, short(n.cfg.TTL))
 }
 
 // short writes a duration without the zeros at its end: 90s, 5m, 24h.
@@ -104,12 +109,19 @@ func short(d time.Duration) string {
 // been reached. When ctx ends, or anything fails, the HTTP server drains first,
 // because what it still answers needs the rest.
 func (n *node) run(ctx context.Context, ln net.Listener) error {
-	server, err := api.New(api.Config{Node: n.self, Log: n.logs.slog, Drain: n.cfg.Drain})
+	front, followers, err := n.front()
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	server, err := api.New(front)
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	n.logs.slog.Info("listening", "address", n.addr, "node", n.self.ID)
 	serving, ctx := errgroup.WithContext(ctx)
+	for _, follow := range followers {
+		serving.Go(func() error { return follow(ctx) })
+	}
 	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
 	serving.Go(func() error {
 		defer stopBehind()
@@ -120,6 +132,35 @@ func (n *node) run(ctx context.Context, ln net.Listener) error {
 	n.logs.slog.Info("stopped", "node", n.self.ID)
 	return err
 }
+
+// front is how the HTTP server is to be, and what keeps its files up to date.
+func (n *node) front() (api.Config, []background, error) {
+	c := api.Config{
+		Node: n.self, Log: n.logs.slog, Drain: n.cfg.Drain, NoStreamIDAccess: !n.cfg.StreamIDs, Edge: n.cfg.edge(),
+	}
+	var followers []background
+	if config := n.cfg.access(n.logs.slog); config.Configured() {
+		credentials, err := access.New(config)
+		if err != nil {
+			return c, nil, usageError{fmt.Errorf("credentials: %w", err)}
+		}
+		c.Access, followers = credentials, append(followers, credentials.Run)
+	}
+	if n.cfg.TLSCert != "" {
+		shown, err := newCertificate(n.cfg.TLSCert, n.cfg.TLSKey, n.cfg.TLSClientCA)
+		if err != nil {
+			return c, nil, err
+		}
+		c.Edge.TLS = shown.config()
+		followers = append(followers, func(ctx context.Context) error {
+			return shown.files.Run(ctx, filesEvery, n.logs.slog)
+		})
+	}
+	return c, followers, nil
+}
+
+// filesEvery is how often the files of a certificate are looked at.
+const filesEvery = 5 * time.Second
 
 // runBehind runs what the HTTP server stands on until ctx ends, and stops it in
 // the reverse order of its start: etcd last. front ends when the HTTP server
@@ -147,7 +188,7 @@ func (n *node) runBehind(front, ctx context.Context, server *api.Server) (err er
 	}
 	limiter, err := lease.New(etcd, lease.Config{
 		Prefix: n.cfg.EtcdPrefix, Limit: n.cfg.Limit, TTL: n.cfg.TTL, Region: n.cfg.Region,
-		Secret: secret, Log: n.logs.slog,
+		Cooldown: n.cfg.Cooldown, Secret: secret, Log: n.logs.slog,
 	})
 	if err != nil {
 		return err
@@ -201,6 +242,7 @@ func (n *node) connect(ctx context.Context, endpoints []string) (*clientv3.Clien
 func (n *node) backend(c *clientv3.Client, limiter *lease.Limiter) api.Backend {
 	return api.Backend{
 		Limiter: limiter,
+		Rules:   limiter,
 		Ready:   func(ctx context.Context) error { return cluster.Ready(ctx, c, n.cfg.EtcdPrefix) },
 		Shards: func(ctx context.Context) ([]apitype.Shard, error) {
 			totals, err := limiter.Totals(ctx)

@@ -322,7 +322,7 @@ func TestServe_SecondSignal(t *testing.T) {
 	defer conn.Close()
 	// A request whose body is still to come keeps the server draining. It says
 	// when it begins to wait for that.
-	_, err = io.WriteString(conn, "POST /api/v1/streams/users/maya/start HTTP/1.1\r\nHost: x\r\n"+
+	_, err = io.WriteString(conn, "POST /api/v1/streams/users/maya/start HTTP/1.1\r\nHost: localhost\r\n"+
 		"Content-Type: application/json\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
 	require.NoError(t, err)
 	require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))

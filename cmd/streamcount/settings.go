@@ -192,7 +192,7 @@ func flagError(cmd *cobra.Command, err error) error {
 // misspelt limit must not silently be the default.
 func checkEnvironment(environ []string, flags []string) error {
 	var known []string
-	for _, f := range append(flags, "config", "server") {
+	for _, f := range append(flags, "config", "server", "key-file") {
 		known = append(known, envName(f))
 	}
 	for name := range environment(environ) {

@@ -50,6 +50,7 @@ slots are taken, the streams that hold them are printed, with exit code 3.`,
 	f.StringVar(&dev.Type, "device-type", "", "what `kind` of device it is")
 	f.StringVar(&con.ID, "content-id", "", "`id` of what is playing")
 	f.StringVar(&con.Title, "content-title", "", "its `title`, for people")
+	f.StringVar(&req.Plan, "plan", "", "the user's `plan`, as the calling service knows it")
 	a.addClientFlags(cmd)
 	return cmd
 }

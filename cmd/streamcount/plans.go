@@ -1,0 +1,122 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"streamcount/api/apitype"
+	"streamcount/client"
+)
+
+func (a *app) plansCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "plans", Short: "Show and change plans: named limits", Args: between(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(a.plansListCommand(), a.plansGetCommand(), a.plansSetCommand(), a.plansRemoveCommand())
+	return cmd
+}
+
+func (a *app) plansListCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "ls", Short: "List the plans", Args: between(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return call(a, cmd, func(c *client.Client) ([]apitype.Plan, error) {
+				return c.Plans(cmd.Context())
+			}, func(all []apitype.Plan) error {
+				rows := [][]string{{"PLAN", "LIMIT", "ON LIMIT", "COUNTS"}}
+				for _, p := range all {
+					rows = append(rows, []string{p.Name, fmt.Sprint(p.Limit), p.OnLimit, p.Count})
+				}
+				return a.printTable(rows)
+			})
+		},
+	}
+	a.addClientFlags(cmd)
+	return cmd
+}
+
+func (a *app) plansGetCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "get PLAN", Short: "Show a plan", Args: between(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return call(a, cmd, func(c *client.Client) (apitype.Plan, error) {
+				return c.Plan(cmd.Context(), args[0])
+			}, a.showPlan)
+		},
+	}
+	a.addClientFlags(cmd)
+	return cmd
+}
+
+func (a *app) plansRemoveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "rm PLAN", Short: "Remove a plan; its users have the default from then on", Args: between(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return call(a, cmd, func(c *client.Client) (apitype.Plan, error) {
+				return c.RemovePlan(cmd.Context(), args[0])
+			}, func(p apitype.Plan) error {
+				return a.printf("removed plan %s: %s\n", printable(p.Name), planText(p.PlanRule))
+			})
+		},
+	}
+	a.addClientFlags(cmd)
+	return cmd
+}
+
+func (a *app) plansSetCommand() *cobra.Command {
+	var set apitype.PlanRule
+	var file fileFlags
+	cmd := &cobra.Command{
+		Use:   "set PLAN --limit N | set --file FILE",
+		Short: "Make or change a plan, or all plans and limits of a file at once",
+		Long:  fileHelp,
+		Args:  between(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if file.path != "" {
+				return a.applyFile(cmd, args, file, "limit", "on-limit", "count")
+			}
+			if len(args) == 0 || !cmd.Flags().Changed("limit") {
+				return usageError{fmt.Errorf("want %s (see %s --help)", cmd.UseLine(), cmd.CommandPath())}
+			}
+			return call(a, cmd, func(c *client.Client) (apitype.Plan, error) {
+				return c.SetPlan(cmd.Context(), args[0], set)
+			}, a.showPlan)
+		},
+	}
+	cmd.Flags().IntVar(&set.Limit, "limit", 0, "how many streams, 0 to 60; 0 blocks")
+	cmd.Flags().StringVar(&set.OnLimit, "on-limit", "deny", "deny, or replace-oldest: starts may ask for that")
+	cmd.Flags().StringVar(&set.Count, "count", "streams", "what counts: streams, content or devices")
+	file.register(cmd.Flags())
+	a.addClientFlags(cmd)
+	return cmd
+}
+
+func (a *app) showPlan(p apitype.Plan) error {
+	return a.printf("plan %s: %s\n", printable(p.Name), planText(p.PlanRule))
+}
+
+func planText(p apitype.PlanRule) string {
+	text := fmt.Sprintf("limit %d", p.Limit)
+	if p.OnLimit != "" && p.OnLimit != "deny" {
+		text += ", starts may ask for " + printable(p.OnLimit)
+	}
+	if p.Count != "" && p.Count != "streams" {
+		text += ", counts " + printable(p.Count)
+	}
+	return text
+}
+
+// fileFlags are for applying a file.
+type fileFlags struct {
+	path        string
+	yes, dryRun bool
+}
+
+func (f *fileFlags) register(fs *pflag.FlagSet) {
+	fs.StringVar(&f.path, "file", "", "YAML `file` with plans and limits; - is standard input")
+	fs.BoolVar(&f.yes, "yes", false, "with --file: do not ask before the changes are applied")
+	fs.BoolVar(&f.dryRun, "dry-run", false, "with --file: only show what would change")
+}

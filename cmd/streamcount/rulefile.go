@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+	"sigs.k8s.io/yaml"
+
+	"streamcount/api/apitype"
+	"streamcount/client"
+)
+
+const fileHelp = `With --file, make all plans and limits of a YAML file true at once:
+
+  plans:
+    default: {limit: 3}
+    family: {limit: 5, onLimit: replace-oldest, count: content}
+    old: null             # is removed
+  users:
+    maya: {plan: family}
+    tom: {limit: 1}
+    ida: null             # has nothing of her own any more
+
+What the file does not name stays as it is. The differences are shown first, and
+applied after a yes (or with --yes), all or none; if any rule was changed by
+somebody else meanwhile, none are.`
+
+// A ruleFile is what --file holds. Null removes.
+type ruleFile struct {
+	Plans map[string]*filePlan          `json:"plans"`
+	Users map[string]*apitype.LimitRule `json:"users"`
+}
+
+// filePlan tells a limit of 0 from one that was forgotten.
+type filePlan struct {
+	Limit   *int   `json:"limit"`
+	OnLimit string `json:"onLimit"`
+	Count   string `json:"count"`
+}
+
+// applyFile applies a file. Flags that say something else have no place beside it.
+func (a *app) applyFile(cmd *cobra.Command, args []string, f fileFlags, others ...string) (err error) {
+	for _, other := range others {
+		if cmd.Flags().Changed(other) || len(args) > 0 {
+			return usageError{fmt.Errorf("--file says it all: leave out names and --%s (see %s --help)",
+				strings.Join(others, ", --"), cmd.CommandPath())}
+		}
+	}
+	set, err := readRuleFile(f.path, a.in)
+	if err != nil {
+		return err
+	}
+	c, err := a.client(cmd, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = cmp.Or(err, c.Close(cmd.Context())) }()
+	return a.applyRules(cmd, c, set, f)
+}
+
+func (a *app) applyRules(cmd *cobra.Command, c *client.Client, set apitype.RuleSet, f fileFlags) error {
+	set.DryRun = true
+	diff, err := c.ApplyRules(cmd.Context(), set)
+	if err != nil {
+		return err
+	}
+	none := len(diff.Plans)+len(diff.Users) == 0
+	if !a.json {
+		if err := a.printDiff(diff); err != nil {
+			return err
+		}
+	}
+	if f.dryRun || none {
+		return a.maybeJSON(diff)
+	}
+	if err := a.confirm(f); err != nil {
+		return err
+	}
+	set.DryRun, set.Revision = false, diff.Revision
+	done, err := c.ApplyRules(cmd.Context(), set)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(done)
+	}
+	return a.printf("applied %d changes at revision %d\n", len(done.Plans)+len(done.Users), done.Revision)
+}
+
+func (a *app) maybeJSON(v any) error {
+	if a.json {
+		return a.printJSON(v)
+	}
+	return nil
+}
+
+// confirm asks whoever sits at the terminal. Where nobody does, --yes must say so.
+func (a *app) confirm(f fileFlags) error {
+	if f.yes {
+		return nil
+	}
+	in, ok := a.in.(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) || f.path == "-" {
+		return usageError{errors.New("nobody can be asked here: add --yes to apply the changes, or --dry-run")}
+	}
+	if _, err := fmt.Fprint(a.errOut, "apply these changes? [y/N] "); err != nil {
+		return fmt.Errorf("ask: %w", err)
+	}
+	answer, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if s := strings.ToLower(strings.TrimSpace(answer)); s != "y" && s != "yes" {
+		return errors.New("nothing was changed")
+	}
+	return nil
+}
+
+func readRuleFile(path string, stdin io.Reader) (apitype.RuleSet, error) {
+	text, err := os.ReadFile(path)
+	if path == "-" {
+		text, err = io.ReadAll(stdin)
+	}
+	if err != nil {
+		return apitype.RuleSet{}, usageError{fmt.Errorf("file: %w", err)}
+	}
+	var file ruleFile
+	if err := yaml.UnmarshalStrict(text, &file); err != nil {
+		why := strings.Join(strings.Fields(err.Error()), " ") // yaml's has several lines
+		return apitype.RuleSet{}, usageError{fmt.Errorf("file %s: want maps of plans and users: %s", path, why)}
+	}
+	set := apitype.RuleSet{Plans: map[string]apitype.PlanRule{}, Users: map[string]apitype.LimitRule{}}
+	for name, p := range file.Plans {
+		switch {
+		case p == nil:
+			set.RemovePlans = append(set.RemovePlans, name)
+		case p.Limit == nil:
+			return set, usageError{fmt.Errorf("file %s: plan %q has no limit", path, name)}
+		default:
+			set.Plans[name] = apitype.PlanRule{Limit: *p.Limit, OnLimit: p.OnLimit, Count: p.Count}
+		}
+	}
+	for user, l := range file.Users {
+		switch {
+		case l == nil:
+			set.RemoveUsers = append(set.RemoveUsers, user)
+		case (l.Limit == nil) == (l.Plan == ""):
+			return set, usageError{fmt.Errorf("file %s: user %q: want either a limit or a plan", path, user)}
+		default:
+			set.Users[user] = *l
+		}
+	}
+	return set, nil
+}
+
+// printDiff shows what is new, what is changed, and what is gone.
+func (a *app) printDiff(c apitype.RuleChanges) error {
+	var lines []string
+	for _, p := range c.Plans {
+		lines = append(lines, diffLine("plan "+p.Name, p.Old, p.New, planText))
+	}
+	for _, u := range c.Users {
+		lines = append(lines, diffLine("user "+u.UserID, u.Old, u.New, limitText))
+	}
+	if len(lines) == 0 {
+		return a.printf("no differences\n")
+	}
+	return a.printf("%s\n", strings.Join(lines, "\n"))
+}
+
+func diffLine[T any](what string, before, after *T, text func(T) string) string {
+	what = printable(what)
+	switch {
+	case before == nil:
+		return fmt.Sprintf("+ %s: %s", what, text(*after))
+	case after == nil:
+		return fmt.Sprintf("- %s: %s", what, text(*before))
+	}
+	return fmt.Sprintf("~ %s: %s -> %s", what, text(*before), text(*after))
+}
