@@ -49,8 +49,10 @@ func TestLaunch_Dies(t *testing.T) {
 	cfg := small(t, "lifecycle")
 	cfg.Settings.For = time.Hour
 	f, url := newFake(t, "none")
-	cfg.Launch = program(t, "echo serving "+url+"; d=${6#--data-dir=}; while [ ! -e \"${d%/data}/die\" ]; do sleep 0.05; done; "+
-		"echo no space >&2; exit 1")
+	cfg.Launch = program(t, `for a; do case $a in --data-dir=*) d=${a#*=};; esac; done
+echo serving `+url+`
+while [ ! -e "${d%/data}/die" ]; do sleep 0.05; done
+echo no space >&2; exit 1`)
 	go func() {
 		for {
 			f.mu.Lock()
