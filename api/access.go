@@ -45,16 +45,18 @@ func (s *Server) authorize(op *huma.Operation, rec *recorder, r *http.Request, u
 	if p := s.edge.forged(r, rec.caller, needsID(op)); p != nil {
 		return p
 	}
-	return s.tooFast(rec.caller, does, op, user)
+	return s.tooFast(r.Context(), rec.caller, does, op, user)
 }
 
 // tooFast refuses the calls of an API key, or those that write about one user,
 // when there are too many of them. It is asked about calls that are allowed: others
 // must not use up what the user may. Heartbeats are never too many: nobody's
 // playback ends because somebody else is fast.
-func (s *Server) tooFast(c access.Caller, does access.Action, op *huma.Operation, user string) *problem {
+func (s *Server) tooFast(
+	ctx context.Context, c access.Caller, does access.Action, op *huma.Operation, user string,
+) *problem {
 	if c.Kind == access.Service || c.Kind == access.Reader || c.Kind == access.Operator {
-		if p := tooFast(s.edge.perKey.take(c.Name), "API key"); p != nil {
+		if p := s.edge.tooFast(ctx, s.edge.perKey, c.Name, "API key"); p != nil {
 			return p
 		}
 	}
@@ -62,7 +64,7 @@ func (s *Server) tooFast(c access.Caller, does access.Action, op *huma.Operation
 	if user == "" || !writes || op.OperationID == "heartbeat" {
 		return nil
 	}
-	return tooFast(s.edge.perUser.take(user), "user")
+	return s.edge.tooFast(ctx, s.edge.perUser, user, "user")
 }
 
 // needsID reports whether an operation is about streams whose ids the caller has

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"streamcount/access"
 )
@@ -40,12 +41,15 @@ type edge struct {
 	Edge
 	crossOrigin                 *http.CrossOriginProtection
 	perUser, perAddress, perKey *rates
+	delayed                     chan struct{} // holds one for each refusal that waits
+	delay                       time.Duration // of such a refusal
 }
 
 func newEdge(e Edge) (*edge, error) {
 	out := &edge{
 		Edge: e, crossOrigin: http.NewCrossOriginProtection(),
 		perUser: newRates(e.PerUser), perAddress: newRates(e.PerAddress), perKey: newRates(e.PerKey),
+		delayed: make(chan struct{}, maxDelayed), delay: refusalDelay,
 	}
 	for _, origin := range e.Origins {
 		if err := CheckOrigin(origin); err != nil {

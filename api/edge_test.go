@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -218,6 +219,7 @@ func TestRates_OfUsersKeysAndAddresses(t *testing.T) {
 	every := Edge{PerUser: 1, PerKey: 1, PerAddress: 1}
 	count := func(e Edge, as, method, target string) (ok int) {
 		s := newServer(t, Config{Access: callers, Edge: e}, &fake{})
+		s.edge.delay = 0
 		for range 3 * n {
 			w := call(s, method, target, "", asHeader, as)
 			if w.Code == http.StatusTooManyRequests {
@@ -241,6 +243,7 @@ func TestRates_OfUsersKeysAndAddresses(t *testing.T) {
 	assert.Equal(t, 3*n, count(every, "anonymous", "GET", "/healthz"))
 
 	s := newServer(t, Config{Access: callers, Edge: Edge{PerUser: 1}}, &fake{})
+	s.edge.delay = 0
 	for range 3 * n { // refused calls take nothing of what maya may do
 		call(s, "POST", start, "", asHeader, "ben")
 		call(s, "POST", start, "", asHeader, "reader")
@@ -250,4 +253,36 @@ func TestRates_OfUsersKeysAndAddresses(t *testing.T) {
 	assert.Equal(t, 200, call(s, "POST", start, "", asHeader, "maya").Code)
 	w := call(s, "POST", strings.Replace(start, "maya", "ida", 1), "", asHeader, "service")
 	assert.Equal(t, 200, w.Code, "others go on")
+}
+
+// Who is too fast is told so a little later: but not so many at once that waiting
+// for it becomes a burden, and not whoever has hung up.
+func TestRates_RefusalsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, err := newEdge(Edge{PerUser: 1})
+		require.NoError(t, err)
+		for e.perUser.take("maya") == 0 {
+		}
+		began := time.Now()
+		refused := func(ctx context.Context) {
+			assert.Equal(t, 429, e.tooFast(ctx, e.perUser, "maya", "user").Status)
+		}
+		for range maxDelayed {
+			go refused(t.Context())
+		}
+		synctest.Wait()
+		refused(t.Context())
+		assert.Zero(t, time.Since(began), "all places are taken")
+		time.Sleep(refusalDelay)
+		synctest.Wait()
+		assert.Empty(t, e.delayed)
+
+		began = time.Now()
+		refused(t.Context())
+		assert.Equal(t, refusalDelay, time.Since(began))
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		refused(gone)
+		assert.Equal(t, refusalDelay, time.Since(began))
+	})
 }

@@ -42,7 +42,7 @@ func (s *Server) front(next http.Handler) http.Handler {
 		// Health is answered even when nothing else can be.
 		if r.URL.Path != "/healthz" && r.URL.Path != "/readyz" {
 			if s.edge.perAddress != nil {
-				if p := tooFast(s.edge.perAddress.take(network(rec.client)), "address"); p != nil {
+				if p := s.edge.tooFast(r.Context(), s.edge.perAddress, network(rec.client), "address"); p != nil {
 					p.write(w)
 					return
 				}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"hash/maphash"
 	"strconv"
 	"sync"
@@ -83,10 +84,32 @@ func (s *rateShard) sweep(now time.Time, burst int) bool {
 	return len(s.of) < maxRated
 }
 
-// tooFast is the refusal for somebody who has to wait; nil if he need not.
-func tooFast(wait time.Duration, whose string) *problem {
+// Those who are too fast wait for their refusal: a client that asks again at once,
+// whatever Retry-After says, would otherwise be the faster the more it is refused
+// (16,000 times a second over 16 connections, measured, at three times the latency
+// of everybody else).
+const (
+	refusalDelay = 250 * time.Millisecond
+	maxDelayed   = 512 // at once; who comes on top is refused without a wait
+)
+
+// tooFast counts one more for who, and returns the refusal if he has to wait. It
+// takes its time over that.
+func (e *edge) tooFast(ctx context.Context, r *rates, who, whose string) *problem {
+	wait := r.take(who)
 	if wait <= 0 {
 		return nil
+	}
+	select {
+	case e.delayed <- struct{}{}:
+		delay := time.NewTimer(e.delay)
+		select {
+		case <-delay.C:
+		case <-ctx.Done():
+			delay.Stop()
+		}
+		<-e.delayed
+	default:
 	}
 	after := min(wholeSeconds(wait), maxRetrySecs)
 	return tooManyRequests.problem("There are too many requests of this "+whose+". Play on, and try again after "+

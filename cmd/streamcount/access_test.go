@@ -25,20 +25,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func runOnce(t *testing.T, args ...string) string {
-	t.Helper()
-	p := launch(t, nil, args...)
-	require.Zero(t, p.end(t), p.errOut.String())
+func runOnce(tb testing.TB, args ...string) string {
+	tb.Helper()
+	p := launch(tb, nil, args...)
+	require.Zero(tb, p.end(tb), p.errOut.String())
 	return p.out.String()
 }
 
 // newKey makes a key with "keys new", and returns its entry for the keys file.
-func newKey(t *testing.T, name, scope string) (key, entry string) {
-	t.Helper()
-	out := runOnce(t, "keys", "new", "--name="+name, "--scope="+scope)
+func newKey(tb testing.TB, name, scope string) (key, entry string) {
+	tb.Helper()
+	out := runOnce(tb, "keys", "new", "--name="+name, "--scope="+scope)
 	key, rest, _ := strings.Cut(out, "\n")
 	_, entry, found := strings.Cut(rest, ":\n\n")
-	require.True(t, found, out)
+	require.True(tb, found, out)
 	return key, entry
 }
 

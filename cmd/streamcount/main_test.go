@@ -54,32 +54,32 @@ type proc struct {
 	code        int // valid once done
 }
 
-func launch(t *testing.T, environ []string, args ...string) *proc {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+func launch(tb testing.TB, environ []string, args ...string) *proc {
+	tb.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(tb.Context()))
 	p := &proc{cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
 		p.code = run(ctx, args, environ, &p.out, &p.errOut)
 	}()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		cancel()
 		<-p.done
-		if t.Failed() {
-			t.Logf("streamcount %s\nstdout:\n%s\nstderr:\n%s", strings.Join(args, " "), &p.out, &p.errOut)
+		if tb.Failed() {
+			tb.Logf("streamcount %s\nstdout:\n%s\nstderr:\n%s", strings.Join(args, " "), &p.out, &p.errOut)
 		}
 	})
 	return p
 }
 
 // end waits for the exit code.
-func (p *proc) end(t *testing.T) int {
-	t.Helper()
+func (p *proc) end(tb testing.TB) int {
+	tb.Helper()
 	select {
 	case <-p.done:
 		return p.code
 	case <-time.After(30 * time.Second):
-		require.Fail(t, "still running")
+		require.Fail(tb, "still running")
 		return -1
 	}
 }
@@ -99,14 +99,14 @@ func (p *proc) awaitOut(t *testing.T, text string) {
 var servingAt = regexp.MustCompile(`serving (http://\S+) on`)
 
 // serve starts a node on a free port and waits until it is ready.
-func serve(t *testing.T, args ...string) (*proc, cli) {
-	t.Helper()
-	p := launch(t, nil, append([]string{"serve", "--listen=127.0.0.1:0"}, args...)...)
-	require.Eventually(t, func() bool { return ended(p) || servingAt.MatchString(p.out.String()) },
+func serve(tb testing.TB, args ...string) (*proc, cli) {
+	tb.Helper()
+	p := launch(tb, nil, append([]string{"serve", "--listen=127.0.0.1:0"}, args...)...)
+	require.Eventually(tb, func() bool { return ended(p) || servingAt.MatchString(p.out.String()) },
 		30*time.Second, 5*time.Millisecond)
 	found := servingAt.FindStringSubmatch(p.out.String())
-	require.NotNil(t, found, "stderr: %s", &p.errOut)
-	return p, cli{t, []string{"STREAMCOUNT_SERVER=" + found[1]}, found[1]}
+	require.NotNil(tb, found, "stderr: %s", &p.errOut)
+	return p, cli{tb, []string{"STREAMCOUNT_SERVER=" + found[1]}, found[1]}
 }
 
 func ended(p *proc) bool {
@@ -120,7 +120,7 @@ func ended(p *proc) bool {
 
 // A cli runs client commands against one server.
 type cli struct {
-	t       *testing.T
+	t       testing.TB
 	environ []string
 	server  string
 }

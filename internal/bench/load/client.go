@@ -44,6 +44,8 @@ func NewClient(base string, timeout time.Duration) (*Client, error) {
 // A Conn is one keep-alive HTTP/1.1 connection, used by one goroutine. It is
 // dialled when it is needed, and again after an error.
 type Conn struct {
+	Credential string // sent as a bearer token; "" for none
+
 	client *Client
 	r      *bufio.Reader
 	out    []byte // the request, reused
@@ -144,6 +146,10 @@ func (c *Conn) compose(method string, path, body []byte) {
 	b = append(b, path...)
 	b = append(b, " HTTP/1.1\r\nHost: "...)
 	b = append(b, c.client.addr...)
+	if c.Credential != "" {
+		b = append(b, "\r\nAuthorization: Bearer "...)
+		b = append(b, c.Credential...)
+	}
 	if body != nil {
 		b = append(b, "\r\nContent-Type: application/json"...)
 	}
