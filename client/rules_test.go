@@ -32,7 +32,10 @@ func TestRules_Requests(t *testing.T) {
 			"PUT", "/api/v1/plans/duo", `{"limit":2}`,
 		},
 		"setLimit": {
-			func(c *Client) error { _, err := c.SetUserLimit(ctx, "maya", apitype.LimitRule{Limit: ptr(0)}); return err },
+			func(c *Client) error {
+				_, err := c.SetUserLimit(ctx, "maya", apitype.LimitRule{Limit: ptr(0)})
+				return err
+			},
 			"PUT", "/api/v1/limits/users/maya", `{"limit":0}`,
 		},
 		"apply": {

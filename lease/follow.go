@@ -97,6 +97,9 @@ func (v *view) list(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := v.listShards(ctx, rev); err != nil {
+		return err
+	}
 	v.sweep()
 	for n, g := range graves {
 		if _, known := v.ends.get(n); !known {

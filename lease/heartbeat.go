@@ -145,14 +145,17 @@ func (l *Limiter) find(ctx context.Context, user string, who ident) (held, error
 
 // readStream is find by a linearizable read.
 func (l *Limiter) readStream(ctx context.Context, user string, who ident) (held, error) {
-	resp, err := l.etcd.KV.Range(ctx, oneKey(l.keys.slot(user, int(who.slot))).read())
+	resp, err := l.readAll(ctx, oneKey(l.keys.slot(user, int(who.slot))), oneKey(l.keys.shardsKey()))
 	if err != nil {
 		return held{}, unavailable("read stream", err)
 	}
-	if len(resp.Kvs) == 1 {
-		if h := newHeld(l.keys.user(user), resp.Kvs[0]); h.lease == who.lease && h.nonce == who.nonce {
+	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) == 1 {
+		if h := newHeld(l.keys.user(user), kvs[0]); h.lease == who.lease && h.nonce == who.nonce {
 			return h, nil
 		}
+	}
+	if kvs := resp.Responses[1].GetResponseRange().Kvs; len(kvs) == 1 {
+		l.view.heardOfShards(shardsKeyOf(kvs[0])) // he may have moved
 	}
 	return held{}, l.howEnded(ctx, who.nonce, resp.Header.Revision)
 }

@@ -162,9 +162,15 @@ func newSnapshot(user string, k keys, rev int64, term uint64, kvs []*mvccpb.KeyV
 	return s
 }
 
-// sort orders by start. Keys of one revision, which only others write, go by name.
+// sort orders by start. Streams that have moved here together go by the clock of
+// the node that started each.
 func (s snapshot) sort() {
-	slices.SortFunc(s.held, func(a, b held) int { return cmp.Or(cmp.Compare(a.mod, b.mod), cmp.Compare(a.key, b.key)) })
+	slices.SortFunc(s.held, func(a, b held) int {
+		if a.mod != b.mod {
+			return cmp.Compare(a.mod, b.mod)
+		}
+		return cmp.Or(recordOf(a.value).started().Compare(recordOf(b.value).started()), cmp.Compare(a.key, b.key))
+	})
 }
 
 func newHeld(prefix string, kv *mvccpb.KeyValue) held {

@@ -100,6 +100,8 @@ type ApplyOptions struct {
 	// Since is the revision of an earlier dry run. If any rule of the set was
 	// changed after it, nothing is applied. 0 means whatever was changed.
 	Since int64
+	// Routed is as in [Request].
+	Routed int64
 }
 
 // Changes are the differences between a [RuleSet] and what was in force.

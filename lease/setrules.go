@@ -124,8 +124,8 @@ func (l *Limiter) RemoveOverride(ctx context.Context, user string) (old Override
 
 // Apply makes a set of rules true in one transaction, and returns what that
 // changed. An override may name a plan of the same set. It may be repeated.
-// Returns [ErrBadUser], [ErrBadRule], [ErrNoPlan], [ErrRuleChanged], and
-// [ErrUnavailable], after which the set may be in force or not.
+// Returns [ErrBadUser], [ErrBadRule], [ErrNoPlan], [ErrRuleChanged],
+// [ErrRouting], and [ErrUnavailable], after which the set may be in force or not.
 func (l *Limiter) Apply(ctx context.Context, set RuleSet, how ApplyOptions) (Changes, error) {
 	set, err := set.checked()
 	if err != nil {
@@ -138,6 +138,9 @@ func (l *Limiter) Apply(ctx context.Context, set RuleSet, how ApplyOptions) (Cha
 		if err != nil {
 			return Changes{}, unavailable("read rules", err)
 		}
+		if now.routed != how.Routed {
+			return Changes{}, ErrRouting
+		}
 		if how.Since != 0 && now.changed > how.Since {
 			return Changes{}, ErrRuleChanged
 		}
@@ -148,7 +151,7 @@ func (l *Limiter) Apply(ctx context.Context, set RuleSet, how ApplyOptions) (Cha
 		if how.DryRun || len(c.Plans)+len(c.Users) == 0 {
 			return c, nil
 		}
-		resp, err := l.etcd.KV.Txn(ctx, l.rulesTxn(c, now.changed))
+		resp, err := l.etcd.KV.Txn(ctx, l.rulesTxn(c, now.changed, how.Routed))
 		switch {
 		case err != nil && !errors.Is(classify(err), errNotApplied) && !pause(ctx):
 			// The outcome is unknown. If it was applied, the next round sees it,
@@ -270,7 +273,7 @@ func (o Override) equal(p Override) bool {
 }
 
 // rulesTxn writes c if no rule was changed since revision changed.
-func (l *Limiter) rulesTxn(c Changes, changed int64) *pb.TxnRequest {
+func (l *Limiter) rulesTxn(c Changes, changed, routed int64) *pb.TxnRequest {
 	ops := []*pb.RequestOp{putOp(l.keys.rules(), nil, 0)}
 	for _, p := range c.Plans {
 		if p.New == nil {
@@ -286,7 +289,10 @@ func (l *Limiter) rulesTxn(c Changes, changed int64) *pb.TxnRequest {
 			ops = append(ops, putOp(l.keys.override(u.User), u.New.value(), 0))
 		}
 	}
-	return &pb.TxnRequest{Compare: []*pb.Compare{writtenAt(l.keys.rules(), changed)}, Success: nested(ops)}
+	return &pb.TxnRequest{
+		Compare: []*pb.Compare{writtenAt(l.keys.rules(), changed), writtenAt(l.keys.shardsKey(), routed)},
+		Success: nested(ops),
+	}
 }
 
 // rulesNow are the rules that a set is about, at one revision.
@@ -294,11 +300,12 @@ type rulesNow struct {
 	readRules
 	rev     int64
 	changed int64 // when any rule was, through the service
+	routed  int64 // when users were spread
 }
 
 // readRules reads what a set is about.
 func (l *Limiter) readRules(ctx context.Context, set RuleSet) (rulesNow, error) {
-	ranges := []keyRange{oneKey(l.keys.rules())}
+	ranges := []keyRange{oneKey(l.keys.rules()), oneKey(l.keys.shardsKey())}
 	plans := maps.Clone(set.Plans)
 	for user, o := range set.Users {
 		ranges = append(ranges, oneKey(l.keys.override(user)))
@@ -319,6 +326,9 @@ func (l *Limiter) readRules(ctx context.Context, set RuleSet) (rulesNow, error) 
 	now.take(resp.Responses)
 	if kv := now.kvs[l.keys.rules()]; kv != nil {
 		now.changed = kv.ModRevision
+	}
+	if kv := now.kvs[l.keys.shardsKey()]; kv != nil {
+		now.routed = l.view.heardOfShards(shardsKeyOf(kv)).Mod
 	}
 	return now, nil
 }

@@ -36,7 +36,7 @@ type admission struct {
 //
 // If ctx ends before the answer, or etcd's answer is lost for good, the stream
 // is abandoned: whatever became of it is ended in the background, and the
-// error is ctx's or an [ErrUnavailable]. Also returns [ErrBadUser], for
+// error is ctx's or an [ErrUnavailable]. Also returns [ErrRouting], [ErrBadUser], for
 // Request.Replaces [ErrBadID] and [ErrForeignID], and for Request.Plan
 // [ErrNoPlan].
 func (l *Limiter) Start(ctx context.Context, user string, req Request) (Started, error) {
@@ -93,7 +93,7 @@ func (l *Limiter) admit(ctx context.Context, a *admission) (Started, held, error
 		}
 		l.giveBack(a)
 		if !errors.Is(err, errTryAgain) || pause(ctx) {
-			if isLimit(err) || errors.Is(err, ErrNoPlan) {
+			if isLimit(err) || errors.Is(err, ErrNoPlan) || errors.Is(err, ErrRouting) {
 				return Started{}, held{}, err
 			}
 			return Started{}, held{}, unavailable("start for "+a.user, err)

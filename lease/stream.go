@@ -69,6 +69,9 @@ type Request struct {
 	Plan  string
 	Grant string // a plan
 	Limit *int   // 0 to [MaxLimit]; more is taken for MaxLimit
+	// Routed is the revision of the put of [ShardsKey] by which the caller found
+	// that the user lives here; 0 if there was none.
+	Routed int64
 }
 
 // Started is the answer to an admitted start: the new stream, the usage at the

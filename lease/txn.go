@@ -24,7 +24,8 @@ var errNotApplied = errors.New("refused")
 
 // admitTxn carries out d, decided on s by rule r: the admission rule as one
 // transaction. It succeeds only if no key of the user was put since s, every
-// stream that d ends is still there, and the rule is still what it was. Streams
+// stream that d ends is still there, the rule is still what it was, and the user
+// still lives here. Streams
 // that went away meanwhile only make room. Else it reads what the user holds now.
 func (l *Limiter) admitTxn(a *admission, s snapshot, r rule, d decision) *pb.TxnRequest {
 	all := below(l.keys.user(a.user))
@@ -35,6 +36,7 @@ func (l *Limiter) admitTxn(a *admission, s snapshot, r rule, d decision) *pb.Txn
 		Failure: []*pb.RequestOp{readOp(all)},
 	}
 	t.Compare = append(t.Compare, l.guards(a.user, r)...)
+	t.Compare = append(t.Compare, writtenAt(l.keys.shardsKey(), a.req.Routed))
 	for _, e := range d.ends {
 		t.Compare = append(t.Compare, writtenAt(e.key, e.mod))
 		if e.key != key {
@@ -152,11 +154,16 @@ func (l *Limiter) ask(ctx context.Context, a *admission) (snapshot, error) {
 		for _, name := range plans {
 			ranges = append(ranges, oneKey(l.keys.plan(name)))
 		}
+		ranges = append(ranges, oneKey(l.keys.shardsKey()))
 		resp, err := l.readAll(ctx, ranges...)
 		if err != nil {
 			return snapshot{}, unavailable("read "+a.user, err)
 		}
-		rules.take(resp.Responses[1:])
+		last := len(ranges) - 1
+		if err := l.checkRouted(resp.Responses[last].GetResponseRange().Kvs, a.req.Routed); err != nil {
+			return snapshot{}, err
+		}
+		rules.take(resp.Responses[1:last])
 		if o, _ := rules.override(a.user); o != nil && o.Plan != "" && !slices.Contains(plans, o.Plan) {
 			plans = append(plans, o.Plan) // the view has not heard of it
 			continue

@@ -33,6 +33,8 @@ type view struct {
 	hints  *recent[nonce, time.Time] // when this node renewed the leases of streams not yet seen
 	lapsed atomic.Int64              // streams seen to expire
 
+	shardsKey atomic.Pointer[ShardsKey]
+
 	gen     uint32       // of the list; only follow uses it
 	watches int          // made so far; only follow uses it
 	applied atomic.Int64 // everything up to this revision is in
@@ -114,6 +116,7 @@ func newView(e Etcd, k keys, cfg viewConfig) *view {
 	for i := range v.shards {
 		v.shards[i].users = make(map[string]*live)
 	}
+	v.shardsKey.Store(&ShardsKey{})
 	v.tally.init()
 	return v
 }
@@ -245,17 +248,9 @@ func (v *view) applyRevision(events []*mvccpb.Event) {
 		} else {
 			gone = v.remove(user, rest)
 		}
-		if gone != nil && gone.nonce != (nonce{}) {
+		if gone != nil && gone.nonce != (nonce{}) && !departs(v.keys, user, events) {
 			v.bury(gone.nonce, graves)
 		}
-	}
-}
-
-func (v *view) applyRule(e *mvccpb.Event) {
-	if e.Type == mvccpb.Event_PUT {
-		v.rules.put(v.keys, e.Kv, v.gen)
-	} else {
-		v.rules.remove(v.keys, e.Kv.Key)
 	}
 }
 
