@@ -88,6 +88,16 @@ func (l *Limiter) countFull() int {
 	return n
 }
 
+// EachUser calls f for each user that this node knows of, with how many streams he
+// has. Returns [ErrUnavailable] if it does not know all of them yet.
+func (l *Limiter) EachUser(ctx context.Context, f func(user string, streams int)) error {
+	if _, err := l.Totals(ctx); err != nil {
+		return err
+	}
+	l.view.each(func(user string, hs []held) { f(user, len(hs)) })
+	return nil
+}
+
 // census is a number that is counted anew once in a while.
 type census struct {
 	mu    sync.Mutex
