@@ -38,11 +38,11 @@ func (r *Router) at(ctx context.Context, m *Map, name string) (home, error) {
 
 // bring is at for a shard that need not be one of m's.
 func (r *Router) bring(ctx context.Context, m *Map, p *place) (home, error) {
-	o, name := p.opened.Load(), p.Name
-	if o == nil {
-		return home{}, fmt.Errorf("%w: shard %s has not been reached", lease.ErrUnavailable, name)
+	l, err := p.await(ctx)
+	if err != nil {
+		return home{}, err
 	}
-	l := o.Limiter
+	name := p.Name
 	for {
 		key := l.Shards()
 		got := p.reading(key)

@@ -45,8 +45,7 @@ type Router struct {
 	cfg   Config
 	now   atomic.Pointer[Map]       // nil until one is known
 	left  *lru.Cache[string, int64] // the epoch in which a user was seen to have left his old home
-	ready chan struct{}             // closed once now is known
-	once  sync.Once
+	ready chan struct{}
 
 	mu     sync.Mutex
 	shards map[string]*place // opened, or being opened
@@ -60,6 +59,8 @@ type place struct {
 	opened atomic.Pointer[Opened] // nil while it has not been reached
 	read   atomic.Pointer[reading]
 	stop   context.CancelFunc
+	began  time.Time     // of the attempt to reach it
+	known  chan struct{} // closed once it was reached
 }
 
 // reading is a put of the shard's key, and what it says.
@@ -94,20 +95,41 @@ func (r *Router) Run(ctx context.Context) error {
 		r.openLocked(s, i == 0)
 	}
 	r.mu.Unlock()
-	group.Go(func() error { <-ctx.Done(); return nil }) // shards come and go
+	group.Go(func() error {
+		r.awaitShards(ctx)
+		<-ctx.Done() // shards come and go
+		return nil
+	})
 	return group.Wait()
 }
 
-// Ready is closed as soon as the Router knows where users live, and has reached
-// one shard.
+// Ready is closed as soon as the Router knows where users live and has reached all
+// shards, or some of them and the others are away for long.
 func (r *Router) Ready() <-chan struct{} { return r.ready }
+
+const openPatience = 5 * time.Second
+
+func (r *Router) awaitShards(ctx context.Context) {
+	for began := time.Now(); wait(ctx, 5*time.Millisecond); {
+		all, open := r.Each(), 0
+		for _, s := range all {
+			if s.limiter != nil {
+				open++
+			}
+		}
+		if open > 0 && (open == len(all) || time.Since(began) > openPatience) {
+			close(r.ready)
+			return
+		}
+	}
+}
 
 func (r *Router) openLocked(s Shard, first bool) *place {
 	if p := r.shards[s.Name]; p != nil || r.ctx == nil || r.ctx.Err() != nil {
 		return p
 	}
 	ctx, stop := context.WithCancel(r.ctx)
-	p := &place{Shard: s, stop: stop}
+	p := &place{Shard: s, stop: stop, began: time.Now(), known: make(chan struct{})}
 	r.shards[s.Name] = p
 	r.group.Go(func() error {
 		defer stop()
@@ -147,9 +169,7 @@ func (r *Router) greet(ctx context.Context, p *place, o *Opened, first bool) err
 		err := r.learn(ctx, p, o, first)
 		if err == nil {
 			p.opened.Store(o)
-			if r.now.Load() != nil {
-				r.once.Do(func() { close(r.ready) })
-			}
+			close(p.known)
 			return nil
 		}
 		if errors.Is(err, errForeignMap) || errors.Is(err, lease.ErrInUse) {
@@ -215,7 +235,6 @@ func (r *Router) adopt(m *Map) error {
 		r.mu.Unlock()
 		if r.now.CompareAndSwap(old, m) {
 			r.cfg.Log.Info("users are spread by another map", "epoch", m.Epoch, "shards", m.Shards, "from", m.From)
-			r.once.Do(func() { close(r.ready) })
 			r.dropOthers(m)
 			return nil
 		}
@@ -236,6 +255,25 @@ func (r *Router) dropOthers(m *Map) {
 			p.stop()
 		}
 	}
+}
+
+// await returns the open shard. One that this node has only just heard of is
+// waited for.
+func (p *place) await(ctx context.Context) (*lease.Limiter, error) {
+	o := p.opened.Load()
+	if left := openPatience - time.Since(p.began); o == nil && left > 0 {
+		soon, cancel := context.WithTimeout(ctx, left)
+		defer cancel()
+		select {
+		case <-p.known:
+			o = p.opened.Load()
+		case <-soon.Done():
+		}
+	}
+	if o == nil {
+		return nil, fmt.Errorf("%w: shard %s has not been reached", lease.ErrUnavailable, p.Name)
+	}
+	return o.Limiter, nil
 }
 
 func wait(ctx context.Context, d time.Duration) bool {

@@ -1,0 +1,102 @@
+package shard
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"streamcount/internal/etcdtest"
+	"streamcount/lease"
+)
+
+func TestMain(m *testing.M) { os.Exit(etcdtest.Main(m)) }
+
+const (
+	soon   = 30 * time.Second
+	testID = "0123456789abcdef" // the secret of the tests' stream ids
+)
+
+// etcds are etcd servers by the names of their shards.
+type etcds map[string]*etcdtest.Member
+
+func startShards(t *testing.T, names ...string) etcds {
+	t.Helper()
+	all := etcds{}
+	for _, name := range names {
+		all[name] = etcdtest.Start(t, etcdtest.Config{})
+	}
+	return all
+}
+
+func (e etcds) shards(names ...string) []Shard {
+	var out []Shard
+	for _, name := range names {
+		out = append(out, Shard{name, []string{e[name].Endpoint()}})
+	}
+	return out
+}
+
+// lagging is a watcher that hears of everything late.
+type lagging struct {
+	clientv3.Watcher
+	by time.Duration
+}
+
+func (w lagging) Watch(ctx context.Context, key string, opts ...clientv3.OpOption) clientv3.WatchChan {
+	type late struct {
+		resp clientv3.WatchResponse
+		at   time.Time
+	}
+	in, queue, out := w.Watcher.Watch(ctx, key, opts...), make(chan late, 1<<12), make(chan clientv3.WatchResponse)
+	go func() {
+		defer close(queue)
+		for resp := range in {
+			queue <- late{resp, time.Now().Add(w.by)}
+		}
+	}()
+	go func() {
+		defer close(out)
+		for l := range queue {
+			if wait(ctx, time.Until(l.at)) {
+				out <- l.resp
+			}
+		}
+	}()
+	return out
+}
+
+// node starts a router on the shards, which hears of everything lag late.
+func (e etcds) node(t *testing.T, lag time.Duration, mapped bool, names ...string) *Router {
+	t.Helper()
+	r, err := New(Config{
+		Shards: e.shards(names...), Mapped: mapped, TTL: lease.DefaultTTL, Log: slog.New(slog.DiscardHandler),
+		Open: func(_ context.Context, s Shard, _ bool) (*Opened, error) {
+			c := etcdtest.FaultyClient(t, s.Endpoints, nil)
+			on := lease.Over(c)
+			if lag > 0 {
+				on.Watch = lagging{on.Watch, lag}
+			}
+			l, err := lease.New(on, lease.Config{Limit: 3, Secret: []byte(testID), Timeout: 5 * time.Second})
+			return &Opened{Limiter: l}, err
+		},
+	})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		require.NoError(t, <-done)
+	})
+	select {
+	case <-r.Ready():
+	case <-time.After(soon):
+		require.Fail(t, "not ready")
+	}
+	return r
+}

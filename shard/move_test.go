@@ -1,0 +1,200 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"streamcount/lease"
+)
+
+// audience are viewers who start, keep and stop streams through nodes, and know of
+// each stream from the answer to its start until they ask for its stop.
+type audience struct {
+	t     *testing.T
+	nodes []*Router
+
+	mu   sync.Mutex
+	held map[string]map[string]bool // by user: the ids of the streams that certainly run
+
+	starts, refusals, beats, degraded, stops, failed atomic.Int64
+}
+
+const limit = 3
+
+// watch is one viewer of user until ctx ends.
+func (a *audience) watch(ctx context.Context, user string) {
+	for ctx.Err() == nil {
+		node := a.nodes[rand.IntN(len(a.nodes))]
+		id := a.anyOf(user)
+		switch n := rand.IntN(10); {
+		case n < 5 || id == "":
+			a.start(node, user)
+		case n < 8:
+			a.beat(node, user, id)
+		default:
+			a.stop(node, user, id)
+		}
+	}
+}
+
+func (a *audience) start(node *Router, user string) {
+	st, err := node.Start(a.t.Context(), user, lease.Request{Device: lease.Device{Name: "TV"}})
+	switch {
+	case err == nil:
+		a.starts.Add(1)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.held[user][st.Stream.ID] = true
+		if n := len(a.held[user]); n > limit {
+			a.t.Errorf("%s has %d streams, by node %p: %v", user, n, node, a.held[user])
+		}
+	case errors.Is(err, lease.ErrLimit):
+		a.refusals.Add(1)
+	default:
+		a.failed.Add(1)
+		a.t.Logf("start of %s: %v", user, err)
+	}
+}
+
+// beat sends a heartbeat that cannot cross a stop of the same stream: it takes the
+// stream out for that long.
+func (a *audience) beat(node *Router, user, id string) {
+	s, err := node.Heartbeat(a.t.Context(), user, id)
+	a.beats.Add(1)
+	if err != nil {
+		a.mu.Lock()
+		still := a.held[user][id]
+		a.mu.Unlock()
+		if still {
+			a.t.Errorf("heartbeat of a stream of %s that nobody stopped: %v", user, err)
+		}
+	}
+	if s.Degraded {
+		a.degraded.Add(1)
+	}
+}
+
+func (a *audience) stop(node *Router, user, id string) {
+	a.mu.Lock()
+	mine := a.held[user][id]
+	delete(a.held[user], id)
+	a.mu.Unlock()
+	if !mine {
+		return
+	}
+	if _, err := node.Stop(a.t.Context(), user, id); err != nil {
+		a.failed.Add(1)
+		a.t.Errorf("stop of a stream of %s: %v", user, err)
+	}
+	a.stops.Add(1)
+}
+
+func (a *audience) anyOf(user string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id := range a.held[user] {
+		return id
+	}
+	return ""
+}
+
+// Users move from two shards to three and back while they start, keep and stop
+// streams through nodes that hear of it at different moments. Nobody is ever over
+// his limit, and no stream ends that its viewer did not stop.
+func TestMove_UnderLoad(t *testing.T) {
+	e := startShards(t, "a", "b", "c")
+	nodes := []*Router{
+		e.node(t, 0, true, "a", "b"), e.node(t, 300*time.Millisecond, true, "a", "b"), e.node(t, time.Second, true, "a", "b"),
+	}
+	a := &audience{t: t, nodes: nodes, held: map[string]map[string]bool{}}
+	const users = 60
+	for i := range users {
+		a.held[fmt.Sprint("user-", i)] = map[string]bool{}
+	}
+	five := 5
+	_, err := nodes[0].SetOverride(t.Context(), "silent", lease.Override{Limit: &five})
+	require.NoError(t, err)
+	load, stop := context.WithCancel(t.Context())
+	defer stop()
+	var watching sync.WaitGroup
+	for user := range a.held {
+		for range 2 {
+			watching.Go(func() { a.watch(load, user) })
+		}
+	}
+	pass := func(n int64) {
+		from := a.starts.Load()
+		require.Eventually(t, func() bool { return a.starts.Load() > from+n }, soon, time.Millisecond)
+	}
+	pass(500)
+	mover := e.node(t, 0, true, "a", "b")
+	for _, to := range [][]string{{"a", "b", "c"}, {"c", "b"}, {"a", "b"}} {
+		var moved int64
+		began := time.Now()
+		require.NoError(t, mover.Move(t.Context(), e.shards(to...), func(p Progress) { moved = p.Moved }))
+		t.Logf("to %v: %d users moved by the mover, %v; epoch %d", to, moved, time.Since(began), mover.Map().Epoch)
+		pass(500)
+	}
+	stop()
+	watching.Wait()
+	t.Logf("%d starts, %d refusals, %d heartbeats (%d degraded), %d stops, %d failures",
+		a.starts.Load(), a.refusals.Load(), a.beats.Load(), a.degraded.Load(), a.stops.Load(), a.failed.Load())
+	assert.Zero(t, a.failed.Load())
+
+	a.check(e, "a", "b")
+	o, err := nodes[2].Override(t.Context(), "silent")
+	require.NoError(t, err)
+	assert.Equal(t, 5, *o.Limit, "rules move, too")
+	for _, name := range []string{"a", "b", "c"} {
+		kv := read(t, e[name].Client(t), "/streamcount/departed/")
+		assert.Empty(t, kv, "luggage on %s", name)
+		assert.Empty(t, read(t, e[name].Client(t), "/streamcount/arrived/"), "on %s", name)
+	}
+}
+
+// check holds what etcd has against what the viewers know.
+func (a *audience) check(e etcds, homes ...string) {
+	m := Map{Shards: e.shards(homes...)}
+	for name, member := range e {
+		found := map[string]int{}
+		for _, key := range read(a.t, member.Client(a.t), "/streamcount/users/") {
+			user, _, _ := strings.Cut(strings.TrimPrefix(key, "/streamcount/users/"), "/")
+			assert.Equal(a.t, name, m.Home(user), "home of %s", user)
+			found[user]++
+		}
+		for user, ids := range a.held {
+			if m.Home(user) == name {
+				assert.Len(a.t, ids, found[user], "streams of %s", user)
+			}
+		}
+	}
+	for user, ids := range a.held {
+		for id := range ids {
+			s, err := a.nodes[0].Heartbeat(a.t.Context(), user, id)
+			require.NoError(a.t, err)
+			assert.False(a.t, s.Degraded)
+		}
+	}
+}
+
+func read(t *testing.T, c *clientv3.Client, prefix string) []string {
+	t.Helper()
+	resp, err := c.Get(t.Context(), prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	require.NoError(t, err)
+	var keys []string
+	for _, kv := range resp.Kvs {
+		keys = append(keys, string(kv.Key))
+	}
+	return keys
+}
