@@ -78,8 +78,9 @@ func TestImports(t *testing.T) {
 		"client":      {[]string{"api/apitype"}, "its users must not pull in etcd"},
 		"cmd/streamcount": {[]string{
 			"access", "api", "api/apitype", "client", "cluster", "lease", "internal/bench", "internal/bench/peer",
-			"internal/follow",
+			"internal/follow", "shard",
 		}, "wiring"},
+		"shard":                {[]string{"lease"}, "a limiter made of limiters: how they are reached is cmd's business"},
 		"internal/follow":      {nil, "it reads files"},
 		"internal/etcdtest":    {nil, "test machinery, below everything"},
 		"internal/bench":       {[]string{"internal/bench/child", "internal/bench/load", "internal/bench/plot"}, "it measures from outside: HTTP and processes, nothing of the service's own code"},

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -16,14 +17,41 @@ const secretSize = 32
 // makes it; all callers get the same. While etcd is away it tries again until
 // ctx ends.
 func Secret(ctx context.Context, c *clientv3.Client, prefix string) ([]byte, error) {
-	key := prefix + "/secret"
 	fresh := make([]byte, secretSize)
 	if _, err := rand.Read(fresh); err != nil {
 		return nil, fmt.Errorf("make a secret: %w", err)
 	}
+	return agreed(ctx, c, prefix, fresh)
+}
+
+// ShareSecret makes secret, which is another etcd's, the one of this etcd too. It
+// is an error if this etcd has one of its own.
+func ShareSecret(ctx context.Context, c *clientv3.Client, prefix string, secret []byte) error {
+	found, err := agreed(ctx, c, prefix, secret)
+	if err == nil && !bytes.Equal(found, secret) {
+		err = fmt.Errorf("etcd key %s is not that of the other shards: this etcd belongs to another service; use "+
+			"another prefix, or an etcd without streams from which you have deleted that key", secretKey(prefix))
+	}
+	return err
+}
+
+// FindSecret returns the key that Secret has made, nil if nobody has yet.
+func FindSecret(ctx context.Context, c *clientv3.Client, prefix string) ([]byte, error) {
+	return agreed(ctx, c, prefix, nil)
+}
+
+func secretKey(prefix string) string { return prefix + "/secret" }
+
+// agreed returns the secret that is there, or else makes it fresh, unless that is
+// nil. While etcd is away it tries again.
+func agreed(ctx context.Context, c *clientv3.Client, prefix string, fresh []byte) ([]byte, error) {
+	key := secretKey(prefix)
 	var wait backoffWait
 	for {
 		secret, err := agree(ctx, c, key, fresh)
+		if err == nil && secret == nil {
+			return nil, nil
+		}
 		if err == nil {
 			return checkSecret(key, secret)
 		}
@@ -50,6 +78,9 @@ func agree(ctx context.Context, c *clientv3.Client, key string, fresh []byte) ([
 	}
 	if len(found.Kvs) > 0 {
 		return found.Kvs[0].Value, nil
+	}
+	if fresh == nil {
+		return nil, nil
 	}
 	resp, err := c.Txn(ctx).
 		If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).

@@ -24,11 +24,11 @@ const (
 // etcds are etcd servers by the names of their shards.
 type etcds map[string]*etcdtest.Member
 
-func startShards(t *testing.T, names ...string) etcds {
-	t.Helper()
+func startShards(tb testing.TB, names ...string) etcds {
+	tb.Helper()
 	all := etcds{}
 	for _, name := range names {
-		all[name] = etcdtest.Start(t, etcdtest.Config{})
+		all[name] = etcdtest.Start(tb, etcdtest.Config{})
 	}
 	return all
 }
@@ -71,12 +71,12 @@ func (w lagging) Watch(ctx context.Context, key string, opts ...clientv3.OpOptio
 }
 
 // node starts a router on the shards, which hears of everything lag late.
-func (e etcds) node(t *testing.T, lag time.Duration, mapped bool, names ...string) *Router {
-	t.Helper()
+func (e etcds) node(tb testing.TB, lag time.Duration, names ...string) *Router {
+	tb.Helper()
 	r, err := New(Config{
-		Shards: e.shards(names...), Mapped: mapped, TTL: lease.DefaultTTL, Log: slog.New(slog.DiscardHandler),
+		Shards: e.shards(names...), Mapped: true, TTL: lease.DefaultTTL, Log: slog.New(slog.DiscardHandler),
 		Open: func(_ context.Context, s Shard, _ bool) (*Opened, error) {
-			c := etcdtest.FaultyClient(t, s.Endpoints, nil)
+			c := etcdtest.FaultyClient(tb, s.Endpoints, nil)
 			on := lease.Over(c)
 			if lag > 0 {
 				on.Watch = lagging{on.Watch, lag}
@@ -85,18 +85,18 @@ func (e etcds) node(t *testing.T, lag time.Duration, mapped bool, names ...strin
 			return &Opened{Limiter: l}, err
 		},
 	})
-	require.NoError(t, err)
-	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	require.NoError(tb, err)
+	ctx, stop := context.WithCancel(context.WithoutCancel(tb.Context()))
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		stop()
-		require.NoError(t, <-done)
+		require.NoError(tb, <-done)
 	})
 	select {
 	case <-r.Ready():
 	case <-time.After(soon):
-		require.Fail(t, "not ready")
+		require.Fail(tb, "not ready")
 	}
 	return r
 }

@@ -34,10 +34,20 @@ type Map struct {
 
 var shardName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,31}$`)
 
-// Check says what is wrong with a set of shards.
+// ErrInvalid means that shards cannot be what was asked for.
+var ErrInvalid = errors.New("not a set of shards")
+
+// Check says what is wrong with a set of shards. Its errors are [ErrInvalid].
 func Check(shards []Shard) error {
+	if err := check(shards); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return nil
+}
+
+func check(shards []Shard) error {
 	if len(shards) == 0 {
-		return errors.New("want at least one shard")
+		return errors.New("want at least one")
 	}
 	names, addresses := map[string]bool{}, map[string]string{}
 	for _, s := range shards {

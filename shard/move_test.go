@@ -115,7 +115,7 @@ func (a *audience) anyOf(user string) string {
 func TestMove_UnderLoad(t *testing.T) {
 	e := startShards(t, "a", "b", "c")
 	nodes := []*Router{
-		e.node(t, 0, true, "a", "b"), e.node(t, 300*time.Millisecond, true, "a", "b"), e.node(t, time.Second, true, "a", "b"),
+		e.node(t, 0, "a", "b"), e.node(t, 300*time.Millisecond, "a", "b"), e.node(t, time.Second, "a", "b"),
 	}
 	a := &audience{t: t, nodes: nodes, held: map[string]map[string]bool{}}
 	const users = 60
@@ -138,7 +138,7 @@ func TestMove_UnderLoad(t *testing.T) {
 		require.Eventually(t, func() bool { return a.starts.Load() > from+n }, soon, time.Millisecond)
 	}
 	pass(500)
-	mover := e.node(t, 0, true, "a", "b")
+	mover := e.node(t, 0, "a", "b")
 	for _, to := range [][]string{{"a", "b", "c"}, {"c", "b"}, {"a", "b"}} {
 		var moved int64
 		began := time.Now()

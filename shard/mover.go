@@ -55,6 +55,9 @@ func (r *Router) begin(ctx context.Context, to []Shard) (*Map, error) {
 	if now == nil {
 		return nil, errNoMap
 	}
+	if err := Check((&Map{Shards: to, From: now.Shards}).all()); err != nil {
+		return nil, err
+	}
 	if len(now.From) > 0 {
 		if !same(now.Shards, to) {
 			return nil, fmt.Errorf("users are on their way to %v: finish that first, by a move to these", now.Shards)

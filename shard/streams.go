@@ -219,6 +219,14 @@ func (s State) Totals(ctx context.Context) (lease.Totals, error) {
 	return s.limiter.Totals(ctx)
 }
 
+// EachUser is [lease.Limiter.EachUser] of the shard.
+func (s State) EachUser(ctx context.Context, f func(user string, streams int)) error {
+	if s.limiter == nil {
+		return fmt.Errorf("%w: it has not been reached", lease.ErrUnavailable)
+	}
+	return s.limiter.EachUser(ctx, f)
+}
+
 // Each returns all shards of the map, those that users leave included.
 func (r *Router) Each() []State {
 	m := r.now.Load()

@@ -185,6 +185,7 @@ type Shard struct {
 	Leader  string `json:"leader,omitempty" doc:"The name of its leading member, where known."`
 	Members int    `json:"members" doc:"How many members it has."`
 	Streams int    `json:"streams" doc:"How many streams live on it."`
+	Error   string `json:"error,omitempty" doc:"Why nothing is known of it."`
 }
 
 // Stats are the totals that a node reports.

@@ -22,6 +22,7 @@ type Config struct {
 	Listen           string
 	DataDir          string
 	EtcdEndpoints    []string
+	Shards           shardList
 	EtcdPrefix       string
 	EtcdCert         string
 	EtcdKey          string
@@ -51,6 +52,8 @@ func (c *Config) flags() *pflag.FlagSet {
 	fs.StringVar(&c.DataDir, "data-dir", "./streamcount-data", "`directory` of the embedded etcd")
 	fs.StringSliceVar(&c.EtcdEndpoints, "etcd-endpoints", nil,
 		"`addresses` of an etcd to use instead of the embedded one")
+	fs.Var(&c.Shards, "shard",
+		"`NAME=ADDRESSES` of one of several etcds to spread users over; repeat it for each (in the environment: spaces between)")
 	fs.StringVar(&c.EtcdPrefix, "etcd-prefix", "/streamcount", "what all etcd keys begin with")
 	fs.StringVar(&c.EtcdCert, "etcd-cert", "", "`file` with the client certificate for etcd")
 	fs.StringVar(&c.EtcdKey, "etcd-key", "", "`file` with the key of that certificate")
@@ -114,6 +117,7 @@ func (c *Config) validate() error {
 		c.check(!c.Demo || c.Limit > 0, "demo", "true", "with limit 0 nobody can watch: raise limit"),
 		c.checkAuth(),
 		c.checkEdge(),
+		c.checkShards(),
 		c.checkEtcd(),
 	)
 }
@@ -149,7 +153,7 @@ func isLoopback(host string) bool {
 
 // checkEtcd wants either the embedded etcd or another, and what belongs to it.
 func (c *Config) checkEtcd() error {
-	if len(c.EtcdEndpoints) == 0 {
+	if c.embedded() {
 		for _, f := range []struct{ key, value string }{
 			{"etcd-cert", c.EtcdCert}, {"etcd-key", c.EtcdKey}, {"etcd-ca", c.EtcdCA},
 			{"etcd-user", c.EtcdUser}, {"etcd-password-file", c.EtcdPasswordFile},
@@ -161,12 +165,15 @@ func (c *Config) checkEtcd() error {
 		}
 		return c.check(c.DataDir != "", "data-dir", "", "want a directory for the embedded etcd")
 	}
-	endpoints := strings.Join(c.EtcdEndpoints, ",")
+	other, named := "etcd-endpoints", strings.Join(c.EtcdEndpoints, ",")
+	if len(c.Shards) > 0 {
+		other, named = "shard", c.Shards.String()
+	}
 	embedded := c.source("data-dir") != fromDefault
 	return cmp.Or(
-		c.checkEndpoints(),
-		c.check(!embedded, "data-dir", c.DataDir, fmt.Sprintf("is for the embedded etcd, but etcd-endpoints %q "+
-			"(from %s) names another: remove one of the two", endpoints, c.source("etcd-endpoints"))),
+		c.checkAddresses("etcd-endpoints", c.EtcdEndpoints),
+		c.check(!embedded, "data-dir", c.DataDir, fmt.Sprintf("is for the embedded etcd, but %s %q "+
+			"(from %s) names another: remove one of the two", other, named, c.source(other))),
 		c.check(c.EtcdCert == "" || c.EtcdKey != "", "etcd-cert", c.EtcdCert, "needs its key: set etcd-key too"),
 		c.check(c.EtcdKey == "" || c.EtcdCert != "", "etcd-key", c.EtcdKey,
 			"needs its certificate: set etcd-cert too"),
@@ -177,16 +184,16 @@ func (c *Config) checkEtcd() error {
 	)
 }
 
-// checkEndpoints does not repeat an address that may hold a password.
-func (c *Config) checkEndpoints() error {
-	for _, e := range c.EtcdEndpoints {
+// checkAddresses does not repeat an address that may hold a password.
+func (c *Config) checkAddresses(key string, addresses []string) error {
+	for _, e := range addresses {
 		if strings.Contains(e, "@") {
-			return c.check(false, "etcd-endpoints", "***@***",
+			return c.check(false, key, "***@***",
 				"want no user in an address: use etcd-user and etcd-password-file")
 		}
 		host := strings.TrimPrefix(strings.TrimPrefix(e, "https://"), "http://")
 		if _, _, err := net.SplitHostPort(host); err != nil {
-			return c.check(false, "etcd-endpoints", e, "want addresses such as 10.0.0.1:2379 or https://etcd1:2379")
+			return c.check(false, key, e, "want addresses such as 10.0.0.1:2379 or https://etcd1:2379")
 		}
 	}
 	return nil

@@ -74,7 +74,7 @@ func (a *app) root() *cobra.Command {
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
-		a.serveCommand(), a.configCommand(),
+		a.serveCommand(), a.configCommand(), a.shardsCommand(),
 		a.startCommand(), a.heartbeatCommand(), a.stopCommand(), a.lsCommand(),
 		a.limitsCommand(), a.plansCommand(), a.keysCommand(), a.benchCommand(), a.versionCommand(),
 	)

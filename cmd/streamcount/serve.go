@@ -16,7 +16,6 @@ import (
 	"streamcount/api"
 	"streamcount/api/apitype"
 	"streamcount/cluster"
-	"streamcount/lease"
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -83,7 +82,10 @@ type node struct {
 // describe is the address and what the node runs on.
 func (n *node) describe() string {
 	on := "embedded etcd in " + n.cfg.DataDir
-	if len(n.cfg.EtcdEndpoints) > 0 {
+	switch {
+	case len(n.cfg.Shards) > 0:
+		on = "etcd shards " + n.cfg.Shards.String()
+	case !n.cfg.embedded():
 		on = "etcd at " + strings.Join(n.cfg.EtcdEndpoints, ",")
 	}
 	scheme := "http"
@@ -166,128 +168,57 @@ const filesEvery = 5 * time.Second
 // the reverse order of its start: etcd last. front ends when the HTTP server
 // begins to drain.
 func (n *node) runBehind(front, ctx context.Context, server *api.Server) (err error) {
-	var embedded *cluster.Embedded
 	var lost <-chan error // nil, and so silent, unless etcd is embedded
-	endpoints := n.cfg.EtcdEndpoints
-	if len(endpoints) == 0 {
-		embedded, err = cluster.StartEmbedded(front, cluster.EmbedConfig{DataDir: n.cfg.DataDir, Log: n.logs.zap})
+	b := &behind{cfg: n.cfg, logs: n.logs, self: &cluster.Node{
+		ID: n.self.ID, Region: n.self.Region, Address: n.addr, Version: n.self.Version,
+		StartedAt: n.self.StartedAt.Time,
+	}}
+	if n.cfg.embedded() {
+		b.embedded, err = cluster.StartEmbedded(front, cluster.EmbedConfig{DataDir: n.cfg.DataDir, Log: n.logs.zap})
 		if err != nil {
 			return unlessDone(front, err)
 		}
-		defer func() { err = errors.Join(err, embedded.Close()) }()
-		endpoints, lost = embedded.Endpoints(), embedded.Err()
+		defer func() { err = errors.Join(err, b.embedded.Close()) }()
+		lost = b.embedded.Err()
 	}
-	c, secret, err := n.connect(front, endpoints)
-	if err != nil {
-		return unlessDone(front, err)
-	}
-	defer func() { err = errors.Join(err, closeClient(c)) }()
-	etcd, follow := n.overNetwork(c, endpoints)
-	if embedded != nil {
-		etcd, follow = inProcess(embedded)
-	}
-	limiter, err := lease.New(etcd, lease.Config{
-		Prefix: n.cfg.EtcdPrefix, Limit: n.cfg.Limit, TTL: n.cfg.TTL, Region: n.cfg.Region,
-		Cooldown: n.cfg.Cooldown, Secret: secret, Log: n.logs.slog,
-	})
+	router, err := b.router(len(n.cfg.Shards) > 0)
 	if err != nil {
 		return err
 	}
-	server.Use(n.backend(c, limiter))
-	return n.runOn(front, ctx, c, limiter, lost, follow)
+	group, work := errgroup.WithContext(ctx)
+	group.Go(func() error { return router.Run(work) })
+	group.Go(func() error { return wentDown(work, lost) })
+	select {
+	case <-router.Ready():
+		server.Use(b.backend(router))
+		n.beside(front, work, group)
+		n.onReady()
+	case <-work.Done():
+	case <-front.Done(): // nobody was served
+	}
+	return unlessDone(ctx, group.Wait())
+}
+
+// beside runs what else a node does until ctx ends.
+func (n *node) beside(front, ctx context.Context, group *errgroup.Group) {
+	group.Go(func() error {
+		tuneGC(ctx)
+		return nil
+	})
+	if !n.cfg.Demo {
+		return
+	}
+	group.Go(func() error {
+		// It plays against the HTTP server, so it ends no later.
+		playing, stop := context.WithCancel(ctx)
+		defer stop()
+		defer context.AfterFunc(front, stop)()
+		return runDemo(playing, "http://"+dialable(n.addr), n.cfg, n.logs.slog)
+	})
 }
 
 // background is work that goes on until its context ends.
 type background func(context.Context) error
-
-// overNetwork reaches etcd through c, with renewals that go straight to etcd's
-// leader while follow runs.
-func (n *node) overNetwork(c *clientv3.Client, endpoints []string) (etcd lease.Etcd, follow background) {
-	leader := cluster.NewLeaderLease(c, n.clientConfig(endpoints))
-	etcd = lease.Over(c)
-	etcd.Lease = leader
-	return etcd, leader.Run
-}
-
-// inProcess reaches the embedded etcd without a network.
-func inProcess(e *cluster.Embedded) (etcd lease.Etcd, follow background) {
-	in := e.InProcess()
-	etcd = lease.Etcd{KV: in.KV, Lease: in.Lease, Watch: in.Watch, MaxTxnOps: e.MaxTxnOps()}
-	return etcd, func(context.Context) error { return nil }
-}
-
-func (n *node) clientConfig(endpoints []string) cluster.ClientConfig {
-	return cluster.ClientConfig{
-		Endpoints: endpoints,
-		CertFile:  n.cfg.EtcdCert, KeyFile: n.cfg.EtcdKey, CAFile: n.cfg.EtcdCA,
-		User: n.cfg.EtcdUser, PasswordFile: n.cfg.EtcdPasswordFile,
-		Prefix: n.cfg.EtcdPrefix, Log: n.logs.zap,
-	}
-}
-
-// connect returns a client of an etcd that has answered, and the key that signs
-// stream ids there.
-func (n *node) connect(ctx context.Context, endpoints []string) (*clientv3.Client, []byte, error) {
-	c, err := cluster.Connect(ctx, n.clientConfig(endpoints))
-	if err != nil {
-		return nil, nil, err
-	}
-	secret, err := cluster.Secret(ctx, c, n.cfg.EtcdPrefix)
-	if err != nil {
-		return nil, nil, errors.Join(err, closeClient(c))
-	}
-	return c, secret, nil
-}
-
-func (n *node) backend(c *clientv3.Client, limiter *lease.Limiter) api.Backend {
-	return api.Backend{
-		Limiter: limiter,
-		Rules:   limiter,
-		Ready:   func(ctx context.Context) error { return cluster.Ready(ctx, c, n.cfg.EtcdPrefix) },
-		Shards: func(ctx context.Context) ([]apitype.Shard, error) {
-			totals, err := limiter.Totals(ctx)
-			shard := apitype.Shard{Name: "default", Streams: totals.Streams}
-			info, infoErr := cluster.Describe(ctx, c)
-			shard.Leader, shard.Members = info.Leader, info.Members
-			return []apitype.Shard{shard}, errors.Join(err, infoErr)
-		},
-	}
-}
-
-// runOn runs the background work until ctx ends. The node stays registered
-// until the limiter has stopped.
-func (n *node) runOn(
-	front, ctx context.Context, c *clientv3.Client, limiter *lease.Limiter, lost <-chan error, follow background,
-) error {
-	group, work := errgroup.WithContext(ctx)
-	group.Go(func() error { return limiter.Run(work) })
-	group.Go(func() error { return follow(work) })
-	group.Go(func() error {
-		tuneGC(work)
-		return nil
-	})
-	group.Go(func() error { return wentDown(work, lost) })
-	if n.cfg.Demo {
-		group.Go(func() error {
-			// It plays against the HTTP server, so it ends no later.
-			playing, stop := context.WithCancel(work)
-			defer stop()
-			defer context.AfterFunc(front, stop)()
-			return runDemo(playing, "http://"+dialable(n.addr), n.cfg, n.logs.slog)
-		})
-	}
-	registered, leave := context.WithCancel(context.WithoutCancel(ctx))
-	listed := make(chan error, 1)
-	registration := cluster.NewRegistration(c, n.cfg.EtcdPrefix, cluster.Node{
-		ID: n.self.ID, Region: n.self.Region, Address: n.addr, Version: n.self.Version,
-		StartedAt: n.self.StartedAt.Time,
-	}, n.logs.slog)
-	go func() { listed <- registration.Run(registered) }()
-	n.onReady()
-	err := group.Wait()
-	leave()
-	return unlessDone(ctx, errors.Join(err, <-listed))
-}
 
 // wentDown waits for the embedded etcd to end by itself, or for ctx.
 func wentDown(ctx context.Context, lost <-chan error) error {

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"streamcount/shard"
+)
+
+// shardList is the value of a flag that may be repeated. In the environment the
+// shards are separated by spaces.
+type shardList []shard.Shard
+
+var _ pflag.SliceValue = (*shardList)(nil)
+
+// Set adds shards.
+func (l *shardList) Set(text string) error {
+	for _, part := range strings.Fields(text) {
+		if err := l.Append(part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Append adds one shard.
+func (l *shardList) Append(text string) error {
+	s, err := shard.Parse(text)
+	if err == nil {
+		*l = append(*l, s)
+	}
+	return err
+}
+
+// Replace makes texts the shards.
+func (l *shardList) Replace(texts []string) error {
+	*l = nil
+	for _, text := range texts {
+		if err := l.Append(text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// GetSlice returns the shards as they are set.
+func (l *shardList) GetSlice() []string {
+	out := make([]string, 0, len(*l))
+	for _, s := range *l {
+		out = append(out, s.String())
+	}
+	return out
+}
+
+func (l *shardList) String() string { return strings.Join(l.GetSlice(), " ") }
+
+// Type names the value's kind for help and errors.
+func (l *shardList) Type() string { return "shards" }
+
+// checkShards wants shards, or one etcd.
+func (c *Config) checkShards() error {
+	if len(c.Shards) == 0 {
+		return nil
+	}
+	text := c.Shards.String()
+	if err := shard.Check(c.Shards); err != nil {
+		return c.check(false, "shard", text, err.Error())
+	}
+	for _, s := range c.Shards {
+		if err := c.checkAddresses("shard", s.Endpoints); err != nil {
+			return err
+		}
+	}
+	return c.check(len(c.EtcdEndpoints) == 0, "shard", text,
+		"etcd-endpoints names an etcd, too: for several use shard alone, with the first as default=ADDRESSES")
+}
+
+// shards are the etcd clusters that the node is told of. The embedded one has no
+// addresses.
+func (c *Config) shards() []shard.Shard {
+	if len(c.Shards) > 0 {
+		return c.Shards
+	}
+	return []shard.Shard{{Name: shard.Default, Endpoints: c.EtcdEndpoints}}
+}
+
+// embedded reports whether the node runs an etcd of its own.
+func (c *Config) embedded() bool { return len(c.EtcdEndpoints) == 0 && len(c.Shards) == 0 }

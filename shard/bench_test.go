@@ -1,0 +1,55 @@
+package shard
+
+import (
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"streamcount/lease"
+)
+
+// BenchmarkStartStop is a start and its stop by 128 callers over 1, 2 and 4 etcd
+// servers in this process, without fsync. On a machine with few cores the shards
+// share them, so what it costs is told in processor time of everything together.
+func BenchmarkStartStop(b *testing.B) {
+	for _, names := range [][]string{{"a"}, {"a", "b"}, {"a", "b", "c", "d"}} {
+		b.Run(fmt.Sprintf("Shards=%d", len(names)), func(b *testing.B) {
+			r := startShards(b, names...).node(b, 0, names...)
+			var next, failed atomic.Int64
+			call := func() {
+				user := "user-" + strconv.FormatInt(next.Add(1)%100_000, 10)
+				st, err := r.Start(b.Context(), user, lease.Request{})
+				if err == nil {
+					_, err = r.Stop(b.Context(), user, st.Stream.ID)
+				}
+				if err != nil {
+					failed.Add(1)
+				}
+			}
+			b.SetParallelism(64) // times GOMAXPROCS
+			began := processorTime(b)
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					call()
+				}
+			})
+			b.StopTimer()
+			require.Zero(b, failed.Load())
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "starts/s")
+			b.ReportMetric(float64((processorTime(b)-began).Microseconds())/float64(b.N), "cpu-us/start")
+		})
+	}
+}
+
+func processorTime(b *testing.B) time.Duration {
+	b.Helper()
+	var used syscall.Rusage
+	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &used))
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
