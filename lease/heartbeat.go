@@ -28,17 +28,24 @@ func (l *Limiter) Heartbeat(ctx context.Context, user, id string) (Stream, error
 	if s, ok := l.rested(user, id, who); ok {
 		return s, nil
 	}
+	degraded := Stream{ID: id, User: user, TTL: l.cfg.TTL, Degraded: true}
+	if who.provisional() && l.pending.hear(user, who.nonce) {
+		return degraded, nil
+	}
 	ctx, cancel := l.bound(ctx)
 	defer cancel()
 	for doubtful := false; ; {
 		s, err := l.beat(ctx, user, id, who, doubtful)
+		if who.provisional() && l.mayBeWritten(err) {
+			return degraded, nil
+		}
 		if err == nil || errors.Is(err, ErrEnded) {
 			return s, err
 		}
 		doubtful = doubtful || errors.Is(err, errRenewStalled)
 		if errors.Is(err, errLate) || pause(ctx) { // one lost message is no reason to give up
 			l.cfg.Log.Debug("heartbeat answered as degraded", "user", user, "err", err)
-			return Stream{ID: id, User: user, TTL: l.cfg.TTL, Degraded: true}, nil
+			return degraded, nil
 		}
 	}
 }

@@ -33,6 +33,7 @@ type Config struct {
 	// Cooldown is for how long a client that was evicted may not evict in turn;
 	// 0 for not at all. It lasts up to a sixth longer, or 2 s if that is more.
 	Cooldown time.Duration
+	Outage   Outage // what becomes of starts while etcd does not answer; [OutageDeny] if empty
 	Secret   []byte // signs stream ids; the same on all nodes, at least 16 bytes
 	// Timeout bounds each call, whatever etcd does; 3 s if 0. A caller's
 	// shorter deadline wins.
@@ -52,6 +53,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("lease: TTL %v is not a whole number of seconds between %v and %v", c.TTL, MinTTL, MaxTTL)
 	case c.Cooldown < 0 || c.Cooldown > 24*time.Hour:
 		return c, fmt.Errorf("lease: cool-down %v is not between 0 and 24h", c.Cooldown)
+	case c.Outage != "" && c.Outage != OutageDeny && c.Outage != OutageAdmit:
+		return c, fmt.Errorf("lease: outage policy %q is neither deny nor admit", c.Outage)
 	case len(c.Secret) < 16:
 		return c, fmt.Errorf("lease: a secret of %d bytes cannot sign stream ids: want 16 or more", len(c.Secret))
 	}
@@ -74,6 +77,8 @@ type Limiter struct {
 	cooling *graveyard // of the marks on evicted clients
 	pool    *pool
 	renewer *renewer
+	circuit *circuit
+	pending *provisionals
 	late    chan struct{} // holds one for each renewal that is on a stream of its own
 	cleaner *cleaner
 	lapses  *recent[string, []lifetime] // what etcd last said of the leases of users who were full
@@ -112,6 +117,8 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 		lapses:  newRecent[string, []lifetime](10*time.Second, 1<<14),
 	}
 	l.terms.ask = l.term
+	l.circuit = &circuit{ask: l.probe, log: cfg.Log}
+	l.pending = &provisionals{users: make(map[string][]*provisional)}
 	l.view = newView(etcd, l.keys, viewConfig{timeout: cfg.Timeout, log: cfg.Log, span: cfg.TTL})
 	l.graves = newGraveyard(l.grant, cfg.TTL, cfg.Timeout, cfg.Log)
 	l.batch = newBatcher(etcd, l.keys, l.graves, cfg.Timeout)
@@ -137,14 +144,24 @@ func (l *Limiter) Run(ctx context.Context) error {
 	workers.Go(func() error { return l.cooling.run(ctx) })
 	workers.Go(func() error { return l.pool.run(ctx) })
 	workers.Go(func() error { return l.cleaner.run(ctx) })
+	workers.Go(func() error { return l.circuit.run(ctx) })
+	if l.cfg.Outage == OutageAdmit {
+		workers.Go(func() error { return l.catchUp(ctx) })
+	}
 	err := workers.Wait()
 	stopSending() // after all who send
 	return errors.Join(err, senders.Wait())
 }
 
-// bound gives a call its deadline. It is cut off from the caller's
-// cancellation, so that a hang-up cannot leave a write half done.
+// bound gives a call its deadline, which is now if etcd has not answered anybody for
+// a while. It is cut off from the caller's cancellation, so that a hang-up cannot
+// leave a write half done.
 func (l *Limiter) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if l.circuit.open.Load() {
+		ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+		cancel(errCircuitOpen)
+		return ctx, func() {}
+	}
 	deadline := time.Now().Add(l.cfg.Timeout)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d

@@ -38,7 +38,7 @@ type admission struct {
 // is abandoned: whatever became of it is ended in the background, and the
 // error is ctx's or an [ErrUnavailable]. Also returns [ErrRouting], [ErrBadUser], for
 // Request.Replaces [ErrBadID] and [ErrForeignID], and for Request.Plan
-// [ErrNoPlan].
+// [ErrNoPlan]. With [OutageAdmit] the stream is Degraded where etcd was not asked.
 func (l *Limiter) Start(ctx context.Context, user string, req Request) (Started, error) {
 	a, err := l.newAdmission(ctx, user, req)
 	if err != nil {
@@ -46,7 +46,16 @@ func (l *Limiter) Start(ctx context.Context, user string, req Request) (Started,
 	}
 	call, cancel := l.bound(ctx)
 	defer cancel()
-	st, h, err := l.admit(call, a)
+	var st Started
+	var h held
+	if l.circuit.open.Load() {
+		err = unavailable("start for "+user, errCircuitOpen)
+	} else {
+		st, h, err = l.admit(call, a)
+	}
+	if l.cfg.Outage == OutageAdmit && errors.Is(err, ErrUnavailable) && l.circuit.open.Load() && ctx.Err() == nil {
+		st, err = l.admitAlone(a, err)
+	}
 	switch {
 	case err == nil && ctx.Err() != nil: // nobody hears the answer
 		l.stopLater(user, h)
@@ -312,9 +321,15 @@ func (l *Limiter) equip(ctx context.Context, a *admission) error {
 	if g.renewed.Before(a.began) {
 		a.renewal = l.renewer.beginStart(ctx, g.lease)
 	}
+	l.compose(a)
+	return nil
+}
+
+// compose makes the record of an admission that has its lease.
+func (l *Limiter) compose(a *admission) {
 	a.rec = record{
 		Started: time.Now().UnixMilli(),
-		TTL:     int64(g.ttl / time.Second),
+		TTL:     int64(a.ttl / time.Second),
 		Region:  l.cfg.Region,
 		Session: a.req.Session,
 		Plan:    cmp.Or(a.said.plan, a.said.grant),
@@ -332,7 +347,6 @@ func (l *Limiter) equip(ctx context.Context, a *admission) error {
 		panic(err) // strings and numbers always marshal
 	}
 	a.value = v
-	return nil
 }
 
 // giveBack parts with the lease of a try that failed. One that a write may have

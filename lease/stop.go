@@ -22,6 +22,11 @@ func (l *Limiter) Stop(ctx context.Context, user, id string) (Usage, error) {
 	if err != nil {
 		return Usage{}, err
 	}
+	if who.provisional() && l.pending.take(user, who.nonce) != nil {
+		l.view.note(grave{Nonce: who.nonce, Reason: ReasonStopped})
+		s, _ := l.view.user(user)
+		return Usage{User: user, Count: len(s.held), Limit: l.ruleOf(user, nil).limit, Counted: len(s.held)}, nil
+	}
 	ctx, cancel := l.bound(ctx)
 	defer cancel()
 	for {
@@ -107,11 +112,13 @@ func (l *Limiter) tryStop(ctx context.Context, user string, h held) (Usage, erro
 }
 
 // pause waits a moment before a repetition. It reports whether ctx ended.
-func pause(ctx context.Context) (over bool) {
+func pause(ctx context.Context) (over bool) { return pauseFor(ctx, 20*time.Millisecond) }
+
+func pauseFor(ctx context.Context, d time.Duration) (over bool) {
 	select {
 	case <-ctx.Done():
 		return true
-	case <-time.After(20 * time.Millisecond):
+	case <-time.After(d):
 		return false
 	}
 }

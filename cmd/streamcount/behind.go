@@ -58,7 +58,7 @@ func (b *behind) open(ctx context.Context, s shard.Shard, first bool) (*shard.Op
 	}
 	limiter, err := lease.New(etcd, lease.Config{
 		Prefix: b.cfg.EtcdPrefix, Limit: b.cfg.Limit, TTL: b.cfg.TTL, Region: b.cfg.Region,
-		Cooldown: b.cfg.Cooldown, Secret: secret, Log: b.logs.slog,
+		Cooldown: b.cfg.Cooldown, Outage: lease.Outage(b.cfg.OnOutage), Secret: secret, Log: b.logs.slog,
 	})
 	if err != nil {
 		return nil, errors.Join(err, closeClient(c))

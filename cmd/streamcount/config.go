@@ -32,6 +32,7 @@ type Config struct {
 	Limit            int
 	TTL              time.Duration
 	Cooldown         time.Duration
+	OnOutage         string
 	Region           string
 	Node             string
 	LogLevel         string
@@ -64,6 +65,8 @@ func (c *Config) flags() *pflag.FlagSet {
 	fs.DurationVar(&c.TTL, "ttl", lease.DefaultTTL, "how long a silent stream keeps its slot, 5s to 24h")
 	fs.DurationVar(&c.Cooldown, "cooldown", time.Minute,
 		"how long a device or session that was evicted may not evict in turn; 0s to 24h, 0s for not at all")
+	fs.StringVar(&c.OnOutage, "on-outage", "deny",
+		"`deny` starts while etcd does not answer, or admit them on what this node knows, to be written later")
 	fs.StringVar(&c.Region, "region", "local", "`name` of the region this node runs in")
 	fs.StringVar(&c.Node, "node", "", "`name` of this node (default the host's name and a random suffix)")
 	fs.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
@@ -107,6 +110,7 @@ func (c *Config) validate() error {
 		c.check(c.TTL >= lease.MinTTL && c.TTL <= lease.MaxTTL && c.TTL%time.Second == 0, "ttl", c.TTL.String(),
 			"want whole seconds, from 5s to 24h"),
 		c.check(c.Cooldown >= 0 && c.Cooldown <= 24*time.Hour, "cooldown", c.Cooldown.String(), "want 0s to 24h"),
+		c.check(c.OnOutage == "deny" || c.OnOutage == "admit", "on-outage", c.OnOutage, "want deny or admit"),
 		c.check(len(c.Region) <= 64 && namePattern.MatchString(c.Region), "region", c.Region,
 			"want 1 to 64 "+nameChars),
 		c.check(c.Node == "" || len(c.Node) <= 128 && namePattern.MatchString(c.Node), "node", c.Node,
