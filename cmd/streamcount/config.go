@@ -39,6 +39,7 @@ type Config struct {
 	LogFormat        string
 	Demo             bool
 	Drain            time.Duration
+	Notice           time.Duration
 	authConfig
 	edgeConfig
 
@@ -73,6 +74,8 @@ func (c *Config) flags() *pflag.FlagSet {
 	fs.StringVar(&c.LogFormat, "log-format", "text", "text or json")
 	fs.BoolVar(&c.Demo, "demo", false, "simulate viewers, among them user 1, who always has one stream")
 	fs.DurationVar(&c.Drain, "drain", 10*time.Second, "how long requests may take to finish at shutdown")
+	fs.DurationVar(&c.Notice, "notice", 0,
+		"how long a node that is told to stop says so at /readyz and still serves, so that load balancers see it")
 	c.authConfig.register(fs)
 	c.edgeConfig.register(fs)
 	fs.StringVar(&c.file, "config", "", "YAML `file` whose keys are these flags")
@@ -118,6 +121,7 @@ func (c *Config) validate() error {
 		c.check(level(c.LogLevel) != nil, "log-level", c.LogLevel, "want debug, info, warn or error"),
 		c.check(c.LogFormat == "text" || c.LogFormat == "json", "log-format", c.LogFormat, "want text or json"),
 		c.check(c.Drain >= 0, "drain", c.Drain.String(), "want 0s or more"),
+		c.check(c.Notice >= 0, "notice", c.Notice.String(), "want 0s or more"),
 		c.check(!c.Demo || c.Limit > 0, "demo", "true", "with limit 0 nobody can watch: raise limit"),
 		c.checkAuth(),
 		c.checkEdge(),
@@ -137,16 +141,21 @@ func (c *Config) check(ok bool, key, value, want string) error {
 func (c *Config) source(key string) string { return cmp.Or(c.from[key], fromDefault) }
 
 func (c *Config) checkAddress() error {
-	host, port, err := net.SplitHostPort(c.Listen)
-	n, portErr := strconv.ParseUint(port, 10, 16)
+	host, _, _ := net.SplitHostPort(c.Listen) // an error of which checkListen reports
 	return cmp.Or(
-		c.check(err == nil && portErr == nil && n <= 65535, "listen", c.Listen,
-			"want HOST:PORT, such as 127.0.0.1:3000 or :3000"),
+		c.checkListen(),
 		c.check(c.AuthNone || isLoopback(host) || c.access(nil).Configured(), "listen", c.Listen,
 			"other machines can reach this address, and whoever does may act for any user: listen on 127.0.0.1, "+
 				"set auth-keys-file or a source of viewers' tokens, or set auth-none if something in front of the "+
 				"service decides who may call"),
 	)
+}
+
+// checkListen wants an address, whoever may reach it.
+func (c *Config) checkListen() error {
+	_, port, err := net.SplitHostPort(c.Listen)
+	_, portErr := strconv.ParseUint(port, 10, 16)
+	return c.check(err == nil && portErr == nil, "listen", c.Listen, "want HOST:PORT, such as 127.0.0.1:3000 or :3000")
 }
 
 // isLoopback reports whether only this machine reaches host.

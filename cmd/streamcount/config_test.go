@@ -70,7 +70,7 @@ func TestConfig_Precedence(t *testing.T) {
 func TestConfig_EveryKeyHasEveryWayIn(t *testing.T) {
 	values := map[string]string{
 		"listen": ":0", "data-dir": "d", "etcd-prefix": "/x", "limit": "7", "ttl": "30s", "region": "r",
-		"node": "n1", "log-level": "warn", "log-format": "json", "demo": "true", "drain": "1s",
+		"node": "n1", "log-level": "warn", "log-format": "json", "demo": "true", "drain": "1s", "notice": "2s",
 		"etcd-endpoints": "a:1,b:2", "etcd-cert": "c", "etcd-key": "k", "etcd-ca": "a", "etcd-user": "u",
 		"etcd-password-file": "p", "cooldown": "5s", "auth-none": "true", "auth-keys-file": "k", "auth-jwks-url": "u",
 		"auth-jwks-file": "t", "auth-secret-file": "s", "auth-issuer": "i", "auth-audience": "a", "auth-plan-claim": "p",

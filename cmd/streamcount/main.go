@@ -76,7 +76,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.serveCommand(), a.configCommand(), a.shardsCommand(),
 		a.startCommand(), a.heartbeatCommand(), a.stopCommand(), a.lsCommand(),
-		a.limitsCommand(), a.plansCommand(), a.keysCommand(), a.benchCommand(), a.versionCommand(),
+		a.limitsCommand(), a.plansCommand(), a.keysCommand(), a.benchCommand(), a.healthCommand(), a.versionCommand(),
 	)
 	return root
 }

@@ -138,7 +138,8 @@ func (n *node) run(ctx context.Context, ln net.Listener) error {
 // front is how the HTTP server is to be, and what keeps its files up to date.
 func (n *node) front() (api.Config, []background, error) {
 	c := api.Config{
-		Node: n.self, Log: n.logs.slog, Drain: n.cfg.Drain, NoStreamIDAccess: !n.cfg.StreamIDs, Edge: n.cfg.edge(),
+		Node: n.self, Log: n.logs.slog, Drain: n.cfg.Drain, Notice: n.cfg.Notice,
+		NoStreamIDAccess: !n.cfg.StreamIDs, Edge: n.cfg.edge(),
 	}
 	var followers []background
 	if config := n.cfg.access(n.logs.slog); config.Configured() {
