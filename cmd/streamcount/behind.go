@@ -44,7 +44,8 @@ func (b *behind) open(ctx context.Context, s shard.Shard, first bool) (*shard.Op
 	if inside {
 		endpoints = b.embedded.Endpoints()
 	}
-	c, err := cluster.Connect(ctx, b.clientConfig(endpoints))
+	members := cluster.NewMembers(b.clientConfig(endpoints), b.cfg.near(endpoints))
+	c, err := cluster.Connect(ctx, members.Config())
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +69,7 @@ func (b *behind) open(ctx context.Context, s shard.Shard, first bool) (*shard.Op
 	b.clients[s.Name] = c
 	return &shard.Opened{
 		Limiter: limiter,
-		Run:     func(ctx context.Context) error { return b.accompany(ctx, c, follow) },
+		Run:     func(ctx context.Context) error { return b.accompany(ctx, c, members, follow) },
 		Close: func() error {
 			b.mu.Lock()
 			delete(b.clients, s.Name)
@@ -78,9 +79,12 @@ func (b *behind) open(ctx context.Context, s shard.Shard, first bool) (*shard.Op
 	}, nil
 }
 
-// accompany follows a shard's leader, and keeps the node listed there.
-func (b *behind) accompany(ctx context.Context, c *clientv3.Client, follow background) error {
+// accompany follows a shard's members and leader, and keeps the node listed there.
+func (b *behind) accompany(
+	ctx context.Context, c *clientv3.Client, members *cluster.Members, follow background,
+) error {
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return members.Run(ctx, c) })
 	group.Go(func() error { return follow(ctx) })
 	if b.self != nil {
 		group.Go(func() error {

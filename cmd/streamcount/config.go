@@ -22,6 +22,7 @@ type Config struct {
 	Listen           string
 	DataDir          string
 	EtcdEndpoints    []string
+	EtcdNear         []string
 	Shards           shardList
 	EtcdPrefix       string
 	EtcdCert         string
@@ -54,6 +55,8 @@ func (c *Config) flags() *pflag.FlagSet {
 	fs.StringVar(&c.DataDir, "data-dir", "./streamcount-data", "`directory` of the embedded etcd")
 	fs.StringSliceVar(&c.EtcdEndpoints, "etcd-endpoints", nil,
 		"`addresses` of an etcd to use instead of the embedded one")
+	fs.StringSliceVar(&c.EtcdNear, "etcd-near", nil,
+		"those of etcd's `addresses` that are in this node's region: calls go there while they answer")
 	fs.Var(&c.Shards, "shard",
 		"`NAME=ADDRESSES` of one of several etcds to spread users over; repeat it for each (in the environment: spaces between)")
 	fs.StringVar(&c.EtcdPrefix, "etcd-prefix", "/streamcount", "what all etcd keys begin with")
@@ -126,6 +129,7 @@ func (c *Config) validate() error {
 		c.checkAuth(),
 		c.checkEdge(),
 		c.checkShards(),
+		c.checkNear(),
 		c.checkEtcd(),
 	)
 }

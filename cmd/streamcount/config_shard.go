@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -83,6 +84,28 @@ func (c *Config) shards() []shard.Shard {
 		return c.Shards
 	}
 	return []shard.Shard{{Name: shard.Default, Endpoints: c.EtcdEndpoints}}
+}
+
+// near are those of an etcd's addresses that are in this node's region.
+func (c *Config) near(endpoints []string) []string {
+	var out []string
+	for _, e := range endpoints {
+		if slices.Contains(c.EtcdNear, e) {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// checkNear wants addresses of some etcd of the node's.
+func (c *Config) checkNear() error {
+	for _, e := range c.EtcdNear {
+		known := slices.ContainsFunc(c.shards(), func(s shard.Shard) bool { return slices.Contains(s.Endpoints, e) })
+		if err := c.check(known, "etcd-near", e, "want addresses as they stand in etcd-endpoints or shard"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // embedded reports whether the node runs an etcd of its own.

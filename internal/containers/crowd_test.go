@@ -85,6 +85,9 @@ func (c *crowd) post(path, body string, patience bool) (status int, answer []byt
 			continue
 		}
 		status = resp.StatusCode
+		if status == 503 && strings.Contains(string(answer), "has not reached") {
+			continue // it has just begun, and is not ready: a load balancer would not ask it
+		}
 		if !patience || status < 500 {
 			return status, answer
 		}
