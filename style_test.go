@@ -82,6 +82,7 @@ func TestImports(t *testing.T) {
 		}, "wiring"},
 		"shard":                {[]string{"lease"}, "a limiter made of limiters: how they are reached is cmd's business"},
 		"internal/follow":      {nil, "it reads files"},
+		"internal/containers":  {nil, "it starts what docker-compose.yml says, and looks from outside"},
 		"internal/etcdtest":    {nil, "test machinery, below everything"},
 		"internal/bench":       {[]string{"internal/bench/child", "internal/bench/load", "internal/bench/plot"}, "it measures from outside: HTTP and processes, nothing of the service's own code"},
 		"internal/bench/child": {nil, "it runs programs"},

@@ -18,7 +18,7 @@ import (
 const (
 	memberPulse  = 300 * time.Millisecond
 	memberAnswer = time.Second // a member that takes longer for a word is not used
-	memberReturn = 2           // answers in a row that bring it back
+	memberReturn = 4           // answers in a row that bring it back
 )
 
 // Members keeps a client to the members of etcd that answer and know a leader: to
@@ -122,7 +122,7 @@ func (m *Members) watch(ctx context.Context, one *member, changed chan<- struct{
 			cancel()
 		}
 		if c != nil {
-			err = fit(ctx, c, one.endpoint)
+			err = m.fit(ctx, c, one)
 		}
 		if ctx.Err() != nil {
 			return
@@ -146,14 +146,22 @@ func (m *Members) watch(ctx context.Context, one *member, changed chan<- struct{
 
 var errNoLeader = errors.New("it knows no leader")
 
-// fit reports whether a member answers soon and belongs to a cluster that works.
-func fit(ctx context.Context, c *clientv3.Client, endpoint string) error {
+// fit reports whether a member answers soon and belongs to a cluster that works. One
+// that comes back must also have read something by the leader: it may believe for
+// seconds that it has a leader while what it passes on to it is lost.
+func (m *Members) fit(ctx context.Context, c *clientv3.Client, one *member) error {
 	ctx, cancel := context.WithTimeout(ctx, memberAnswer)
 	defer cancel()
-	st, err := c.Status(ctx, endpoint)
-	if err == nil && st.Leader == 0 {
-		err = errNoLeader
+	st, err := c.Status(ctx, one.endpoint)
+	switch {
+	case err != nil:
+		return err
+	case st.Leader == 0:
+		return errNoLeader
+	case one.well.Load():
+		return nil
 	}
+	_, err = c.Get(ctx, secretKey(m.cfg.Prefix), clientv3.WithCountOnly())
 	return err
 }
 
@@ -178,10 +186,7 @@ func (m *Members) choose(c *clientv3.Client) {
 	if len(use) == 0 {
 		use = m.cfg.Endpoints
 	}
-	m.mu.Lock()
-	old := m.used
-	m.used = use
-	m.mu.Unlock()
+	old := m.Used()
 	if slices.Equal(old, use) {
 		return
 	}
@@ -190,6 +195,9 @@ func (m *Members) choose(c *clientv3.Client) {
 	if fell && slices.ContainsFunc(old, func(e string) bool { return !slices.Contains(use, e) }) {
 		m.renew()
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.used = use
 }
 
 // renew breaks off the calls under way.

@@ -36,8 +36,13 @@ type tally struct {
 	admitted, refused int
 	failed            map[int]int // by status: 5xx
 	unanswered        int         // by anybody: every address refused or cut the connection
-	why               []string
+	failures          []failure   // those with a status
 	longest           time.Duration
+}
+
+type failure struct {
+	at  time.Time
+	why string
 }
 
 const (
@@ -47,6 +52,7 @@ const (
 )
 
 func newCrowd(t *testing.T, urls ...string) *crowd {
+	t.Helper()
 	c := &crowd{t: t, urls: urls, client: http.Client{Timeout: 8 * time.Second}}
 	c.client.Transport = &http.Transport{MaxIdleConnsPerHost: 64}
 	t.Cleanup(c.client.CloseIdleConnections)
@@ -111,7 +117,7 @@ func (c *crowd) start(user string) (id string) {
 		c.then.refused++
 	case status >= 500:
 		c.then.failed[status]++
-		c.then.why = append(c.then.why, fmt.Sprintf("%s %d %.120s", time.Now().Format("05.000"), status, body))
+		c.then.failures = append(c.then.failures, failure{time.Now(), fmt.Sprintf("%d %s", status, body)})
 	case status == 0:
 		c.then.unanswered++
 	default:
