@@ -35,6 +35,8 @@ var refusals = []struct {
 	{lease.ErrBadRule, invalid, "A limit is 0 to 60, a plan's name " + planRule + ", and a set has at most 1000 rules."},
 	{lease.ErrRuleChanged, rulesChanged, "A rule was changed since that revision. Nothing was applied: look again."},
 	{lease.ErrUnavailable, unavailable, tryAgain},
+	{lease.ErrRouting, unavailable, tryAgain}, // the router has tried until the deadline
+	{lease.ErrInUse, unavailable, tryAgain},   // no call asks for what it refuses
 	{context.DeadlineExceeded, unavailable, tryAgain},
 	{context.Canceled, unavailable, tryAgain},
 }

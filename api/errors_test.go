@@ -38,6 +38,8 @@ func want() map[string]struct {
 		"ErrBadRule":     {lease.ErrBadRule, 422},
 		"ErrRuleChanged": {lease.ErrRuleChanged, 409},
 		"ErrUnavailable": {lease.ErrUnavailable, 503},
+		"ErrRouting":     {lease.ErrRouting, 503},
+		"ErrInUse":       {lease.ErrInUse, 503},
 	}
 }
 

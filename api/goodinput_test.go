@@ -49,7 +49,7 @@ func TestGoodInput_Requests(t *testing.T) {
 	f := &fake{count: 1}
 	addr, _ := run(t, newServer(t, Config{}, f))
 	start := userBase + "/start"
-	plainStart := "start maya {Session: Replaces: OnLimit: Device:{ID: Name: Type:} Content:{ID: Title:} Plan: Grant: Limit:<nil>}"
+	plainStart := "start maya {Session: Replaces: OnLimit: Device:{ID: Name: Type:} Content:{ID: Title:} Plan: Grant: Limit:<nil> Routed:0}"
 	withSession := strings.Replace(plainStart, "Session:", "Session:s", 1)
 	head := "POST " + start + " HTTP/1.1\r\nHost: x\r\n"
 	for name, c := range map[string]struct{ raw, call string }{

@@ -198,6 +198,17 @@ func TestNothingIsLeftBehind(t *testing.T) {
 func TestStart_TakesALapsedSlot(t *testing.T) {
 	c := etcdtest.Start(t, etcdtest.Config{}).Client(t)
 	l := newLimiter(t, c, Config{Limit: 2, TTL: MinTTL})
+	taken := 0
+	for round := range 4 { // etcd may be done before a busy machine lets the test look
+		if taken = lapsedSlotsTaken(t, c, l, round); taken > 0 {
+			break
+		}
+	}
+	require.Positive(t, taken, "slots whose lease had lapsed but was not yet revoked")
+}
+
+func lapsedSlotsTaken(t *testing.T, c *clientv3.Client, l *Limiter, round int) (taken int) {
+	t.Helper()
 	filler := make(chan struct{}, 64)
 	for range 5000 { // so that the leases below wait seconds for their turn
 		filler <- struct{}{}
@@ -211,7 +222,7 @@ func TestStart_TakesALapsedSlot(t *testing.T) {
 	}
 	var users []string
 	for i := range 50 {
-		users = append(users, fmt.Sprint("user-", i))
+		users = append(users, fmt.Sprint("user-", round, "-", i))
 		mustStart(t, l, users[i], Request{})
 		mustStart(t, l, users[i], Request{Session: "silent"})
 	}
@@ -220,7 +231,6 @@ func TestStart_TakesALapsedSlot(t *testing.T) {
 		_, err := l.Start(t.Context(), u, Request{})
 		require.ErrorIs(t, err, ErrLimit, "nobody has lapsed yet")
 	}
-	taken := 0
 	require.Eventually(t, func() bool {
 		if time.Since(last) < MinTTL+time.Second {
 			return false
@@ -238,8 +248,8 @@ func TestStart_TakesALapsedSlot(t *testing.T) {
 		}
 		return true
 	}, MinTTL+5*time.Second, 20*time.Millisecond)
-	require.Positive(t, taken, "slots whose lease had lapsed but was not yet revoked")
 	t.Logf("%d of %d users took a slot back before etcd had revoked its lease", taken, len(users))
+	return taken
 }
 
 func TestTotals(t *testing.T) {

@@ -1,0 +1,73 @@
+{{- define "streamcount.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "streamcount.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else if contains (include "streamcount.name" .) .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "streamcount.name" .) | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "streamcount.selector" -}}
+app.kubernetes.io/name: {{ include "streamcount.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "streamcount.labels" -}}
+{{ include "streamcount.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "streamcount.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}
+{{- .Values.serviceAccount.name | default (include "streamcount.fullname" .) }}
+{{- else }}
+{{- .Values.serviceAccount.name | default "default" }}
+{{- end }}
+{{- end }}
+
+{{- /* The node's settings, as the file that --config names. */}}
+{{- define "streamcount.config" -}}
+{{- $c := deepCopy .Values.config }}
+{{- $_ := set $c "listen" ":3000" }}
+{{- $_ := set $c "etcd-prefix" .Values.etcd.prefix }}
+{{- if and .Values.etcd.endpoints .Values.etcd.shards }}
+{{- fail "set etcd.endpoints or etcd.shards, not both" }}
+{{- end }}
+{{- if not (or .Values.etcd.endpoints .Values.etcd.shards) }}
+{{- fail "nodes need an etcd: set etcd.endpoints to the addresses of its members, or etcd.shards" }}
+{{- end }}
+{{- with .Values.etcd.endpoints }}{{ $_ := set $c "etcd-endpoints" . }}{{ end }}
+{{- with .Values.etcd.near }}{{ $_ := set $c "etcd-near" . }}{{ end }}
+{{- if .Values.etcd.shards }}
+{{- $shards := list }}
+{{- range $name, $addresses := .Values.etcd.shards }}
+{{- $shards = append $shards (printf "%s=%s" $name (join "," $addresses)) }}
+{{- end }}
+{{- $_ := set $c "shard" $shards }}
+{{- end }}
+{{- if .Values.etcd.tlsSecret }}
+{{- $_ := set $c "etcd-cert" "/etc/streamcount/etcd-tls/tls.crt" }}
+{{- $_ := set $c "etcd-key" "/etc/streamcount/etcd-tls/tls.key" }}
+{{- $_ := set $c "etcd-ca" "/etc/streamcount/etcd-tls/ca.crt" }}
+{{- end }}
+{{- if .Values.etcd.user }}
+{{- $_ := set $c "etcd-user" .Values.etcd.user }}
+{{- $_ := set $c "etcd-password-file" (printf "/etc/streamcount/etcd-password/%s" .Values.etcd.passwordSecret.key) }}
+{{- end }}
+{{- if .Values.auth.none }}{{ $_ := set $c "auth-none" true }}{{ end }}
+{{- if .Values.auth.keysSecret.name }}
+{{- $_ := set $c "auth-keys-file" (printf "/etc/streamcount/keys/%s" .Values.auth.keysSecret.key) }}
+{{- end }}
+{{- if .Values.tlsSecret }}
+{{- $_ := set $c "tls-cert" "/etc/streamcount/tls/tls.crt" }}
+{{- $_ := set $c "tls-key" "/etc/streamcount/tls/tls.key" }}
+{{- end }}
+{{- toYaml $c }}
+{{- end }}
