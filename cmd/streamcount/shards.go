@@ -61,25 +61,41 @@ func (a *app) withRouter(ctx context.Context, cfg *Config, f func(context.Contex
 	return cmp.Or(err, <-done)
 }
 
-func (a *app) shardsStatusCommand() *cobra.Command {
+// shardsSubcommand is one of the commands: run is given a router as a node has one,
+// and with aim the shards that users are to live on.
+func (a *app) shardsSubcommand(
+	cmd *cobra.Command, aim bool, run func(ctx context.Context, r *shard.Router, to shardList) error,
+) *cobra.Command {
 	var cfg Config
+	var to shardList
 	flags := cfg.flags()
-	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "Show the shards, and how far a move is",
-		Args:  between(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := cfg.load(flags, a.environ); err != nil {
-				return err
-			}
-			return a.withRouter(cmd.Context(), &cfg, a.shardsStatus)
-		},
+	cmd.Args = between(0, 0)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := cfg.load(flags, a.environ); err != nil {
+			return err
+		}
+		if err := shard.Check(to); aim && err != nil {
+			return usageError{fmt.Errorf("--to: %w", err)}
+		}
+		return a.withRouter(cmd.Context(), &cfg, func(ctx context.Context, r *shard.Router) error {
+			return run(ctx, r, to)
+		})
 	}
 	cmd.Flags().AddFlagSet(flags)
+	if aim {
+		cmd.Flags().Var(&to, "to", "`NAME=ADDRESSES` of each shard that users are to live on")
+	}
 	return cmd
 }
 
-func (a *app) shardsStatus(ctx context.Context, r *shard.Router) error {
+func (a *app) shardsStatusCommand() *cobra.Command {
+	return a.shardsSubcommand(&cobra.Command{
+		Use:   "status",
+		Short: "Show the shards, and how far a move is",
+	}, false, a.shardsStatus)
+}
+
+func (a *app) shardsStatus(ctx context.Context, r *shard.Router, _ shardList) error {
 	m := r.Map()
 	if len(m.From) > 0 {
 		if err := a.printf("epoch %d: users are moving from %s to %s\n", m.Epoch, names(m.From), names(m.Shards)); err != nil {
@@ -115,36 +131,11 @@ func names(shards []shard.Shard) string {
 }
 
 func (a *app) shardsPlanCommand() *cobra.Command {
-	var cfg Config
-	var to shardList
-	flags := cfg.flags()
-	cmd := &cobra.Command{
+	return a.shardsSubcommand(&cobra.Command{
 		Use:     "plan",
 		Short:   "Show what a move to other shards would move",
 		Example: `  streamcount shards plan --shard a=http://a:2379 --to a=http://a:2379 --to b=http://b:2379`,
-		Args:    between(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := cfg.load(flags, a.environ); err != nil {
-				return err
-			}
-			if err := checkTo(to); err != nil {
-				return err
-			}
-			return a.withRouter(cmd.Context(), &cfg, func(ctx context.Context, r *shard.Router) error {
-				return a.shardsPlan(ctx, r, to)
-			})
-		},
-	}
-	cmd.Flags().AddFlagSet(flags)
-	cmd.Flags().Var(&to, "to", "`NAME=ADDRESSES` of each shard that users are to live on")
-	return cmd
-}
-
-func checkTo(to shardList) error {
-	if err := shard.Check(to); err != nil {
-		return usageError{fmt.Errorf("--to: %w", err)}
-	}
-	return nil
+	}, true, a.shardsPlan)
 }
 
 func (a *app) shardsPlan(ctx context.Context, r *shard.Router, to shardList) error {
@@ -176,10 +167,7 @@ func (a *app) shardsPlan(ctx context.Context, r *shard.Router, to shardList) err
 }
 
 func (a *app) shardsMoveCommand() *cobra.Command {
-	var cfg Config
-	var to shardList
-	flags := cfg.flags()
-	cmd := &cobra.Command{
+	return a.shardsSubcommand(&cobra.Command{
 		Use:   "move",
 		Short: "Spread users over other shards, while the service runs",
 		Long: `Spread users over other shards, while the service runs. Nobody exceeds his limit
@@ -188,22 +176,7 @@ the addresses given here; they learn of them by themselves. It may be interrupte
 and is finished by the same command. Start nodes with the new --shard flags after
 it has ended.`,
 		Example: `  streamcount shards move --shard a=http://a:2379 --to a=http://a:2379 --to b=http://b:2379`,
-		Args:    between(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := cfg.load(flags, a.environ); err != nil {
-				return err
-			}
-			if err := checkTo(to); err != nil {
-				return err
-			}
-			return a.withRouter(cmd.Context(), &cfg, func(ctx context.Context, r *shard.Router) error {
-				return a.shardsMove(ctx, r, to)
-			})
-		},
-	}
-	cmd.Flags().AddFlagSet(flags)
-	cmd.Flags().Var(&to, "to", "`NAME=ADDRESSES` of each shard that users are to live on")
-	return cmd
+	}, true, a.shardsMove)
 }
 
 func (a *app) shardsMove(ctx context.Context, r *shard.Router, to shardList) error {
