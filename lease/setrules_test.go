@@ -186,7 +186,7 @@ func TestRules_AreInForceAtOnceOnEveryNode(t *testing.T) {
 		require.Equal(t, 1, mustStart(t, there, user, Request{}).Limit)
 		_, err = there.Start(ctx, user, Request{Plan: plan})
 		require.ErrorIs(t, err, ErrLimit)
-		u, err := here.List(ctx, user, Bounded)
+		u, err := here.List(ctx, user, Linearizable)
 		require.NoError(t, err)
 		require.Equal(t, 1, u.Limit)
 	}

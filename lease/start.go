@@ -100,14 +100,22 @@ func (l *Limiter) admit(ctx context.Context, a *admission) (Started, held, error
 		if err == nil {
 			return st, h, nil
 		}
+		again := errors.Is(err, errTryAgain) || a.onlyAsked(err)
 		l.giveBack(a)
-		if !errors.Is(err, errTryAgain) || pause(ctx) {
+		if !again || pause(ctx) {
 			if isLimit(err) || errors.Is(err, ErrNoPlan) || errors.Is(err, ErrRouting) {
 				return Started{}, held{}, err
 			}
 			return Started{}, held{}, unavailable("start for "+a.user, err)
 		}
 	}
+}
+
+// onlyAsked reports whether a try failed with err at a read or a grant, of which
+// nothing is left: a member of etcd may just have gone away.
+func (a *admission) onlyAsked(err error) bool {
+	unsure := a.unsure && a.lease != 0
+	return errors.Is(err, ErrUnavailable) && !errors.Is(err, errNotApplied) && !unsure
 }
 
 // try is one try at a start: decide on what the user holds, and write the decision
