@@ -214,7 +214,7 @@ func (s *Server) stats(ctx context.Context, _ *struct{}) (*reply[apitype.Stats],
 	out := apitype.Stats{
 		Streams: t.Streams, Users: t.Users, UsersAtLimit: t.UsersAtLimit, Regions: t.ByRegion,
 		Admitted: t.Admitted, Refused: t.Refused, Expired: t.Expired,
-		Node: s.cfg.Node, Shards: s.shards(ctx), Revision: t.Revision,
+		Node: s.cfg.Node, Nodes: []apitype.NodeReport{}, Shards: s.shards(ctx), Revision: t.Revision,
 	}
 	if out.Regions == nil {
 		out.Regions = map[string]int{}
@@ -237,5 +237,11 @@ func (s *Server) shards(ctx context.Context) []apitype.Shard {
 	if err != nil {
 		s.log.WarnContext(ctx, "describe the etcd clusters", "err", err)
 	}
-	return append(list, known...)
+	for _, sh := range known {
+		if sh.Etcd == nil {
+			sh.Etcd = []apitype.EtcdMember{}
+		}
+		list = append(list, sh)
+	}
+	return list
 }

@@ -179,11 +179,6 @@ func (c *Client) Remove(ctx context.Context, user string) (apitype.Removed, erro
 	return get[apitype.Removed](ctx, c, http.MethodDelete, base, nil, "remove "+user)
 }
 
-// Stats returns the totals of the service, as the node that answers knows them.
-func (c *Client) Stats(ctx context.Context) (apitype.Stats, error) {
-	return get[apitype.Stats](ctx, c, http.MethodGet, "/api/v1/stats", nil, "read statistics")
-}
-
 // get makes one request; what names it in errors.
 func get[T any](ctx context.Context, c *Client, method, path string, in any, what string) (T, error) {
 	var out T

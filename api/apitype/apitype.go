@@ -181,11 +181,12 @@ type Node struct {
 
 // Shard describes one etcd cluster.
 type Shard struct {
-	Name    string `json:"name" example:"default"`
-	Leader  string `json:"leader,omitempty" doc:"The name of its leading member, where known."`
-	Members int    `json:"members" doc:"How many members it has."`
-	Streams int    `json:"streams" doc:"How many streams live on it."`
-	Error   string `json:"error,omitempty" doc:"Why nothing is known of it."`
+	Name    string       `json:"name" example:"default"`
+	Leader  string       `json:"leader,omitempty" doc:"The name of its leading member, where known."`
+	Members int          `json:"members" doc:"How many members it has."`
+	Streams int          `json:"streams" doc:"How many streams live on it."`
+	Error   string       `json:"error,omitempty" doc:"Why nothing is known of it."`
+	Etcd    []EtcdMember `json:"etcd" nullable:"false" doc:"Its members, at most a few seconds ago."`
 }
 
 // Stats are the totals that a node reports.
@@ -198,6 +199,9 @@ type Stats struct {
 	Refused      int64          `json:"refused" doc:"Starts that this node refused since it started."`
 	Expired      int64          `json:"expired" doc:"Streams, on all nodes, seen to expire since this node started."`
 	Node         Node           `json:"node"`
+	Rates        Rates          `json:"rates"`
+	Latency      Latency        `json:"latency"`
+	Nodes        []NodeReport   `json:"nodes" nullable:"false" doc:"All nodes that are registered."`
 	Leader       string         `json:"leader,omitempty" doc:"The name of etcd's leading member, where known."`
 	Shards       []Shard        `json:"shards" nullable:"false"`
 	Revision     int64          `json:"revision" doc:"The etcd revision that the totals describe."`
