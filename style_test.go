@@ -7,6 +7,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -78,10 +79,12 @@ func TestImports(t *testing.T) {
 		"client":      {[]string{"api/apitype"}, "its users must not pull in etcd"},
 		"cmd/streamcount": {[]string{
 			"access", "api", "api/apitype", "client", "cluster", "lease", "internal/bench", "internal/bench/peer",
-			"internal/follow", "shard",
+			"internal/follow", "shard", "web",
 		}, "wiring"},
 		"shard":                {[]string{"lease"}, "a limiter made of limiters: how they are reached is cmd's business"},
 		"internal/follow":      {nil, "it reads files"},
+		"internal/browser":     {[]string{"internal/bench/child"}, "it starts Chromium and the service, and looks from outside"},
+		"web":                  {nil, "files, and how they are served; what they show comes from the public API"},
 		"internal/containers":  {nil, "it starts what docker-compose.yml says, and looks from outside"},
 		"internal/etcdtest":    {nil, "test machinery, below everything"},
 		"internal/bench":       {[]string{"internal/bench/child", "internal/bench/load", "internal/bench/plot"}, "it measures from outside: HTTP and processes, nothing of the service's own code"},
@@ -109,6 +112,18 @@ func TestImports(t *testing.T) {
 			case f.dir == "api/apitype":
 				assert.NotContains(t, path, ".", "%s: the wire depends on the standard library alone", f.path)
 			}
+		}
+	}
+}
+
+// The image is built from what .dockerignore lets in: every package of the tree.
+func TestDockerignore(t *testing.T) {
+	content, err := os.ReadFile(".dockerignore")
+	require.NoError(t, err)
+	let := strings.Split(string(content), "\n")
+	for _, f := range tree(t) {
+		if top, _, _ := strings.Cut(f.dir, "/"); top != "." {
+			assert.Contains(t, let, "!"+top, "%s is left out of the image: add !%s to .dockerignore", f.path, top)
 		}
 	}
 }

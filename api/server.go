@@ -61,6 +61,11 @@ type Config struct {
 
 	Edge Edge // how the service meets the world
 
+	// Pages are what people open in a browser, by path, for GET and HEAD.
+	// Whoever reaches the service may have them. With none for "/", that leads to
+	// the documentation.
+	Pages map[string]http.Handler
+
 	MaxInFlight    int           // requests served at once, others get 503; default 4096
 	MaxConns       int           // connections open at once, others wait; default 20000
 	RequestTimeout time.Duration // for one call once its body has arrived; default 5 s, under 30 s
@@ -194,8 +199,10 @@ func (s *Server) routes() (*mux.Router, error) {
 	s.plain(r, "/readyz", s.readyz)
 	s.plain(r, "/problems/{name}", s.problemPage)
 	s.plain(r, "/favicon.ico", s.favicon)
-	s.plain(r, "/", s.root)
-	return r, s.documents(r, a.OpenAPI())
+	if err := s.documents(r, a.OpenAPI()); err != nil {
+		return nil, err
+	}
+	return r, s.pages(r)
 }
 
 // handle registers one operation. Its handler returns a lease error as it is;

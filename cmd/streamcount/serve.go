@@ -16,6 +16,7 @@ import (
 	"streamcount/api"
 	"streamcount/api/apitype"
 	"streamcount/cluster"
+	"streamcount/web"
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -139,7 +140,7 @@ func (n *node) run(ctx context.Context, ln net.Listener) error {
 func (n *node) front() (api.Config, []background, error) {
 	c := api.Config{
 		Node: n.self, Log: n.logs.slog, Drain: n.cfg.Drain, Notice: n.cfg.Notice,
-		NoStreamIDAccess: !n.cfg.StreamIDs, Edge: n.cfg.edge(),
+		NoStreamIDAccess: !n.cfg.StreamIDs, Edge: n.cfg.edge(), Pages: web.Pages(),
 	}
 	var followers []background
 	if config := n.cfg.access(n.logs.slog); config.Configured() {

@@ -1,0 +1,40 @@
+package api
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestPages(t *testing.T) {
+	page := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", "default-src 'self'")
+		_, _ = w.Write([]byte("page " + r.URL.Path))
+	})
+	s := newServer(t, Config{Pages: map[string]http.Handler{"/": page, "/demo": page, "/demo/film.js": page}}, nil)
+	for _, path := range []string{"/", "/demo", "/demo/film.js"} {
+		w := call(s, "GET", path, "")
+		assert.Equal(t, 200, w.Code)
+		assert.Equal(t, "page "+path, w.Body.String())
+		assert.Equal(t, "default-src 'self'", w.Header().Get("Content-Security-Policy"))
+		assert.Equal(t, "nosniff", w.Header().Get("X-Content-Type-Options"))
+		assert.Equal(t, 200, call(s, "HEAD", path, "").Code)
+		assert.Equal(t, 405, call(s, "POST", path, "").Code)
+	}
+	for _, path := range []string{"/demo/", "/demo/other.js", "/filmXjs", "/demo/filmXjs"} {
+		assert.Equal(t, 404, call(s, "GET", path, "").Code, path)
+	}
+}
+
+// No page may stand in the way of the API.
+func TestPages_Refused(t *testing.T) {
+	for _, path := range []string{
+		"", "demo", "/demo/", "//", "/{user}", "/a/../b", "/docs", "/healthz", "/favicon.ico", "/docs/x.js",
+		"/api/v1/stats", "/api/v1/streams/users/maya", "/problems/x",
+	} {
+		_, err := New(Config{Pages: map[string]http.Handler{path: http.NotFoundHandler()}})
+		require.ErrorContains(t, err, "not a plain path, or one that is in use", path)
+	}
+}

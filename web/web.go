@@ -1,0 +1,110 @@
+// Package web holds what people open in a browser: the console at /, the demo
+// player at /demo, and the client for players, /streamcount.js. All of it is in
+// the binary, and none of it asks another host for anything.
+package web
+
+import (
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"path"
+	"strings"
+)
+
+//go:embed console *.svg
+var files embed.FS
+
+// policy lets a page run this origin's own files and nothing else: no script or
+// style inside the HTML, no other host, and no frame around it.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; " +
+	"connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; " +
+	"frame-ancestors 'none'"
+
+// mediaTypes are written down because those of package mime depend on the machine.
+var mediaTypes = map[string]string{
+	".html": "text/html; charset=utf-8",
+	".css":  "text/css; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".svg":  "image/svg+xml",
+	".png":  "image/png",
+}
+
+// Pages returns a handler for each path at which there is something to open. A
+// file lies at its own path, but console/index.html at / and demo/index.html at
+// /demo. The handlers are for GET and HEAD.
+func Pages() map[string]http.Handler {
+	pages := map[string]http.Handler{}
+	// It reads what was embedded, which cannot fail.
+	_ = fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := files.ReadFile(name)
+		if mediaType, known := mediaTypes[path.Ext(name)]; known && err == nil {
+			pages[address(name)] = newPage(mediaType, content)
+		}
+		return err
+	})
+	return pages
+}
+
+// address is where a file is served.
+func address(name string) string {
+	switch {
+	case name == "console/index.html":
+		return "/"
+	case path.Base(name) == "index.html":
+		return "/" + path.Dir(name)
+	}
+	return "/" + name
+}
+
+// A page is one file.
+type page struct {
+	mediaType, tag string
+	content        []byte
+}
+
+func newPage(mediaType string, content []byte) *page {
+	sum := sha256.Sum256(content)
+	return &page{
+		mediaType: mediaType, content: content,
+		tag: `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`,
+	}
+}
+
+// ServeHTTP answers with the file, or that the client has it already. Browsers
+// ask each time, so that pages and their scripts are always of one version.
+func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", policy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cache-Control", "no-cache")
+	h.Set("ETag", p.tag)
+	if matches(r.Header.Get("If-None-Match"), p.tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	h.Set("Content-Type", p.mediaType)
+	h.Set("Content-Length", fmt.Sprint(len(p.content)))
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(p.content) // the client is gone: there is nobody to tell
+	}
+}
+
+// matches compares tags weakly, as RFC 9110 has it for If-None-Match: a proxy
+// that compresses makes W/"x" of "x".
+func matches(header, tag string) bool {
+	for given := range strings.SplitSeq(header, ",") {
+		given = strings.TrimPrefix(strings.TrimSpace(given), "W/")
+		if given == tag || given == "*" {
+			return true
+		}
+	}
+	return false
+}
