@@ -3,8 +3,6 @@ package lease_test
 import (
 	"context"
 	"fmt"
-	"net"
-	"net/url"
 	"slices"
 	"testing"
 	"time"
@@ -13,6 +11,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"streamcount/cluster"
+	"streamcount/internal/etcdtest"
 	"streamcount/lease"
 )
 
@@ -24,9 +23,9 @@ func BenchmarkFarAway(b *testing.B) {
 	e, err := cluster.StartEmbedded(b.Context(), cluster.EmbedConfig{DataDir: b.TempDir()})
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, e.Close()) })
-	at, err := url.Parse(e.Endpoints()[0])
-	require.NoError(b, err)
-	c, err := cluster.Dial(b.Context(), cluster.ClientConfig{Endpoints: []string{delayed(b, at.Host, 20*time.Millisecond)}})
+	link := etcdtest.NewLink(b, func(string) time.Duration { return 20 * time.Millisecond })
+	link.To(e.Endpoints()[0])
+	c, err := cluster.Dial(b.Context(), cluster.ClientConfig{Endpoints: []string{link.URL()}})
 	require.NoError(b, err)
 	b.Cleanup(func() { _ = c.Close() })
 	r := runRig(b, lease.Over(c), lease.MinTTL)
@@ -57,58 +56,5 @@ func BenchmarkFarAway(b *testing.B) {
 	for name, all := range took {
 		slices.Sort(all)
 		b.ReportMetric(float64(all[len(all)/2].Microseconds())/1000, name+"-ms")
-	}
-}
-
-// delayed forwards connections to addr, each byte later by delay, both ways.
-func delayed(b *testing.B, addr string, delay time.Duration) string {
-	b.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(b, err)
-	b.Cleanup(func() { _ = ln.Close() })
-	go func() {
-		for {
-			near, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			far, err := net.Dial("tcp", addr)
-			if err != nil {
-				_ = near.Close()
-				continue
-			}
-			go forward(near, far, delay)
-			go forward(far, near, delay)
-		}
-	}()
-	return ln.Addr().String()
-}
-
-func forward(from, to net.Conn, delay time.Duration) {
-	type piece struct {
-		due  time.Time
-		data []byte
-	}
-	pieces := make(chan piece, 1<<16)
-	go func() {
-		defer func() { _ = to.Close() }()
-		for p := range pieces {
-			<-time.After(time.Until(p.due))
-			if _, err := to.Write(p.data); err != nil {
-				return
-			}
-		}
-	}()
-	defer close(pieces)
-	for {
-		buf := make([]byte, 32<<10)
-		n, err := from.Read(buf)
-		if n > 0 {
-			pieces <- piece{time.Now().Add(delay), buf[:n]}
-		}
-		if err != nil {
-			_ = from.Close()
-			return
-		}
 	}
 }

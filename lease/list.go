@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 )
@@ -41,7 +42,7 @@ func (l *Limiter) List(ctx context.Context, user string, how Consistency) (Usage
 	if len(s.held) == 0 {
 		return Usage{}, ErrNoStreams
 	}
-	lives := l.lifetimes(ctx, user, s)
+	lives := l.shownLifetimes(ctx, user, s, how)
 	r := l.ruleOf(user, newest(s.held))
 	u := Usage{User: user, Count: len(s.held), Limit: r.limit, Counted: r.counted(s.held)}
 	for _, h := range s.held {
@@ -50,6 +51,30 @@ func (l *Limiter) List(ctx context.Context, user string, how Consistency) (Usage
 		u.Active = append(u.Active, st)
 	}
 	return u, nil
+}
+
+// shownLifetimes are lifetimes for show. The leader may be in another region, so it is
+// not asked about a stream that this node renewed less than half a TTL ago: from then
+// on the stream has at least a TTL, and more only if another node renewed it since.
+func (l *Limiter) shownLifetimes(ctx context.Context, user string, s snapshot, how Consistency) map[int64]lifetime {
+	own, others := map[int64]lifetime{}, s
+	others.held = nil
+	for _, h := range s.held {
+		at, _ := l.view.lookup(user, h.ident())
+		if how == Linearizable || at == nil {
+			others.held = append(others.held, h)
+			continue
+		}
+		renewed, ttl := at.renewedAt(), headOf(h.value).ttl()
+		if time.Since(renewed) >= ttl/2 {
+			others.held = append(others.held, h)
+			continue
+		}
+		own[h.lease] = lifetime{lease: h.lease, asked: renewed, left: ttl}
+	}
+	lives := l.lifetimes(ctx, user, others)
+	maps.Copy(lives, own)
+	return lives
 }
 
 var errViewBehind = errors.New(

@@ -153,7 +153,11 @@ func (c *Cluster) start(members []Config, dirs []string) error {
 			name:    fmt.Sprintf("m%d", i),
 			peerURL: url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", port)},
 		}
-		peers = append(peers, m.name+"="+m.peerURL.String())
+		m.peerVia = m.peerURL
+		if cfg.peersVia != nil {
+			m.peerVia = cfg.peersVia(m.peerURL)
+		}
+		peers = append(peers, m.name+"="+m.peerVia.String())
 		c.Members = append(c.Members, m)
 	}
 	for _, m := range c.Members {

@@ -33,6 +33,9 @@ type Config struct {
 	ElectionMs uint               // election timeout; 0 means ten ticks
 	Advertise  string             // client URL to tell others; "" means that of Member.Endpoint
 	TLS        *transport.TLSInfo // serve clients on https with it; nil means plain http
+
+	// peersVia returns where other members are to reach the given listener; nil means there.
+	peersVia func(listener url.URL) url.URL
 }
 
 func (c Config) withDefaults() Config {
@@ -46,9 +49,10 @@ func (c Config) withDefaults() Config {
 type Member struct {
 	cfg     Config
 	name    string
-	peers   string // "name=url,..." of the whole cluster; "" for a server alone
-	peerURL url.URL
-	port    int // of the client listener: chosen at the first start, then kept
+	peers   string  // "name=url,..." of the whole cluster; "" for a server alone
+	peerURL url.URL // where it listens for the others
+	peerVia url.URL // where they reach it
+	port    int     // of the client listener: chosen at the first start, then kept
 
 	embed *embed.Etcd // nil while stopped
 
@@ -181,7 +185,7 @@ func (m *Member) embedConfig(port int) *embed.Config {
 		cfg.InitialCluster = cfg.InitialClusterFromName(m.name)
 	} else {
 		cfg.ListenPeerUrls = []url.URL{m.peerURL}
-		cfg.AdvertisePeerUrls = cfg.ListenPeerUrls
+		cfg.AdvertisePeerUrls = []url.URL{m.peerVia}
 		cfg.InitialCluster = m.peers
 	}
 	cfg.ServiceRegister = func(s *grpc.Server) {
