@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-//go:embed console *.svg
+//go:embed console demo *.js *.svg
 var files embed.FS
 
 // policy lets a page run this origin's own files and nothing else: no script or
@@ -44,7 +44,7 @@ func Pages() map[string]http.Handler {
 		}
 		content, err := files.ReadFile(name)
 		if mediaType, known := mediaTypes[path.Ext(name)]; known && err == nil {
-			pages[address(name)] = newPage(mediaType, content)
+			pages[address(name)] = newPage(name, mediaType, content)
 		}
 		return err
 	})
@@ -66,12 +66,13 @@ func address(name string) string {
 type page struct {
 	mediaType, tag string
 	content        []byte
+	library        bool // may be loaded by pages of other origins
 }
 
-func newPage(mediaType string, content []byte) *page {
+func newPage(name, mediaType string, content []byte) *page {
 	sum := sha256.Sum256(content)
 	return &page{
-		mediaType: mediaType, content: content,
+		mediaType: mediaType, content: content, library: strings.HasPrefix(name, "streamcount"),
 		tag: `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`,
 	}
 }
@@ -85,6 +86,9 @@ func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cache-Control", "no-cache")
+	if p.library {
+		h.Set("Access-Control-Allow-Origin", "*")
+	}
 	h.Set("ETag", p.tag)
 	if matches(r.Header.Get("If-None-Match"), p.tag) {
 		w.WriteHeader(http.StatusNotModified)

@@ -26,7 +26,7 @@ func get(pages map[string]http.Handler, path, ifNoneMatch string) *httptest.Resp
 
 func TestPages(t *testing.T) {
 	pages := Pages()
-	for _, path := range []string{"/", "/icon.svg"} {
+	for _, path := range []string{"/", "/demo", "/demo/demo.css", "/icon.svg", "/streamcount.js", "/streamcount-worker.js"} {
 		require.Contains(t, pages, path)
 	}
 	for path := range pages {
@@ -49,6 +49,11 @@ func TestPages(t *testing.T) {
 	}
 	assert.Equal(t, "text/html; charset=utf-8", get(pages, "/", "").Header().Get("Content-Type"))
 	assert.Equal(t, "image/svg+xml", get(pages, "/icon.svg", "").Header().Get("Content-Type"))
+
+	script := get(pages, "/streamcount.js", "").Header()
+	assert.Equal(t, "text/javascript; charset=utf-8", script.Get("Content-Type"))
+	assert.Equal(t, "*", script.Get("Access-Control-Allow-Origin"), "other origins' pages may load the client")
+	assert.Empty(t, get(pages, "/demo", "").Header().Get("Access-Control-Allow-Origin"))
 
 	w := httptest.NewRecorder()
 	pages["/"].ServeHTTP(w, httptest.NewRequest(http.MethodHead, "/", nil))
@@ -91,7 +96,7 @@ func TestPages_Content(t *testing.T) {
 // left out.
 func TestPages_Complete(t *testing.T) {
 	pages, served := Pages(), 0
-	for _, dir := range []string{".", "console"} {
+	for _, dir := range []string{".", "console", "demo"} {
 		entries, err := files.ReadDir(dir)
 		require.NoError(t, err)
 		for _, e := range entries {

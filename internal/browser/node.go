@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -77,6 +79,9 @@ func (n *Node) start(listen string) {
 	n.out = &output{}
 	cmd := exec.CommandContext(context.Background(), path, append(n.args, "--listen="+listen)...)
 	cmd.Stdout, cmd.Stderr = n.out, n.out
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { // those for tests mean nothing to a node
+		return strings.HasPrefix(v, "STREAMCOUNT_")
+	})
 	n.process, err = child.Start(cmd)
 	require.NoError(n.tb, err)
 	deadline := time.Now().Add(Patience)
