@@ -73,7 +73,8 @@ func TestImports(t *testing.T) {
 	}{
 		"lease":       {nil, "the product can be embedded: it knows etcd, not HTTP, and no sibling"},
 		"cluster":     {nil, "it knows etcd; if it needed lease, the asker would declare an interface and cmd join them"},
-		"api":         {[]string{"access", "lease", "api/apitype"}, "HTTP in: it knows the limiter, not where etcd comes from"},
+		"metrics":     {[]string{"lease"}, "it shows what limiters and routes have counted"},
+		"api":         {[]string{"access", "lease", "metrics", "api/apitype"}, "HTTP in: it knows the limiter, not where etcd comes from"},
 		"access":      {[]string{"internal/follow"}, "who calls and what he may do, whatever the calls are"},
 		"api/apitype": {nil, "the wire, for servers and clients alike"},
 		"client":      {[]string{"api/apitype"}, "its users must not pull in etcd"},

@@ -77,6 +77,7 @@ var routeTable = map[string]struct {
 	"GET /docs/{file:[A-Za-z0-9._-]+}": {"/docs/none", "", everybody(404)},
 	"GET /healthz":                     {"/healthz", "", public},
 	"GET /readyz":                      {"/readyz", "", public},
+	"GET /metrics":                     {"/metrics", "", ofOperators},
 	"GET /problems/{name}":             {"/problems/limit-reached", "", public},
 	"GET /favicon.ico":                 {"/favicon.ico", "", everybody(204)},
 	"GET /":                            {"/", "", redirect},

@@ -21,6 +21,9 @@ type Edge struct {
 	// TLS is spoken on every connection; nil for none. HTTP/2 is spoken only
 	// over it.
 	TLS *tls.Config
+	// CertificateExpires is when the certificate does that is shown now; nil if
+	// there is none.
+	CertificateExpires func() time.Time
 	// Origins are those whose pages may call, as browsers send them:
 	// https://host, with the port if it is not 443.
 	Origins []string

@@ -39,8 +39,8 @@ func (s *Server) front(next http.Handler) http.Handler {
 		if s.edge.meet(w, r) {
 			return
 		}
-		// Health is answered even when nothing else can be.
-		if r.URL.Path != "/healthz" && r.URL.Path != "/readyz" {
+		// Health is answered even when nothing else can be, and measured.
+		if r.URL.Path != "/healthz" && r.URL.Path != "/readyz" && r.URL.Path != metricsPath {
 			if s.edge.perAddress != nil {
 				if p := s.edge.tooFast(r.Context(), s.edge.perAddress, network(rec.client), "address"); p != nil {
 					p.write(w)
@@ -145,10 +145,10 @@ func (s *Server) guardRoute(op *huma.Operation, route *mux.Route) {
 // guard reads an operation's query and body more strictly than huma and
 // encoding/json do, and gives the call its deadline.
 func (s *Server) guard(op *huma.Operation, next http.Handler) http.Handler {
-	hot := s.hot(op)
+	hot, counts := s.hot(op), s.metrics.Route(op.Method, op.Path)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := w.(*recorder) // observe is outermost: see New
-		rec.route = op.Path
+		rec.route, rec.counts = op.Path, counts
 		vars := mux.Vars(r)
 		if user := vars["user"]; len(user) <= 128 {
 			rec.user = user

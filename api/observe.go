@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"streamcount/access"
+	"streamcount/metrics"
 )
 
 // A recorder notes what became of a request, for its line in the log.
@@ -17,6 +18,7 @@ type recorder struct {
 	http.ResponseWriter
 	status int    // 0 until the answer begins
 	route  string // as registered, never as sent
+	counts *metrics.Route
 	user   string
 	caller access.Caller
 	client netip.Addr
@@ -44,16 +46,6 @@ func (r *recorder) Write(p []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// named tells the recorder which route was taken.
-func named(route string, h http.HandlerFunc) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if rec, ok := w.(*recorder); ok {
-			rec.route = route
-		}
-		h(w, r)
-	})
-}
-
 // observe logs each request, and keeps a panic from ending the process. It
 // stands outside the router, which runs nothing of its own on a 404 or 405.
 func (s *Server) observe(next http.Handler) http.Handler {
@@ -61,7 +53,9 @@ func (s *Server) observe(next http.Handler) http.Handler {
 		rec, start := &recorder{ResponseWriter: w}, time.Now()
 		defer func() {
 			cut := s.recovered(rec, r, recover())
-			s.logRequest(rec, r, time.Since(start))
+			took := time.Since(start)
+			s.count(rec, r, took)
+			s.logRequest(rec, r, took)
 			if cut {
 				panic(http.ErrAbortHandler) // the answer has begun and cannot be taken back
 			}

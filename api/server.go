@@ -16,8 +16,10 @@ import (
 	"github.com/gorilla/mux"
 	"golang.org/x/sync/singleflight"
 
+	"streamcount/access"
 	"streamcount/api/apitype"
 	"streamcount/lease"
+	"streamcount/metrics"
 )
 
 // limiter is what the handlers call on a lease.Limiter.
@@ -46,6 +48,9 @@ type Backend struct {
 	// Shards describes the etcd clusters as far as they are known, even when
 	// it returns an error. Without it the statistics name none.
 	Shards func(context.Context) ([]apitype.Shard, error)
+	// Measures are what the limiter of each shard has counted; nil for a shard
+	// that has not been reached.
+	Measures func() map[string]*lease.Measures
 }
 
 // Config is what a Server is made from. Its zero value is fit for production.
@@ -84,6 +89,7 @@ type Server struct {
 	handler  http.Handler
 	inFlight chan struct{}
 	edge     *edge
+	metrics  *metrics.Metrics
 	ready    singleflight.Group
 	draining atomic.Bool
 
@@ -102,6 +108,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: cfg.Log, edge: edge, inFlight: make(chan struct{}, cfg.MaxInFlight)}
 	s.backend.Store(&Backend{Ready: func(context.Context) error { return errNotReached }})
+	s.metrics = s.newMetrics()
 	router, err := s.routes()
 	if err != nil {
 		return nil, fmt.Errorf("api: routes: %w", err)
@@ -159,6 +166,9 @@ func (s *Server) Use(b Backend) {
 	if b.Shards != nil {
 		next.Shards = b.Shards
 	}
+	if b.Measures != nil {
+		next.Measures = b.Measures
+	}
 	s.backend.Store(&next)
 }
 
@@ -197,6 +207,7 @@ func (s *Server) routes() (*mux.Router, error) {
 
 	s.plain(r, "/healthz", s.healthz)
 	s.plain(r, "/readyz", s.readyz)
+	s.plain(r, metricsPath, s.only(access.ReadTotals, metricsPath, s.metrics.Handler()))
 	s.plain(r, "/problems/{name}", s.problemPage)
 	s.plain(r, "/favicon.ico", s.favicon)
 	if err := s.documents(r, a.OpenAPI()); err != nil {
@@ -221,5 +232,5 @@ func handle[I, O any](
 
 // plain registers a page for GET and HEAD.
 func (s *Server) plain(r *mux.Router, path string, h http.HandlerFunc) {
-	r.Handle(path, named(path, h)).Methods(http.MethodGet)
+	r.Handle(path, s.counted(http.MethodGet, path, h)).Methods(http.MethodGet)
 }

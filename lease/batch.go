@@ -20,6 +20,7 @@ type write struct {
 	ctx    context.Context // bounds the wait for etcd
 	caller context.Context // its end gives the write up as long as it was not sent; nil for never
 	done   chan written    // holds one
+	queued time.Time
 }
 
 // written is etcd's answer to a write, or the error of it.
@@ -52,8 +53,7 @@ type batcher struct {
 	timeout time.Duration
 	queue   chan *write
 	waiting atomic.Int64 // writes that are not yet sent
-
-	batches, writes atomic.Int64 // sent
+	m       *measures
 }
 
 const (
@@ -69,14 +69,14 @@ var errQueueFull = fmt.Errorf("%w: too many writes wait for etcd", errNotApplied
 func newBatcher(e Etcd, k keys, g *graveyard, timeout time.Duration) *batcher {
 	return &batcher{
 		kv: e.KV, keys: k, graves: g, maxOps: e.maxTxnOps(), timeout: timeout,
-		queue: make(chan *write, batchQueue),
+		queue: make(chan *write, batchQueue), m: newMeasures(),
 	}
 }
 
 // do sends w with the next batch and waits for its outcome. An error that is
 // neither errLeaseGone nor errNotApplied leaves the outcome unknown.
 func (b *batcher) do(w *write) (*pb.TxnResponse, moment, error) {
-	w.done = make(chan written, 1)
+	w.done, w.queued = make(chan written, 1), time.Now()
 	if b.waiting.Add(1) > batchQueue {
 		b.waiting.Add(-1)
 		return nil, moment{}, errQueueFull
@@ -214,8 +214,7 @@ func (b *batcher) send(batch []*write) {
 	if len(batch) == 0 {
 		return
 	}
-	b.batches.Add(1)
-	b.writes.Add(int64(len(batch)))
+	b.measure(batch)
 	var under int64 // the tombstone's lease, if there is anything to tell
 	if slices.ContainsFunc(batch, func(w *write) bool { return len(w.graves) > 0 }) {
 		under = b.graves.take()
@@ -244,6 +243,16 @@ func (b *batcher) send(batch []*write) {
 	}
 	for _, w := range batch {
 		w.done <- written{err: err}
+	}
+}
+
+// measure notes the size of a batch, and how long its members have waited. One that
+// is sent again in halves counts again.
+func (b *batcher) measure(batch []*write) {
+	b.m.batchSize.add(int64(len(batch)))
+	now := time.Now()
+	for _, w := range batch {
+		b.m.batchWait.add(int64(now.Sub(w.queued)))
 	}
 }
 

@@ -80,7 +80,7 @@ func (r batchRig) put(user, value string, lease int64) *write {
 }
 
 // taken is how many writes wait or were sent, the one of occupy among them.
-func (r batchRig) taken() int64 { return r.waiting.Load() + r.writes.Load() }
+func (r batchRig) taken() int64 { return r.waiting.Load() + int64(r.m.batchSize.read().Sum) }
 
 func (r batchRig) begin(ctx context.Context, w *write) <-chan error {
 	w.ctx = ctx

@@ -18,6 +18,7 @@ type circuit struct {
 	log *slog.Logger
 
 	open   atomic.Bool
+	opened atomic.Int64 // how often
 	closed atomic.Int64 // the instant when it was last closed again; 0 for never
 }
 
@@ -53,6 +54,7 @@ func (c *circuit) run(ctx context.Context) error {
 		default:
 			pulse = circuitHurry
 			if c.open.CompareAndSwap(false, true) {
+				c.opened.Add(1)
 				c.log.Warn("etcd does not answer: calls that need it fail at once until it does", "err", err)
 			}
 		}

@@ -18,16 +18,30 @@ import (
 // A stream that is gone is an [*EndedError]. Also returns [ErrBadUser],
 // [ErrBadID] and [ErrForeignID].
 func (l *Limiter) Heartbeat(ctx context.Context, user, id string) (Stream, error) {
-	if !ValidUser(user) {
-		return Stream{}, ErrBadUser
-	}
-	who, err := l.ids.open(user, id)
+	who, err := l.open(user, id)
 	if err != nil {
+		l.m.beat(nil, err)
 		return Stream{}, err
 	}
 	if s, ok := l.rested(user, id, who); ok {
+		l.m.renewals[renewCoalesced].Add(1)
 		return s, nil
 	}
+	s, err := l.heartbeat(ctx, user, id, who)
+	l.m.beat(&s, err)
+	return s, err
+}
+
+// open reads a stream id.
+func (l *Limiter) open(user, id string) (ident, error) {
+	if !ValidUser(user) {
+		return ident{}, ErrBadUser
+	}
+	return l.ids.open(user, id)
+}
+
+// heartbeat is a Heartbeat that has to look, and to renew.
+func (l *Limiter) heartbeat(ctx context.Context, user, id string, who ident) (Stream, error) {
 	degraded := Stream{ID: id, User: user, TTL: l.cfg.TTL, Degraded: true}
 	if who.provisional() && l.pending.hear(user, who.nonce) {
 		return degraded, nil
@@ -131,7 +145,10 @@ func (l *Limiter) renewLate(ctx context.Context, lease int64) renewal {
 	select {
 	case l.late <- struct{}{}:
 		defer func() { <-l.late }()
-		return l.renewAlone(ctx, lease)
+		r := l.renewAlone(ctx, lease)
+		l.m.late.Add(1)
+		l.m.renewed(r)
+		return r
 	case <-ctx.Done():
 		return renewal{err: context.Cause(ctx)}
 	}

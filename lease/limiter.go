@@ -89,6 +89,7 @@ type Limiter struct {
 	guard   atomic.Pointer[pb.Compare]
 
 	admitted, refused atomic.Int64
+	m                 *measures
 }
 
 const (
@@ -104,7 +105,10 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 	if err != nil {
 		return nil, err
 	}
+	m := newMeasures()
+	etcd = etcd.timed(m)
 	l := &Limiter{
+		m:       m,
 		cfg:     cfg,
 		usual:   Plan{Limit: cfg.Limit, OnLimit: ReplaceOldest},
 		etcd:    etcd,
@@ -122,6 +126,8 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 	l.view = newView(etcd, l.keys, viewConfig{timeout: cfg.Timeout, log: cfg.Log, span: cfg.TTL})
 	l.graves = newGraveyard(l.grant, cfg.TTL, cfg.Timeout, cfg.Log)
 	l.batch = newBatcher(etcd, l.keys, l.graves, cfg.Timeout)
+	l.batch.m = m
+	l.renewer.measureBy(m)
 	l.cooling = newCooling(l.grantFor, cfg)
 	l.pool = &pool{grant: l.grant, revoke: l.revoke, renew: l.renewer.begin, timeout: cfg.Timeout}
 	l.cleaner = newCleaner(l.revoke, cfg.TTL, cfg.Log)

@@ -132,10 +132,13 @@ type census struct {
 
 const censusSpan = 2 * time.Second
 
-func (c *census) count(anew func() int) int {
+func (c *census) count(anew func() int) int { return c.within(censusSpan, anew) }
+
+// within is the number as it was no longer than span ago.
+func (c *census) within(span time.Duration, anew func() int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.taken.IsZero() || time.Since(c.taken) > censusSpan {
+	if c.taken.IsZero() || time.Since(c.taken) > span {
 		c.n, c.taken = anew(), time.Now()
 	}
 	return c.n

@@ -113,6 +113,13 @@ func (ps *provisionals) hear(user string, n nonce) bool {
 	return false
 }
 
+// size is how many there are.
+func (ps *provisionals) size() int {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return ps.n
+}
+
 // all are the streams, and how many there are, oldest first for each user.
 func (ps *provisionals) all() []*provisional {
 	ps.mu.Lock()
@@ -186,8 +193,10 @@ func (l *Limiter) catchUp(ctx context.Context) error {
 			}
 			if err == nil {
 				written++
+				l.m.settled[settledWritten].Add(1)
 			} else {
 				ended++
+				l.m.settled[settledEnded].Add(1)
 			}
 		}
 		l.cfg.Log.Warn("streams were admitted while etcd was away", "written", written,
@@ -204,6 +213,7 @@ func (l *Limiter) forgetSilent() {
 		l.pending.mu.Unlock()
 		if silent {
 			l.pending.take(p.admission.user, p.admission.rec.Nonce)
+			l.m.settled[settledSilent].Add(1)
 		}
 	}
 }

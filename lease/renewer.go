@@ -53,7 +53,14 @@ func newRenewer(c pb.LeaseClient) *renewer {
 }
 
 func newLane(c pb.LeaseClient) *lane {
-	return &lane{client: c, queue: make(chan *renewCall, renewQueue)}
+	return &lane{client: c, queue: make(chan *renewCall, renewQueue), m: newMeasures()}
+}
+
+// measureBy has all lanes count in m.
+func (r *renewer) measureBy(m *measures) {
+	for _, l := range append(r.lanes[:], r.start) {
+		l.m = m
+	}
 }
 
 func (r *renewer) run(ctx context.Context) error {
@@ -82,7 +89,7 @@ func (l *lane) begin(ctx context.Context, lease int64) <-chan renewal {
 	select {
 	case l.queue <- c:
 	default:
-		c.done <- renewal{err: fmt.Errorf("renew lease %x: %w: too many wait", lease, errNotApplied)}
+		l.answer(c, renewal{err: fmt.Errorf("renew lease %x: %w: too many wait", lease, errNotApplied)})
 	}
 	return c.done
 }
@@ -102,6 +109,7 @@ type lane struct {
 	client pb.LeaseClient
 	queue  chan *renewCall
 	again  []*renewCall // of streams that broke: first in the next one
+	m      *measures
 }
 
 func (l *lane) run(ctx context.Context) {
@@ -136,7 +144,7 @@ func (l *lane) serve(ctx context.Context) (worked bool) {
 		l.requeue(nil, fmt.Errorf("open a keep-alive stream: %w", err))
 		return false
 	}
-	var f flight
+	f := flight{m: l.m}
 	var g errgroup.Group
 	g.Go(func() error {
 		cancel(f.receive(s))
@@ -152,7 +160,7 @@ func (l *lane) serve(ctx context.Context) (worked bool) {
 	left := f.calls
 	stalled := errors.Is(err, errRenewStalled)
 	if stalled && len(left) > 0 {
-		left[0].done <- renewal{err: fmt.Errorf("renew lease %x: %w", left[0].lease, err)}
+		l.answer(left[0], renewal{err: fmt.Errorf("renew lease %x: %w", left[0].lease, err)})
 		left = left[1:]
 	}
 	l.requeue(left, err)
@@ -173,7 +181,7 @@ func (l *lane) write(ctx context.Context, s pb.Lease_LeaseKeepAliveClient, f *fl
 			}
 		}
 		if err := c.ctx.Err(); err != nil {
-			c.done <- renewal{err: err}
+			l.answer(c, renewal{err: err})
 			continue
 		}
 		f.add(c)
@@ -193,11 +201,17 @@ func (l *lane) requeue(calls []*renewCall, err error) {
 	}
 	for _, c := range append(calls, waiting...) {
 		if c.tries > renewRetries || c.ctx.Err() != nil {
-			c.done <- renewal{err: fmt.Errorf("renew lease %x: %w", c.lease, err)}
+			l.answer(c, renewal{err: fmt.Errorf("renew lease %x: %w", c.lease, err)})
 			continue
 		}
 		l.again = append(l.again, c)
 	}
+}
+
+// answer tells a caller what became of the renewal.
+func (l *lane) answer(c *renewCall, r renewal) {
+	l.m.renewed(r)
+	c.done <- r
 }
 
 // flight is what was sent on one stream and not answered, oldest first.
@@ -206,6 +220,7 @@ type flight struct {
 	calls    []*renewCall
 	answered int
 	moved    time.Time // of the last answer
+	m        *measures
 }
 
 func (f *flight) add(c *renewCall) {
@@ -238,7 +253,10 @@ func (f *flight) answer(resp *pb.LeaseKeepAliveResponse) bool {
 	f.calls = f.calls[1:]
 	f.answered++
 	f.moved = time.Now()
-	c.done <- renewalOf(resp, c.sent)
+	r := renewalOf(resp, c.sent)
+	f.m.renewed(r)
+	f.m.calls[callRenew].add(int64(f.moved.Sub(c.sent)))
+	c.done <- r
 	return true
 }
 

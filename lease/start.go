@@ -40,6 +40,12 @@ type admission struct {
 // Request.Replaces [ErrBadID] and [ErrForeignID], and for Request.Plan
 // [ErrNoPlan]. With [OutageAdmit] the stream is Degraded where etcd was not asked.
 func (l *Limiter) Start(ctx context.Context, user string, req Request) (Started, error) {
+	st, err := l.start(ctx, user, req)
+	l.m.started(ctx, &st, err)
+	return st, err
+}
+
+func (l *Limiter) start(ctx context.Context, user string, req Request) (Started, error) {
 	a, err := l.newAdmission(ctx, user, req)
 	if err != nil {
 		return Started{}, err

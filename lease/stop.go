@@ -15,10 +15,13 @@ import (
 // [ErrBadID], [ErrForeignID], and [ErrUnavailable] where the outcome is unknown:
 // the stream is then ended in the background as soon as etcd can be reached.
 func (l *Limiter) Stop(ctx context.Context, user, id string) (Usage, error) {
-	if !ValidUser(user) {
-		return Usage{}, ErrBadUser
-	}
-	who, err := l.ids.open(user, id)
+	u, err := l.stopByID(ctx, user, id)
+	l.m.stopped(err)
+	return u, err
+}
+
+func (l *Limiter) stopByID(ctx context.Context, user, id string) (Usage, error) {
+	who, err := l.open(user, id)
 	if err != nil {
 		return Usage{}, err
 	}
@@ -127,6 +130,12 @@ func pauseFor(ctx context.Context, d time.Duration) (over bool) {
 // clients that have no stream ids. Returns [ErrBadUser], [ErrNoStreams] and
 // [ErrUnavailable].
 func (l *Limiter) StopQuietest(ctx context.Context, user string) (Usage, error) {
+	u, err := l.stopQuietest(ctx, user)
+	l.m.stopped(err)
+	return u, err
+}
+
+func (l *Limiter) stopQuietest(ctx context.Context, user string) (Usage, error) {
 	if !ValidUser(user) {
 		return Usage{}, ErrBadUser
 	}
@@ -180,6 +189,12 @@ func (l *Limiter) quietest(ctx context.Context, user string, s snapshot) held {
 // Remove ends all of user's streams in one transaction. Returns [ErrBadUser],
 // [ErrNoStreams], and [ErrUnavailable] where the outcome is unknown.
 func (l *Limiter) Remove(ctx context.Context, user string) (Usage, error) {
+	u, err := l.removeAll(ctx, user)
+	l.m.stopped(err)
+	return u, err
+}
+
+func (l *Limiter) removeAll(ctx context.Context, user string) (Usage, error) {
 	if !ValidUser(user) {
 		return Usage{}, ErrBadUser
 	}

@@ -250,3 +250,16 @@ func (r *Router) Each() []State {
 
 // Map is the map that this node goes by; nil if none is known yet.
 func (r *Router) Map() *Map { return r.now.Load() }
+
+// Measures are what the limiters of the shards have counted, by name; nil for one
+// that was not reached.
+func (r *Router) Measures() map[string]*lease.Measures {
+	out := map[string]*lease.Measures{}
+	for _, s := range r.Each() {
+		out[s.Name] = nil
+		if s.limiter != nil {
+			out[s.Name] = s.limiter.Measures()
+		}
+	}
+	return out
+}

@@ -161,6 +161,8 @@ func (b *behind) backend(r *shard.Router) api.Backend {
 		Rules:   r,
 		Ready:   b.ready,
 		Shards:  func(ctx context.Context) ([]apitype.Shard, error) { return b.describe(ctx, r) },
+
+		Measures: r.Measures,
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"streamcount/internal/follow"
 )
@@ -48,6 +49,9 @@ func (c *certificate) load(contents [][]byte) error {
 	c.current.Store(config)
 	return nil
 }
+
+// expires is when the certificate does that is current.
+func (c *certificate) expires() time.Time { return c.current.Load().Certificates[0].Leaf.NotAfter }
 
 // config is for a listener: each connection agrees on what is current then.
 func (c *certificate) config() *tls.Config {

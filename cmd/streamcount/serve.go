@@ -155,7 +155,7 @@ func (n *node) front() (api.Config, []background, error) {
 		if err != nil {
 			return c, nil, err
 		}
-		c.Edge.TLS = shown.config()
+		c.Edge.TLS, c.Edge.CertificateExpires = shown.config(), shown.expires
 		followers = append(followers, func(ctx context.Context) error {
 			return shown.files.Run(ctx, filesEvery, n.logs.slog)
 		})

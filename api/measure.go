@@ -1,0 +1,63 @@
+package api
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"streamcount/access"
+	"streamcount/lease"
+	"streamcount/metrics"
+)
+
+const metricsPath = "/metrics"
+
+// newMetrics are metrics of what the Server and its backend are at each scrape.
+func (s *Server) newMetrics() *metrics.Metrics {
+	return metrics.New(metrics.Source{
+		Version: s.cfg.Node.Version, Node: s.cfg.Node.ID, Region: s.cfg.Node.Region,
+		Ready:    s.notReady,
+		InFlight: func() int { return len(s.inFlight) },
+		Shards: func() map[string]*lease.Measures {
+			if ask := s.backend.Load().Measures; ask != nil {
+				return ask()
+			}
+			return nil
+		},
+		CertificateExpires: s.cfg.Edge.CertificateExpires,
+	})
+}
+
+// counted tells the recorder which route was taken, of which it has the counters
+// from the beginning.
+func (s *Server) counted(method, route string, h http.HandlerFunc) http.Handler {
+	counts := s.metrics.Route(method, route)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if rec, ok := w.(*recorder); ok {
+			rec.route, rec.counts = route, counts
+		}
+		h(w, r)
+	})
+}
+
+// count counts a request that is over.
+func (s *Server) count(rec *recorder, r *http.Request, took time.Duration) {
+	counts := rec.counts
+	if counts == nil { // it took no route
+		counts = s.metrics.None(r.Method)
+	}
+	counts.Done(rec.status, took)
+}
+
+// only serves a page to callers who may do what it takes.
+func (s *Server) only(does access.Action, path string, h http.Handler) http.HandlerFunc {
+	op := &huma.Operation{Method: http.MethodGet, Path: path, Metadata: map[string]any{doesKey: does}}
+	return func(w http.ResponseWriter, r *http.Request) {
+		if p := s.authorize(op, w.(*recorder), r, ""); p != nil { // observe is outermost: see New
+			p.write(w)
+			return
+		}
+		h.ServeHTTP(w, r)
+	}
+}
