@@ -93,7 +93,7 @@ func badPaths() []bad {
 		"api": "/api", "parent": userBase + "/../noah", "nothing": "/nothing", "docs_parent": "/docs/../api",
 		"docs_slash": "/docs/", "docs_nothing": "/problems/", "no_call": userBase + "/begin",
 		"no_user": "/api/v1/streams/users",
-		"metrics": "/metrics", "debug": "/debug/pprof/", "git": "/.git/config",
+		"debug": "/debug/pprof/", "git": "/.git/config",
 	} {
 		out = append(out, bad{"path_" + name, bare("GET", target), is(404), false})
 		out = append(out, bad{"path_" + name + "_post", post(target, "{}"), is(404), false})
