@@ -1,0 +1,242 @@
+package torture
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// What is told of a node's or a lease's time is checked with some slack, for
+// clocks that are read at different moments, and for a machine that has other
+// things to do.
+const (
+	slack     = 100 * time.Millisecond
+	lateSlack = 2500 * time.Millisecond
+	// viewLag is how old a node's view may be that it answers from.
+	viewLag = 3 * time.Second
+	// lateWork is how long after its call a node may still work for a client.
+	lateWork = 3200 * time.Millisecond
+)
+
+// A checker holds what clients were told against what etcd saw.
+type checker struct {
+	*record
+	limit   int
+	ttl     time.Duration
+	cleanup time.Duration // a start that was not answered leaves nothing for longer, while nothing is broken
+	ops     []*op
+	windows []window
+
+	users  map[string]bool
+	byOp   map[int]*life
+	byUser map[string][]*life
+	about  map[int][]*op    // by the start of the stream that they are about
+	ending map[string][]*op // by user: that may end any of his streams
+
+	mu        sync.Mutex
+	found     []string
+	latest    time.Duration // that a silent stream outlived its TTL, with etcd undisturbed
+	lapses    int
+	linearOps int
+}
+
+func newChecker(r *record, h *history, windows []window) *checker {
+	c := &checker{
+		record: r, ops: h.ops, windows: windows, users: map[string]bool{}, byOp: map[int]*life{},
+		byUser: map[string][]*life{}, about: map[int][]*op{}, found: append(r.complaints, h.lost...),
+	}
+	for _, l := range r.lives {
+		if c.byOp[l.op] != nil {
+			c.complain("one start, two streams: %v and %v", c.byOp[l.op], l)
+		}
+		c.byOp[l.op] = l
+		c.byUser[l.user] = append(c.byUser[l.user], l)
+	}
+	for _, o := range h.ops {
+		if o.User != "" {
+			c.users[o.User] = true
+		}
+		switch o.Kind {
+		case kindStart:
+			c.about[o.N] = append(c.about[o.N], o)
+		case kindBeat, kindStop:
+			c.about[o.Stream] = append(c.about[o.Stream], o)
+		}
+	}
+	return c
+}
+
+func (c *checker) complain(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.found) < 100 {
+		c.found = append(c.found, fmt.Sprintf(format, args...))
+	}
+}
+
+// checkAll says what is wrong; nothing, if all is well. What porcupine has to
+// show goes to dir.
+func (c *checker) checkAll(dir string) []string {
+	for _, o := range c.ops {
+		switch o.Kind {
+		case kindBeat:
+			c.checkBeat(o)
+		case kindStop:
+			c.checkGone(o)
+		case kindLook:
+			c.checkLook(o)
+		case kindStart:
+			c.checkTold(o)
+		}
+	}
+	for _, l := range c.lives {
+		c.checkEnd(l)
+	}
+	c.checkLinear(dir)
+	return c.found
+}
+
+// checkTold holds a start's answer against the promise that it has a full TTL, or
+// half of one where its renewal was not answered.
+func (c *checker) checkTold(o *op) {
+	if o.Status == 200 && o.Expires < o.Call+c.ttl/2-slack {
+		c.complain("a stream begins with less than half its TTL: %v", o)
+	}
+}
+
+// checkBeat: 200 means that the stream was there no longer ago than a view may
+// lag, and has three quarters of its TTL.
+func (c *checker) checkBeat(o *op) {
+	live := c.byOp[o.Stream]
+	if live == nil {
+		c.complain("a stream that never was: %v", o)
+		return
+	}
+	c.checkGone(o)
+	if o.Status != 200 || o.Degraded {
+		return
+	}
+	if _, to := c.goneBetween(live); to < o.Call-viewLag-slack {
+		c.complain("answered as alive long after its end at %.3f: %v; %v", to.Seconds(), o, live)
+	}
+	if o.Expires < o.Call+c.ttl-c.ttl/4-slack {
+		c.complain("a heartbeat left less than three quarters of the TTL: %v", o)
+	}
+}
+
+// checkGone: 410 means that the stream is gone.
+func (c *checker) checkGone(o *op) {
+	live := c.byOp[o.Stream]
+	if o.Status != 410 || live == nil {
+		return
+	}
+	if from, _ := c.goneBetween(live); from > o.Return {
+		c.complain("410 for a living stream: %v; %v", o, live)
+	}
+}
+
+// checkLook: a list may be as old as the view, and no older.
+func (c *checker) checkLook(o *op) {
+	if o.unknown() {
+		return
+	}
+	shown := map[int]bool{}
+	for _, n := range o.Active {
+		shown[n] = true
+		live := c.byOp[n]
+		if live == nil {
+			c.complain("a list shows a stream that never was: %v", o)
+		} else if _, to := c.goneBetween(live); to < o.Call-viewLag-slack {
+			c.complain("a list shows a stream that is long gone: %v; %v", o, live)
+		}
+	}
+	for _, live := range c.byUser[o.User] {
+		_, born := c.bornBetween(live)
+		gone, _ := c.goneBetween(live)
+		if born < o.Call-viewLag-slack && gone > o.Return && !shown[live.op] {
+			c.complain("a list lacks a stream: %v; %v", o, live)
+		}
+	}
+}
+
+// An end is what the clients' operations say about the end of a stream.
+type end struct {
+	vanished bool // nobody ended it
+	unclear  bool // or somebody did
+}
+
+// endOf finds who ended a stream.
+func (c *checker) endOf(l *life) end {
+	starter := c.startOf(l)
+	answered := starter != nil && starter.Status == 200
+	switch l.reason {
+	case "replaced", "evicted":
+		if !c.mayEnd(l) {
+			c.complain("%s by a start that had no right to: %v, %v", l.reason, l, c.startOf(l.by))
+		}
+		return end{}
+	case "stopped", "removed":
+		// The node itself stops a stream whose client hung up.
+		if c.asked(l) {
+			return end{vanished: !answered, unclear: true}
+		}
+		if answered {
+			c.complain("%s by nobody: %v", l.reason, l)
+		}
+		return end{vanished: true}
+	case "":
+		return end{vanished: true, unclear: l.by != nil && c.mayEnd(l) || c.asked(l)}
+	}
+	c.complain("an end for no known reason: %v", l)
+	return end{vanished: true, unclear: true}
+}
+
+func (c *checker) startOf(l *life) *op {
+	if l == nil {
+		return nil
+	}
+	for _, o := range c.about[l.op] {
+		if o.Kind == kindStart {
+			return o
+		}
+	}
+	return nil
+}
+
+// mayEnd reports whether the start that came with a stream's end may have ended
+// it.
+func (c *checker) mayEnd(l *life) bool {
+	by := c.startOf(l.by)
+	return by != nil && (by.Evict || by.Session != "" && by.Session == l.session || by.Replaces == l.op)
+}
+
+// asked reports whether a client has asked for something that may have ended the
+// stream when it ended.
+func (c *checker) asked(l *life) bool {
+	from, to := c.goneBetween(l)
+	may := func(o *op) bool { return o.Call <= to && (o.unknown() || o.Return >= from) }
+	for _, o := range c.about[l.op] {
+		if o.Kind == kindStop && may(o) {
+			return true
+		}
+	}
+	for _, o := range c.many()[l.user] {
+		if may(o) {
+			return true
+		}
+	}
+	return false
+}
+
+// many are the operations that may end any stream of a user.
+func (c *checker) many() map[string][]*op {
+	if c.ending == nil {
+		c.ending = map[string][]*op{}
+		for _, o := range c.ops {
+			if o.Kind == kindQuietest || o.Kind == kindRemove {
+				c.ending[o.User] = append(c.ending[o.User], o)
+			}
+		}
+	}
+	return c.ending
+}

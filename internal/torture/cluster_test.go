@@ -1,0 +1,284 @@
+package torture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+)
+
+const members = 3
+
+// A cluster is an etcd of three processes. What the members say to each other
+// goes through links that can be broken, each pair and direction for itself.
+type cluster struct {
+	dir     string
+	members []*member
+	links   [members + 1][members]*link // from, to; the last row is of dialers that could not be told
+	clients []*clientv3.Client          // one of each member, past all faults
+	all     *clientv3.Client            // of all members, likewise
+}
+
+type member struct {
+	process
+	cfg  memberConfig
+	door *relay
+	id   uint64
+}
+
+// newCluster starts a cluster with its data below dir.
+func newCluster(dir string, quota int64, fast bool) (*cluster, error) {
+	c := &cluster{dir: dir}
+	for from := range c.links {
+		for to := range c.links[from] {
+			c.links[from][to] = &link{}
+		}
+	}
+	var names []string
+	for i := range members {
+		m, err := c.newMember(i, quota, fast)
+		if err != nil {
+			return c, err
+		}
+		c.members = append(c.members, m)
+		names = append(names, m.cfg.Name+"=http://"+m.cfg.Reached)
+	}
+	for _, m := range c.members {
+		m.cfg.Cluster = strings.Join(names, ",")
+		if err := m.start(); err != nil {
+			return c, err
+		}
+	}
+	var ends []string
+	for _, m := range c.members {
+		ends = append(ends, m.cfg.Client)
+		one, err := newClient(m.cfg.Client)
+		if err != nil {
+			return c, err
+		}
+		c.clients = append(c.clients, one)
+	}
+	all, err := newClient(ends...)
+	c.all = all
+	return c, err
+}
+
+func newClient(addresses ...string) (*clientv3.Client, error) {
+	return clientv3.New(clientv3.Config{
+		Endpoints: addresses, Logger: zap.NewNop(), DialTimeout: 5 * time.Second,
+		DialKeepAliveTime: 5 * time.Second, DialKeepAliveTimeout: 2 * time.Second,
+	})
+}
+
+func (c *cluster) newMember(i int, quota int64, fast bool) (*member, error) {
+	client, peer := freeAddress(), freeAddress()
+	door, err := newRelay(peer, func(in net.Conn) *link { return c.linkOf(in, i) })
+	if err != nil {
+		return nil, err
+	}
+	m := &member{door: door, cfg: memberConfig{
+		Name: fmt.Sprintf("etcd%d", i), Dir: filepath.Join(c.dir, fmt.Sprintf("etcd%d", i)), Client: client, Peer: peer,
+		Reached: door.address(), Quota: quota, Fast: fast,
+	}}
+	m.process = process{name: m.cfg.Name, log: logFile(c.dir, m.cfg.Name), cmd: m.command}
+	return m, os.MkdirAll(m.cfg.Dir, 0o700)
+}
+
+func (m *member) command() *exec.Cmd { return m.cfg.command() }
+
+// linkOf is the link to a member on which a new connection is.
+func (c *cluster) linkOf(in net.Conn, to int) *link {
+	pids := make([]int, members)
+	for i, m := range c.members {
+		pids[i] = m.pid()
+	}
+	from := ownerOf(in, pids)
+	if from < 0 {
+		from = members
+	}
+	return c.links[from][to]
+}
+
+// freeAddress is one that was free a moment ago, and that no other call returns
+// soon: ports are given out in turn.
+func freeAddress() string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err) // no port is left
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (c *cluster) close() {
+	for from := range c.links {
+		for _, l := range c.links[from] {
+			l.heal()
+		}
+	}
+	for _, m := range c.members {
+		m.kill()
+	}
+	for from := range c.links {
+		for _, l := range c.links[from] {
+			l.reset()
+		}
+	}
+	for _, m := range c.members {
+		m.door.close()
+	}
+	for _, client := range append(c.clients, c.all) {
+		if client != nil {
+			_ = client.Close()
+		}
+	}
+}
+
+// leader is the member that all that answer follow; -1 if there is none.
+func (c *cluster) leader(ctx context.Context) int {
+	leads, n := uint64(0), 0
+	for i, m := range c.members {
+		s := c.status(ctx, i)
+		if s == nil || s.Leader == 0 || len(s.Errors) > 0 && !isFullError(s.Errors) {
+			continue
+		}
+		m.id = s.Header.MemberId
+		if leads != 0 && leads != s.Leader {
+			return -1
+		}
+		leads = s.Leader
+		n++
+	}
+	if n < 2 {
+		return -1
+	}
+	return slices.IndexFunc(c.members, func(m *member) bool { return m.id == leads })
+}
+
+func isFullError(errs []string) bool {
+	return slices.ContainsFunc(errs, func(e string) bool { return strings.Contains(e, "NOSPACE") })
+}
+
+// status is nil if the member does not answer.
+func (c *cluster) status(ctx context.Context, i int) *pb.StatusResponse {
+	if !c.members[i].alive() || c.members[i].isPaused() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	s, err := c.clients[i].Status(ctx, c.members[i].cfg.Client)
+	if err != nil {
+		return nil
+	}
+	return (*pb.StatusResponse)(s)
+}
+
+// awaitHealthy waits until every member follows the same leader and a read and
+// all applied revisions agree.
+func (c *cluster) awaitHealthy(ctx context.Context, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for !c.healthy(ctx) {
+		if wait(ctx, 50*time.Millisecond) {
+			return errors.New("etcd did not get well")
+		}
+	}
+	return nil
+}
+
+func (c *cluster) healthy(ctx context.Context) bool {
+	leaders := map[uint64]bool{}
+	for i := range c.members {
+		s := c.status(ctx, i)
+		if s == nil || s.Leader == 0 || len(s.Errors) > 0 || s.IsLearner {
+			return false
+		}
+		c.members[i].id = s.Header.MemberId
+		leaders[s.Leader] = true
+		if s.RaftAppliedIndex+50 < s.RaftIndex {
+			return false
+		}
+	}
+	if len(leaders) != 1 {
+		return false
+	}
+	for _, client := range c.clients {
+		call, cancel := context.WithTimeout(ctx, time.Second)
+		_, err := client.Get(call, "/x")
+		cancel()
+		if err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// replace makes a fresh member with no data out of one that has died for good.
+func (c *cluster) replace(ctx context.Context, i int) error {
+	m := c.members[i]
+	m.kill()
+	old := m.id
+	if err := retry(ctx, func(call context.Context) error {
+		_, err := c.all.MemberRemove(call, old)
+		if err != nil && strings.Contains(err.Error(), "member not found") {
+			return nil // by an earlier try
+		}
+		return err
+	}); err != nil {
+		return fmt.Errorf("remove a member: %w", err)
+	}
+	if err := os.RemoveAll(m.cfg.Dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(m.cfg.Dir, 0o700); err != nil {
+		return err
+	}
+	if err := retry(ctx, func(call context.Context) error {
+		_, err := c.all.MemberAdd(call, []string{"http://" + m.cfg.Reached})
+		if err != nil && strings.Contains(err.Error(), "Peer URLs already exists") {
+			return nil
+		}
+		return err
+	}); err != nil {
+		return fmt.Errorf("add a member: %w", err)
+	}
+	m.cfg.Joins = true
+	return m.start()
+}
+
+// retry repeats an operator's call until it works.
+func retry(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for {
+		call, end := context.WithTimeout(ctx, 3*time.Second)
+		err := do(call)
+		end()
+		if err == nil {
+			return nil
+		}
+		if wait(ctx, 100*time.Millisecond) {
+			return err
+		}
+	}
+}
+
+// wait reports whether ctx ended before d had passed.
+func wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return true
+	case <-time.After(d):
+		return false
+	}
+}

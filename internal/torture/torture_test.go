@@ -1,0 +1,127 @@
+// Package torture breaks the service in every way it can think of while clients
+// use it, and holds what they were told, and what etcd saw, against the promises
+// in docs/correctness.md.
+//
+//	go test ./internal/torture -run TestTorture -v -torture.duration=10m -torture.seed=7
+//
+// etcd's members and the nodes are processes, so that they can be killed and
+// paused. All random choices come from the seed; what the machine makes of them
+// does not.
+package torture
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+var (
+	duration  = flag.Duration("torture.duration", 8*time.Second, "how long to torture")
+	seedFlag  = flag.Uint64("torture.seed", 0, "where all random choices come from; 0 for a new one")
+	artifacts = flag.String("torture.artifacts", "", "directory for logs and histories; a temporary one if empty")
+	onlyFault = flag.String("torture.fault", "", "inject only faults whose names contain this")
+	roundLen  = flag.Duration("torture.round", 45*time.Second, "how long users play before they are looked at")
+)
+
+func TestMain(m *testing.M) {
+	if text := os.Getenv(memberVariable); text != "" {
+		if err := runMember(text); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	flag.Parse()
+	code := m.Run()
+	for _, dir := range binaries {
+		_ = os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+// artifactDir is kept if the test fails.
+func artifactDir(t *testing.T) string {
+	t.Helper()
+	if *artifacts != "" {
+		require.NoError(t, os.MkdirAll(*artifacts, 0o755))
+		return *artifacts
+	}
+	dir, err := os.MkdirTemp("", "streamcount-torture-")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("logs, histories and what porcupine shows: %s", dir)
+			return
+		}
+		assert.NoError(t, os.RemoveAll(dir))
+	})
+	return dir
+}
+
+func need(t *testing.T) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("it pauses processes and looks into /proc: it needs Linux")
+	}
+}
+
+// Everything at once, for as long as you like.
+func TestTorture(t *testing.T) {
+	need(t)
+	before := goleak.IgnoreCurrent()
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()>>40 + 1
+	}
+	t.Logf("seed %d: to repeat the choices, -torture.seed=%d", seed, seed)
+	binary, err := build()
+	require.NoError(t, err)
+	logs := artifactDir(t)
+	c := newEtcd(t, 64<<20, false, logs)
+	w := newWorld(t, c, worldConfig{
+		logs: logs, node: nodeConfig{binary: binary, prefix: "/torture", ttl: 5 * time.Second, limit: 2},
+	})
+	stopped := false
+	defer func() {
+		if !stopped {
+			w.stop()
+		}
+	}()
+	sum := &total{}
+	until := now() + *duration
+	for i := 0; now() < until && !t.Failed(); i++ {
+		load := min(*roundLen, max(until-now(), 2*time.Second))
+		r := round{
+			name: fmt.Sprintf("r%d", i), seed: seed + uint64(i)*1_000_003, load: load, busy: 12, quiet: 16, demand: true,
+			chaos: sum.chaos(*onlyFault),
+			style: style{
+				players: 3, think: 150 * time.Millisecond, hangUp: 0.03, beats: 1200 * time.Millisecond, sessions: 2,
+			},
+		}
+		found := sum.play(t, w, r)
+		for _, f := range found {
+			t.Errorf("round %d: %s", i, f)
+		}
+		if !t.Failed() {
+			require.NoError(t, w.tidy(t.Context()))
+		}
+	}
+	sum.log(t, seed)
+	if t.Failed() {
+		return
+	}
+	w.checkNothingLeaks(t)
+	stopped = true
+	w.stop()
+	c.close()
+	operators.CloseIdleConnections()
+	goleak.VerifyNone(t, before)
+}
