@@ -151,6 +151,28 @@ func TestStop_SurvivesALostMessage(t *testing.T) {
 	}
 }
 
+// A removal whose answer is lost does not end what was started after it.
+func TestRemove_IsCarriedOutOnce(t *testing.T) {
+	r := newRig(t, Config{Limit: 3})
+	other := newLimiter(t, r.honest, Config{Prefix: r.cfg.Prefix, Limit: 3})
+	mustStart(t, r.Limiter, "maya", Request{})
+	r.faults.CutReply(etcdtest.Txn, 1)
+	release := r.faults.HoldReply(etcdtest.Txn)
+	removed := make(chan error, 1)
+	go func() {
+		_, err := r.Remove(context.Background(), "maya")
+		removed <- err
+	}()
+	r.requireKeys(t, 0)
+	later := mustStart(t, other, "maya", Request{}).Stream
+	release()
+	require.NoError(t, <-removed)
+	s, err := other.Heartbeat(t.Context(), "maya", later.ID)
+	require.NoError(t, err, "it began after the removal")
+	assert.False(t, s.Degraded)
+	assert.Equal(t, 1, keysOf(t, other, "maya"))
+}
+
 // A stop that etcd never answered is carried out once it does.
 func TestStop_IsCarriedOutLater(t *testing.T) {
 	r := newRig(t, Config{Limit: 3, Timeout: 300 * time.Millisecond})

@@ -201,8 +201,9 @@ func (l *Limiter) removeAll(ctx context.Context, user string) (Usage, error) {
 	ctx, cancel := l.bound(ctx)
 	defer cancel()
 	unsure := false // an earlier try may have been applied
+	var tried snapshot
 	s, err := l.read(ctx, user)
-	for err == nil && len(s.held) > 0 {
+	for err == nil && len(s.held) > 0 && !(unsure && s.without(tried)) {
 		var now *snapshot
 		if now, err = l.remove(ctx, user, s); err == nil && now == nil {
 			return Usage{User: user, Limit: l.ruleOf(user, nil).limit}, nil
@@ -211,7 +212,9 @@ func (l *Limiter) removeAll(ctx context.Context, user string) (Usage, error) {
 		case err == nil:
 			s = *now
 		case !pause(ctx):
-			unsure = unsure || !errors.Is(err, errNotApplied)
+			if !errors.Is(err, errNotApplied) {
+				unsure, tried = true, s
+			}
 			s, err = l.read(ctx, user)
 		}
 	}
@@ -222,6 +225,15 @@ func (l *Limiter) removeAll(ctx context.Context, user string) (Usage, error) {
 		return Usage{User: user, Limit: l.ruleOf(user, nil).limit}, nil
 	}
 	return Usage{}, ErrNoStreams
+}
+
+// without reports whether none of the streams of an earlier snapshot is left. Then
+// a removal of those has been carried out, whether it was answered or not, and
+// whatever the user holds now came after it.
+func (s snapshot) without(earlier snapshot) bool {
+	return !slices.ContainsFunc(s.held, func(h held) bool {
+		return slices.ContainsFunc(earlier.held, func(e held) bool { return e.key == h.key && e.mod == h.mod })
+	})
 }
 
 // remove ends what s shows, unless more was put since; then it returns what the
