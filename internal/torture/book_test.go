@@ -2,7 +2,6 @@ package torture
 
 import (
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -52,13 +51,14 @@ func (l *life) String() string {
 	return s
 }
 
-// id reads what a stream id says, without checking its signature.
-func readID(id string) (lease int64, nonce string) {
+// nonceOf is the part of a stream id that stands in the stream's record too: bytes
+// 11 to 22.
+func nonceOf(id string) string {
 	b, err := base64.RawURLEncoding.DecodeString(id)
 	if err != nil || len(b) < 23 {
-		return 0, ""
+		return ""
 	}
-	return int64(binary.BigEndian.Uint64(b[3:])), base64.RawURLEncoding.EncodeToString(b[11:23])
+	return base64.RawURLEncoding.EncodeToString(b[11:23])
 }
 
 // A ruleChange is one put or delete of a limit or plan.

@@ -26,9 +26,11 @@ type checker struct {
 	cleanup time.Duration // a start that was not answered leaves nothing for longer, while nothing is broken
 	ops     []*op
 	windows []window
+	ended   time.Duration // when the record did
 
 	users  map[string]bool
-	byOp   map[int]*life
+	byOp   map[int]*life // the stream that a start's client was told of, else the last it made
+	tries  map[int][]*life
 	byUser map[string][]*life
 	about  map[int][]*op    // by the start of the stream that they are about
 	ending map[string][]*op // by user: that may end any of his streams
@@ -42,15 +44,9 @@ type checker struct {
 
 func newChecker(r *record, h *history, windows []window) *checker {
 	c := &checker{
-		record: r, ops: h.ops, windows: windows, users: map[string]bool{}, byOp: map[int]*life{},
+		record: r, ops: h.ops, windows: windows, ended: now(), users: map[string]bool{}, byOp: map[int]*life{},
+		tries:  map[int][]*life{},
 		byUser: map[string][]*life{}, about: map[int][]*op{}, found: append(r.complaints, h.lost...),
-	}
-	for _, l := range r.lives {
-		if c.byOp[l.op] != nil {
-			c.complain("one start, two streams: %v and %v", c.byOp[l.op], l)
-		}
-		c.byOp[l.op] = l
-		c.byUser[l.user] = append(c.byUser[l.user], l)
 	}
 	for _, o := range h.ops {
 		if o.User != "" {
@@ -63,7 +59,34 @@ func newChecker(r *record, h *history, windows []window) *checker {
 			c.about[o.Stream] = append(c.about[o.Stream], o)
 		}
 	}
+	for _, l := range r.lives {
+		if c.users[l.user] { // else it is left from the round before
+			c.take(l)
+		}
+	}
 	return c
+}
+
+// take notes a stream. A start that got no answer from etcd is tried again when
+// its stream is not there: it may have been, and have been ended by somebody else
+// meanwhile. But there are never two at once.
+func (c *checker) take(l *life) {
+	for _, earlier := range c.tries[l.op] {
+		if earlier.gone == 0 || earlier.gone > l.born {
+			c.complain("one start, two streams: %v and %v", earlier, l)
+		}
+	}
+	c.tries[l.op] = append(c.tries[l.op], l)
+	c.byUser[l.user] = append(c.byUser[l.user], l)
+	if c.byOp[l.op] == nil || !c.told(c.byOp[l.op]) {
+		c.byOp[l.op] = l
+	}
+}
+
+// told reports whether the client of a stream knows it.
+func (c *checker) told(l *life) bool {
+	o := c.startOf(l)
+	return o != nil && o.Status == 200 && o.Nonce == l.nonce
 }
 
 func (c *checker) complain(format string, args ...any) {
@@ -89,9 +112,10 @@ func (c *checker) checkAll(dir string) []string {
 			c.checkTold(o)
 		}
 	}
-	for _, l := range c.lives {
+	for _, l := range c.ours() {
 		c.checkEnd(l)
 	}
+	c.checkFinal()
 	c.checkLinear(dir)
 	return c.found
 }
@@ -121,6 +145,30 @@ func (c *checker) checkBeat(o *op) {
 	}
 	if o.Expires < o.Call+c.ttl-c.ttl/4-slack {
 		c.complain("a heartbeat left less than three quarters of the TTL: %v", o)
+	}
+}
+
+// checkFinal: who has said that a stream is over does not call it alive again. A
+// node that was restarted in between may know nothing of it, but then it knows
+// etcd's state.
+func (c *checker) checkFinal() {
+	type at struct{ node, stream int }
+	over := map[at]*op{}
+	for _, o := range c.ops {
+		if o.Kind != kindBeat && o.Kind != kindStop {
+			continue
+		}
+		said := o.Status == 410 || o.Kind == kindStop && o.Status == 200
+		place := at{o.Node, o.Stream}
+		if first := over[place]; said && (first == nil || o.Return < first.Return) {
+			over[place] = o
+		}
+	}
+	for _, o := range c.ops {
+		first := over[at{o.Node, o.Stream}]
+		if o.Kind == kindBeat && o.Status == 200 && !o.Degraded && first != nil && o.Call > first.Return {
+			c.complain("alive again on the same node: %v, after %v", o, first)
+		}
 	}
 }
 
@@ -167,8 +215,7 @@ type end struct {
 
 // endOf finds who ended a stream.
 func (c *checker) endOf(l *life) end {
-	starter := c.startOf(l)
-	answered := starter != nil && starter.Status == 200
+	told := c.told(l)
 	switch l.reason {
 	case "replaced", "evicted":
 		if !c.mayEnd(l) {
@@ -178,9 +225,9 @@ func (c *checker) endOf(l *life) end {
 	case "stopped", "removed":
 		// The node itself stops a stream whose client hung up.
 		if c.asked(l) {
-			return end{vanished: !answered, unclear: true}
+			return end{vanished: !told, unclear: true}
 		}
-		if answered {
+		if told {
 			c.complain("%s by nobody: %v", l.reason, l)
 		}
 		return end{vanished: true}
@@ -239,4 +286,15 @@ func (c *checker) many() map[string][]*op {
 		}
 	}
 	return c.ending
+}
+
+// ours are the streams of the round's users.
+func (c *checker) ours() []*life {
+	var out []*life
+	for _, l := range c.lives {
+		if c.users[l.user] {
+			out = append(out, l)
+		}
+	}
+	return out
 }

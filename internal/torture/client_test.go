@@ -136,6 +136,7 @@ func (o *op) take(a *answer, body []byte) {
 	expires := a.ExpiresAt
 	if a.Stream != nil {
 		expires = a.Stream.ExpiresAt
+		o.Nonce = nonceOf(a.Stream.ID)
 	}
 	if !expires.IsZero() {
 		o.Expires = sinceEpoch(expires)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -27,6 +28,8 @@ type cluster struct {
 	links   [members + 1][members]*link // from, to; the last row is of dialers that could not be told
 	clients []*clientv3.Client          // one of each member, past all faults
 	all     *clientv3.Client            // of all members, likewise
+
+	starting sync.Mutex // held while members are made
 }
 
 type member struct {
@@ -36,7 +39,9 @@ type member struct {
 	id   uint64
 }
 
-// newCluster starts a cluster with its data below dir.
+// newCluster starts a cluster with its data below dir. The first member waits for
+// its disk, unless fast; the others never do: killing a process loses nothing
+// that it has written, and the machine's disk is shared.
 func newCluster(dir string, quota int64, fast bool) (*cluster, error) {
 	c := &cluster{dir: dir}
 	for from := range c.links {
@@ -45,14 +50,17 @@ func newCluster(dir string, quota int64, fast bool) (*cluster, error) {
 		}
 	}
 	var names []string
+	c.starting.Lock()
 	for i := range members {
-		m, err := c.newMember(i, quota, fast)
+		m, err := c.newMember(i, quota, fast || i > 0)
 		if err != nil {
+			c.starting.Unlock()
 			return c, err
 		}
 		c.members = append(c.members, m)
 		names = append(names, m.cfg.Name+"=http://"+m.cfg.Reached)
 	}
+	c.starting.Unlock()
 	for _, m := range c.members {
 		m.cfg.Cluster = strings.Join(names, ",")
 		if err := m.start(); err != nil {
@@ -99,9 +107,11 @@ func (m *member) command() *exec.Cmd { return m.cfg.command() }
 // linkOf is the link to a member on which a new connection is.
 func (c *cluster) linkOf(in net.Conn, to int) *link {
 	pids := make([]int, members)
+	c.starting.Lock()
 	for i, m := range c.members {
 		pids[i] = m.pid()
 	}
+	c.starting.Unlock()
 	from := ownerOf(in, pids)
 	if from < 0 {
 		from = members

@@ -2,6 +2,7 @@ package torture
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 )
 
@@ -148,26 +149,29 @@ func (t *trouble) isolate(who int, deaf, mute bool) {
 	}
 }
 
-// flaky loses what goes one way between a node and etcd, again and again, and
-// breaks the connections each time: requests that were sent are carried out and
-// never answered, or never arrive.
+// flaky loses what goes one way between a node and etcd.
 func flaky(w way) func(*trouble) (func() error, []int) {
 	return func(t *trouble) (func() error, []int) {
 		i, n := t.anyNode()
-		rng := t.rng.Uint64()
-		return during(t, func(ctx context.Context) {
-			for ctx.Err() == nil {
-				for _, l := range n.links {
-					l.drop(w)
-				}
-				wait(ctx, 5*ms+time.Duration(rng%100)*ms)
-				for _, l := range n.links {
-					l.heal()
-				}
-				wait(ctx, 100*ms+time.Duration(rng%7)*20*ms)
-				rng = rng*6364136223846793005 + 1442695040888963407
-			}
-		}), []int{i}
+		seed := t.rng.Uint64()
+		return during(t, func(ctx context.Context) { loseAgain(ctx, n, w, seed) }), []int{i}
+	}
+}
+
+// loseAgain loses what goes one way, again and again, and breaks the connections
+// each time: requests that were sent are carried out and never answered, or never
+// arrive.
+func loseAgain(ctx context.Context, n *node, w way, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 3))
+	for ctx.Err() == nil {
+		for _, l := range n.links {
+			l.drop(w)
+		}
+		wait(ctx, time.Duration(5+rng.IntN(100))*ms)
+		for _, l := range n.links {
+			l.heal()
+		}
+		wait(ctx, time.Duration(50+rng.IntN(150))*ms)
 	}
 }
 
@@ -185,14 +189,20 @@ func resets(t *trouble) (func() error, []int) {
 // during does something until it is mended.
 func during(t *trouble, do func(context.Context)) (end func() error) {
 	ctx, cancel := context.WithTimeout(t.ctx, t.lasts)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		do(ctx)
-	}()
+	done := t.background(func() { do(ctx) })
 	return func() error {
 		cancel()
 		<-done
 		return nil
 	}
+}
+
+// background does something beside, which must end with the round's context.
+func (t *trouble) background(do func()) (done chan struct{}) {
+	done = make(chan struct{})
+	t.beside.Go(func() {
+		defer close(done)
+		do()
+	})
+	return done
 }

@@ -82,7 +82,7 @@ func replaceMember(t *trouble) (func() error, []int) {
 // slowDisk delays the fsyncs of a member, where there is strace to do so, and
 // else all that it does.
 func slowDisk(t *trouble) (func() error, []int) {
-	m := t.etcd.members[t.rng.IntN(members)]
+	m := t.etcd.members[0] // that waits for its disk
 	delay := [...]int{10, 100, 400}[t.rng.IntN(3)]
 	if _, err := exec.LookPath("strace"); err != nil || m.pid() == 0 {
 		return during(t, func(ctx context.Context) {

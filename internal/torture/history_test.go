@@ -61,6 +61,7 @@ type op struct {
 	Reason   string        `json:",omitempty"`
 	Degraded bool          `json:",omitempty"`
 	Expires  time.Duration `json:",omitempty"` // 0 if not told
+	Nonce    string        `json:",omitempty"` // of the stream that was started, out of its id
 	Text     string        `json:",omitempty"` // of an answer that no client should get
 }
 

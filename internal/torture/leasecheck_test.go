@@ -9,13 +9,14 @@ import (
 // lease: it never lapses earlier, and not much later.
 func (c *checker) checkEnd(l *life) {
 	if l.gone == 0 {
-		return // the round's end asks for those
+		c.checkGhost(l, c.ended) // else the round's end asks for it
+		return
 	}
 	e := c.endOf(l)
 	if !e.vanished {
 		return
 	}
-	if !e.unclear {
+	if !e.unclear && c.told(l) {
 		c.checkNotEarly(l)
 	}
 	c.checkNotLate(l)
@@ -36,14 +37,7 @@ func (c *checker) checkNotEarly(l *life) {
 // have done for it, unless etcd was disturbed since.
 func (c *checker) checkNotLate(l *life) {
 	from, _ := c.goneBetween(l)
-	heard := time.Duration(0)
-	ghost := true
-	for _, o := range c.about[l.op] {
-		if o.Kind != kindStop {
-			heard = max(heard, c.workEnds(o))
-		}
-		ghost = ghost && o.unknown()
-	}
+	heard := c.lastHeard(l)
 	calm := c.disturbedUntil(from)
 	if late := from - max(heard, calm) - c.ttl; late > 0 {
 		c.latest = max(c.latest, late)
@@ -52,9 +46,29 @@ func (c *checker) checkNotLate(l *life) {
 		}
 	}
 	c.lapses++
-	if ghost && c.cleanup > 0 && from > max(heard, calm)+c.cleanup {
-		c.complain("a start that nobody was told of left its stream for %.1f s: %v",
-			(from - max(heard, calm)).Seconds(), l)
+	c.checkGhost(l, from)
+}
+
+// lastHeard is when a node can have done the last thing for a stream.
+func (c *checker) lastHeard(l *life) time.Duration {
+	heard := time.Duration(0)
+	for _, o := range c.about[l.op] {
+		if o.Kind != kindStop {
+			heard = max(heard, c.workEnds(o))
+		}
+	}
+	return heard
+}
+
+// checkGhost: a start that nobody was told of leaves nothing.
+func (c *checker) checkGhost(l *life, there time.Duration) {
+	o := c.startOf(l)
+	if c.cleanup == 0 || o == nil || c.told(l) {
+		return
+	}
+	since := max(c.lastHeard(l), c.disturbedUntil(there))
+	if there > since+c.cleanup {
+		c.complain("a start that nobody was told of has left its stream for %.1f s: %v; %v", (there - since).Seconds(), l, o)
 	}
 }
 

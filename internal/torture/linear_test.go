@@ -39,7 +39,7 @@ func (c *checker) linearize() map[string][]porcupine.Operation {
 		}
 		l.take(o)
 	}
-	for _, live := range c.lives {
+	for _, live := range c.ours() {
 		l.vanish(live)
 	}
 	return l.ops
@@ -69,23 +69,29 @@ func (l linear) take(o *op) {
 }
 
 func (l linear) start(o *op) {
-	live := l.byOp[o.N]
-	switch {
-	case o.Status == 403:
+	if o.Status == 403 {
 		l.add(o.User, step{op: o}, o.Call, o.Return)
-	case live == nil && o.Status == 200:
-		l.complain("admitted, but never there: %v", o)
-	case live != nil:
+	}
+	told := false
+	for _, live := range l.tries[o.N] {
+		s := step{op: o, spare: l.wentDuring(o, live)}
 		from, to := l.bornBetween(live)
-		ret := to
-		if !o.unknown() {
-			ret = min(to, o.Return)
+		if l.told(live) {
+			told = true
+			to = min(to, o.Return)
+		} else { // nobody was told what this try has done
+			lost := *o
+			lost.Status = 0
+			s.op = &lost
 		}
-		if from > ret {
-			l.complain("answered before it was done: %v, committed between %v and %v", o, from, to)
+		if from > to {
+			l.complain("answered before it was done: %v, not committed before %v", o, from)
 			return
 		}
-		l.add(o.User, step{op: o, spare: l.wentDuring(o, live)}, max(o.Call, from), ret)
+		l.add(o.User, s, max(o.Call, from), to)
+	}
+	if o.Status == 200 && !told {
+		l.complain("admitted, but never there: %v", o)
 	}
 }
 

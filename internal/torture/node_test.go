@@ -89,7 +89,7 @@ func awaitReady(ctx context.Context, nodes []*node, patience time.Duration) erro
 	defer cancel()
 	for _, n := range nodes {
 		for !n.ready(ctx) {
-			if wait(ctx, 20*time.Millisecond) {
+			if wait(ctx, 20*time.Millisecond) || !n.alive() {
 				return fmt.Errorf("%s did not get ready: see %s", n.name, n.log)
 			}
 		}

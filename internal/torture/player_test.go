@@ -23,7 +23,13 @@ type crowd struct {
 	mu    sync.Mutex
 	known []*stream // not known to be over
 	kept  map[int]bool
-	over  []*stream // the last few
+	over  []ended // the last few
+}
+
+// ended is a stream that is over, by the word of a node.
+type ended struct {
+	*stream
+	node int
 }
 
 // style is how the clients of a user behave.
@@ -82,7 +88,7 @@ func (c *crowd) beatUntilHeard(ctx context.Context, s *stream, node int) {
 
 // moves are what a player may do next, and how often.
 var moves = map[string]int{
-	"start": 22, "session": 14, "evict": 10, "replace": 8, "stop": 14, "stop twice": 4, "quietest": 2, "remove": 1,
+	"start": 22, "session": 14, "evict": 10, "replace": 8, "stop": 14, "stop twice": 3, "stop at once": 3, "quietest": 2, "remove": 1,
 	"beat": 12, "dead beat": 6, "list": 4, "look": 3, "limit": 3, "foreign": 2, "crash": 6,
 }
 
@@ -118,20 +124,20 @@ func (c *crowd) act(rng *rand.Rand) {
 	switch move := pick(rng, weights); move {
 	case "start", "session", "evict", "replace":
 		c.startMove(move, o, s, rng, hang)
-	case "stop", "stop twice":
+	case "stop", "stop twice", "stop at once":
 		if s != nil {
-			c.stop(s, node, hang)
-			if move == "stop twice" {
-				c.stop(s, rng.IntN(len(c.caller.nodes)), 0)
-			}
+			c.stopMove(move, s, node, rng, hang)
 		}
 	case "beat":
 		if s != nil {
 			c.beat(s, node, hang)
 		}
 	case "dead beat":
-		if dead := c.anyOver(rng); dead != nil {
-			c.beat(dead, node, hang)
+		if dead := c.anyOver(rng); dead.stream != nil {
+			if rng.IntN(2) == 0 {
+				node = dead.node
+			}
+			c.beat(dead.stream, node, hang)
 		}
 	case "crash":
 		c.forget(s)
@@ -162,6 +168,19 @@ func (c *crowd) startMove(move string, o *op, s *stream, rng *rand.Rand, hang ti
 	c.start(o, s, keep, hang)
 	if o.unknown() && o.Session != "" || again && o.Session != "" {
 		c.start(&op{User: o.User, Node: rng.IntN(len(c.caller.nodes)), Session: o.Session, Evict: o.Evict}, nil, keep, 0)
+	}
+}
+
+// stopMove stops a stream, as clients do that press twice or get no answer.
+func (c *crowd) stopMove(move string, s *stream, node int, rng *rand.Rand, hang time.Duration) {
+	var other sync.WaitGroup
+	if move == "stop at once" {
+		other.Go(func() { c.stop(s, node, 0) })
+	}
+	c.stop(s, node, hang)
+	other.Wait()
+	if move == "stop twice" {
+		c.stop(s, rng.IntN(len(c.caller.nodes)), 0)
 	}
 }
 
@@ -243,7 +262,7 @@ func (c *crowd) beat(s *stream, node int, hang time.Duration) *op {
 	o := &op{Kind: kindBeat, User: c.user, Node: node, Stream: s.op}
 	c.caller.do(context.Background(), o, request{http.MethodPost, c.path() + "/streams/" + s.id + "/heartbeat", "", hang})
 	if o.Status == 410 {
-		c.isOver(s)
+		c.isOver(s, node)
 	}
 	return o
 }
@@ -252,12 +271,12 @@ func (c *crowd) stop(s *stream, node int, hang time.Duration) {
 	o := &op{Kind: kindStop, User: c.user, Node: node, Stream: s.op}
 	c.caller.do(context.Background(), o, request{http.MethodPost, c.path() + "/streams/" + s.id + "/stop", "", hang})
 	if o.Status == 200 || o.Status == 410 {
-		c.isOver(s)
+		c.isOver(s, node)
 	}
 }
 
 // isOver moves a stream to those that are.
-func (c *crowd) isOver(s *stream) {
+func (c *crowd) isOver(s *stream, node int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at := slices.Index(c.known, s)
@@ -266,7 +285,7 @@ func (c *crowd) isOver(s *stream) {
 	}
 	c.known = slices.Delete(c.known, at, at+1)
 	delete(c.kept, s.op)
-	c.over = append(c.over, s)
+	c.over = append(c.over, ended{s, node})
 	if len(c.over) > 6 {
 		c.over = c.over[1:]
 	}
@@ -282,16 +301,24 @@ func (c *crowd) forget(s *stream) {
 	c.kept[s.op] = false
 }
 
-func (c *crowd) any(rng *rand.Rand) *stream     { return c.oneOf(rng, &c.known) }
-func (c *crowd) anyOver(rng *rand.Rand) *stream { return c.oneOf(rng, &c.over) }
-
-func (c *crowd) oneOf(rng *rand.Rand, of *[]*stream) *stream {
+func (c *crowd) any(rng *rand.Rand) *stream {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(*of) == 0 {
-		return nil
+	return oneOf(rng, c.known)
+}
+
+func (c *crowd) anyOver(rng *rand.Rand) ended {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return oneOf(rng, c.over)
+}
+
+// oneOf is the zero T if there is none.
+func oneOf[T any](rng *rand.Rand, of []T) (one T) {
+	if len(of) > 0 {
+		one = of[rng.IntN(len(of))]
 	}
-	return (*of)[rng.IntN(len(*of))]
+	return one
 }
 
 func (c *crowd) hangUp(rng *rand.Rand) time.Duration {

@@ -27,6 +27,8 @@ type world struct {
 	stop    func()
 	logs    string // directory of the processes' logs and of what checkers have to show
 
+	beside sync.WaitGroup // faults that take time
+
 	mu      sync.Mutex
 	windows []window // of the round
 }
@@ -179,6 +181,7 @@ func (w *world) play(t *testing.T, r round) (*checker, []string) {
 	}
 	<-ctx.Done()
 	playing.Wait()
+	w.beside.Wait()
 	// What still goes wrong a moment after everything is whole is a fault of ours.
 	if err := w.heal(t.Context()); err != nil {
 		trouble = append(trouble, err.Error())
@@ -188,7 +191,12 @@ func (w *world) play(t *testing.T, r round) (*checker, []string) {
 	}
 	healed := now()
 	calls.close()
-	trouble = append(trouble, w.drain(t.Context(), healed)...)
+	switch {
+	case !r.brief:
+		trouble = append(trouble, w.drain(t.Context(), healed)...)
+	case r.cleanup > 0:
+		wait(t.Context(), lateWork+r.cleanup+time.Second)
+	}
 	if err := w.watcher.awaitNow(t.Context()); err != nil {
 		trouble = append(trouble, err.Error())
 	}
@@ -224,12 +232,23 @@ func (w *world) drain(ctx context.Context, since time.Duration) []string {
 	return out
 }
 
-// demandService wants every node to serve everything, now that all is well.
-func (w *world) demandService(calls *caller, round string) []string {
+// demandService wants every node to serve everything, now that all is well. A
+// machine that has other things to do gets more than one chance.
+func (w *world) demandService(calls *caller, round string) (missing []string) {
+	for i := range 5 {
+		if missing = w.demandOnce(calls, fmt.Sprint(round, "-after", i)); len(missing) == 0 {
+			return nil
+		}
+		time.Sleep(time.Second)
+	}
+	return missing
+}
+
+func (w *world) demandOnce(calls *caller, prefix string) []string {
 	var out []string
 	first := len(calls.history.ops)
 	for i := range w.nodes {
-		c := &crowd{user: round + "-after" + fmt.Sprint(i), caller: calls, kept: map[int]bool{}}
+		c := &crowd{user: prefix + fmt.Sprint(i), caller: calls, kept: map[int]bool{}}
 		for range 5 {
 			c.start(&op{User: c.user, Node: i}, nil, false, 0)
 			if len(c.known) == 1 {
@@ -280,8 +299,9 @@ type round struct {
 	quiet   int // users who mostly watch
 	style   style
 	chaos   func(context.Context, *world, *rand.Rand) error
-	cleanup time.Duration
-	demand  bool
+	cleanup time.Duration // see checker
+	demand  bool          // everything must work at once when all is whole
+	brief   bool          // do not wait until everything has gone away
 }
 
 // planName is the plan of the users of a round who have one.

@@ -1,0 +1,197 @@
+package torture
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+var withMutants = flag.Bool("torture.mutants", false, "have the checkers find deliberate bugs")
+
+// A mutant is the service with one deliberate bug, which a checker must find.
+type mutant struct {
+	name    string
+	scene   string // in which it shows
+	patches []patch
+}
+
+// A patch replaces the only place where a source says old. In what it is replaced
+// by, MUTANT is a condition: that this mutant is wanted.
+type patch struct{ file, old, new string }
+
+// The bugs are all in one binary, each behind a condition, so that it is built
+// once; go build takes the changed sources instead of the real ones. A patch that
+// does not fit any more is an error: look at what has become of the line it was
+// about.
+func buildMutants(t *testing.T) string {
+	t.Helper()
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	dir := t.TempDir()
+	texts := map[string]string{}
+	for i, m := range mutants {
+		for _, p := range m.patches {
+			path := filepath.Join(root, p.file)
+			if _, read := texts[path]; !read {
+				source, err := os.ReadFile(path)
+				require.NoError(t, err)
+				texts[path] = string(source)
+			}
+			require.Equal(t, 1, strings.Count(texts[path], p.old),
+				"mutant %q: %s must say once:\n%s", m.name, p.file, p.old)
+			change := strings.ReplaceAll(p.new, "MUTANT", fmt.Sprintf("mutant == %d", i+1))
+			texts[path] = strings.Replace(texts[path], p.old, change, 1)
+		}
+	}
+	texts[filepath.Join(root, "lease", "mutant.go")] = `package lease
+
+import (
+	"os"
+	"strconv"
+)
+
+var mutant, _ = strconv.Atoi(os.Getenv("` + mutantVariable + `"))
+`
+	overlay := struct{ Replace map[string]string }{map[string]string{}}
+	for path, text := range texts {
+		changed := filepath.Join(dir, fmt.Sprintf("%d.go", len(overlay.Replace)))
+		require.NoError(t, os.WriteFile(changed, []byte(text), 0o600))
+		overlay.Replace[path] = changed
+	}
+	text, err := json.Marshal(overlay)
+	require.NoError(t, err)
+	file := filepath.Join(dir, "overlay.json")
+	require.NoError(t, os.WriteFile(file, text, 0o600))
+	binary, err := buildWith(file)
+	require.NoError(t, err, "the mutants do not compile")
+	return binary
+}
+
+const mutantVariable = "TORTURE_MUTANT" // not one of the service's own, which it would look up
+
+// A scene is where bugs of one kind show quickly: few users, all of whose clients
+// are in each other's way, and one fault.
+type scene struct {
+	round round
+	ttl   time.Duration
+	tries int
+}
+
+func scenes() map[string]scene {
+	crowded := round{
+		busy: 3, load: 2 * time.Second,
+		style: style{players: 5, think: 25 * time.Millisecond, hangUp: 0.02, beats: 1200 * time.Millisecond, sessions: 2},
+	}
+	with := func(r round, load time.Duration, begin func(*trouble)) round {
+		r.load, r.chaos = load, constant(begin)
+		return r
+	}
+	alone := crowded
+	alone.busy, alone.style.players = 1, 4
+	hangs := crowded
+	hangs.style.hangUp = 0.25
+	hangs.load, hangs.cleanup = 1500*time.Millisecond, 4*time.Second
+	unanswered := with(crowded, 1500*time.Millisecond, loseReplies)
+	unanswered.cleanup = 4 * time.Second
+	return map[string]scene{
+		"crowded":    {crowded, 5 * time.Second, 5},
+		"alone":      {alone, 5 * time.Second, 5},
+		"lossy":      {with(crowded, 2*time.Second, loseReplies), 5 * time.Second, 5},
+		"late":       {with(crowded, 2*time.Second, hearLate), 5 * time.Second, 5},
+		"away":       {with(crowded, 5*time.Second, cutOff), 5 * time.Second, 2},
+		"hung up":    {hangs, 20 * time.Second, 3},
+		"unanswered": {unanswered, 20 * time.Second, 3},
+	}
+}
+
+// constant has one fault for all of a round.
+func constant(begin func(*trouble)) func(context.Context, *world, *rand.Rand) error {
+	return func(ctx context.Context, w *world, rng *rand.Rand) error {
+		win := window{Name: "constant", From: now(), Nodes: []int{0, 1, 2}}
+		begin(&trouble{w, ctx, rng, time.Minute})
+		<-ctx.Done()
+		err := w.heal(context.WithoutCancel(ctx))
+		win.To = now()
+		w.note(win)
+		return err
+	}
+}
+
+func loseReplies(t *trouble) {
+	for i := range t.nodes {
+		t.background(func() { loseAgain(t.ctx, t.nodes[i], back, uint64(i)+t.rng.Uint64()) })
+	}
+}
+
+func hearLate(t *trouble) {
+	for _, l := range t.nodes[0].links {
+		l.slow(back, 400*ms, 0)
+	}
+}
+
+func cutOff(t *trouble) {
+	for _, n := range t.nodes[:2] {
+		for _, l := range n.links {
+			cut(l)
+		}
+	}
+}
+
+// watch plays scenes until a checker complains, or the tries are used up.
+func (s scene) watch(t *testing.T, c *cluster, node nodeConfig, name string) (found []string) {
+	t.Helper()
+	node.prefix, node.ttl, node.limit = "/"+name, s.ttl, 2
+	w := newWorld(t, c, worldConfig{logs: artifactDir(t), node: node})
+	defer w.stop()
+	for i := 0; i < s.tries && len(found) == 0; i++ {
+		r := s.round
+		r.name, r.seed, r.brief = fmt.Sprintf("%s%d", name, i), uint64(i+1), true
+		checked, all := w.play(t, r)
+		found = checked.found
+		require.Equal(t, len(found), len(all), "something else than a checker complained: %v", all)
+	}
+	return found
+}
+
+// Each deliberate bug is found by a checker, in the scene where it shows; and
+// without one nothing is found in any scene.
+func TestMutants(t *testing.T) {
+	need(t)
+	if !*withMutants {
+		t.Skip("it takes minutes: run .ci/mutants")
+	}
+	binary := buildMutants(t)
+	c := newEtcd(t, 0, true, t.TempDir())
+	all := scenes()
+	used := map[string]bool{}
+	for i, m := range mutants {
+		used[m.scene] = true
+		t.Run(m.name, func(t *testing.T) {
+			began := time.Now()
+			s, known := all[m.scene]
+			require.True(t, known, "no scene %q", m.scene)
+			env := []string{fmt.Sprintf("%s=%d", mutantVariable, i+1)}
+			found := s.watch(t, c, nodeConfig{binary: binary, env: env}, fmt.Sprintf("m%d", i+1))
+			require.NotEmpty(t, found, "no checker found it")
+			first, _, _ := strings.Cut(found[0], "\n")
+			t.Logf("found in %.1f s: %s", time.Since(began).Seconds(), first)
+		})
+	}
+	for name, s := range all {
+		t.Run("none, "+name, func(t *testing.T) {
+			assert.True(t, used[name], "no mutant shows in this scene")
+			s.tries = 1
+			assert.Empty(t, s.watch(t, c, nodeConfig{binary: binary}, "none-"+strings.ReplaceAll(name, " ", "-")))
+		})
+	}
+}
