@@ -80,7 +80,7 @@ func TestImports(t *testing.T) {
 		"client":      {[]string{"api/apitype"}, "its users must not pull in etcd"},
 		"cmd/streamcount": {[]string{
 			"access", "api", "api/apitype", "client", "cluster", "lease", "internal/bench", "internal/bench/peer",
-			"internal/follow", "shard", "web",
+			"internal/display", "internal/follow", "internal/top", "shard", "web",
 		}, "wiring"},
 		"shard":                {[]string{"lease"}, "a limiter made of limiters: how they are reached is cmd's business"},
 		"internal/follow":      {nil, "it reads files"},
@@ -93,6 +93,8 @@ func TestImports(t *testing.T) {
 		"internal/bench/load":  {nil, "it makes requests, and knows nothing of streams"},
 		"internal/bench/peer":  {[]string{"api", "api/apitype", "cluster", "lease", "internal/bench/child"}, "peers are served by the same API, with something else behind it"},
 		"internal/bench/plot":  {nil, "it draws"},
+		"internal/display":     {nil, "it writes for people, whatever it is"},
+		"internal/top":         {[]string{"api/apitype", "internal/display"}, "it shows what a service says: who asks it is cmd's business"},
 	}
 	for _, f := range tree(t) {
 		if f.test || f.dir == "." {

@@ -18,6 +18,7 @@ import (
 	"streamcount/cluster"
 	"streamcount/internal/bench"
 	"streamcount/internal/bench/peer"
+	"streamcount/internal/display"
 )
 
 // benchFlags are what a benchmark is told besides its scenario's settings.
@@ -77,6 +78,7 @@ func (a *app) scenarioCommand(s bench.Scenario) *cobra.Command {
 	set, flags := s.Defaults, benchFlags{}
 	cmd := &cobra.Command{
 		Use: s.Name, Short: s.Short, Long: s.Short + ".\n\n" + s.Long, Args: between(0, 0),
+		Example: "  streamcount bench " + s.Name + " --runs 3 --peer redis --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a.server = "" // errors are not of a client of it
 			err := a.bench(cmd, s, set, flags)
@@ -223,12 +225,11 @@ func cleanEtcd(ctx context.Context, endpoints []string, prefix string) (err erro
 }
 
 func (a *app) benchProgress() *bench.Progress {
-	p := &bench.Progress{Write: func(line string) { _, _ = io.WriteString(a.errOut, line) }} // it is only progress
-	if f, ok := a.errOut.(*os.File); ok {
-		info, err := f.Stat()
-		p.Terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
+	screen := display.On(a.errOut, a.environ)
+	return &bench.Progress{
+		Write:    func(line string) { _, _ = io.WriteString(a.errOut, line) }, // it is only progress
+		Terminal: screen.Terminal, Width: screen.Width,
 	}
-	return p
 }
 
 func (a *app) printReport(r *bench.Report) error {

@@ -30,6 +30,8 @@ func (a *app) configPrintCommand() *cobra.Command {
 an environment variable, the config file, or the default. It takes the flags of
 "streamcount serve". Values that serve would refuse are printed too, and then
 reported with exit code 2.`,
+		Example: `  streamcount config print --limit 5
+  streamcount config print --config streamcount.yaml --json`,
 		Args: between(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			err := cfg.load(flags, a.environ)
@@ -68,7 +70,7 @@ func (a *app) printConfig(fs *pflag.FlagSet, from sources) error {
 	if a.json {
 		return a.printJSON(all)
 	}
-	return a.printTable(rows)
+	return a.printTable(rows, "KEY")
 }
 
 func shown(f *pflag.Flag) string {

@@ -41,6 +41,8 @@ answered. The exit code is 0 if the node is well, and 1 if it is not.
 Without --server the node is the one that "streamcount serve" would be with the
 same environment: its ` + envPrefix + `LISTEN, ` + envPrefix + `TLS_CERT and ` + envPrefix + `CONFIG
 count. So a container's health check needs no flags.`,
+		Example: `  streamcount health
+  streamcount health --live --json --server http://127.0.0.1:3000`,
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.health(cmd, p) },
 	}
@@ -52,6 +54,7 @@ count. So a container's health check needs no flags.`,
 		"this machine trusts; without --server none is checked)")
 	fs.StringVar(&p.cert, "cert", "", "`file` with a client certificate, for a node that asks for one")
 	fs.StringVar(&p.key, "key", "", "`file` with the key of that certificate")
+	a.addJSONFlag(cmd)
 	return cmd
 }
 
@@ -75,6 +78,16 @@ func (a *app) health(cmd *cobra.Command, p probe) error {
 		secure.InsecureSkipVerify = p.ca == ""
 	}
 	said, err := p.ask(cmd.Context(), a.server, host, secure)
+	if a.json && !isUsage(err) {
+		if err != nil {
+			said = err.Error()
+		}
+		return errors.Join(err, a.printJSON(struct {
+			Server string `json:"server"`
+			Well   bool   `json:"well"`
+			Said   string `json:"said"`
+		}{redacted(a.server), err == nil, said}))
+	}
 	if err != nil {
 		return err
 	}

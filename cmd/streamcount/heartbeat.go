@@ -24,6 +24,8 @@ func (a *app) heartbeatCommand() *cobra.Command {
 		Long: `Renew a stream once. With --every, keep it alive until Ctrl-C and then stop it;
 when it is ended by something else, say why and exit with code 4. --every alone
 beats at the pace that the server asks for; --every 10s beats more often.`,
+		Example: `  streamcount heartbeat maya AQAAcBpUJZZl5lXcA__2Zq66wvS_rTcb9C4z4CUXPKuxSpRG0FYF
+  streamcount heartbeat maya AQAAcBpUJZZl5lXcA__2Zq66wvS_rTcb9C4z4CUXPKuxSpRG0FYF --every`,
 		Args: between(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !cmd.Flags().Changed("every") {

@@ -26,7 +26,8 @@ func (a *app) newKeyCommand() *cobra.Command {
 --auth-keys-file. The key itself is stored nowhere: give it to the service that
 is to use it. Several keys may be in the file at once, so that a new one can be
 in use before the old is removed; a running node notices changes by itself.`,
-		Args: between(0, 0),
+		Example: `  streamcount keys new --name billing --scope read`,
+		Args:    between(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			key, entry, err := access.NewKey(name, scope)
 			if err != nil {

@@ -21,6 +21,7 @@ func (a *app) limitsCommand() *cobra.Command {
 func (a *app) limitsGetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "get USER", Short: "Show what a user has of their own", Args: between(1, 1),
+		Example: `  streamcount limits get maya`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return call(a, cmd, func(c *client.Client) (apitype.UserLimit, error) {
 				return c.UserLimit(cmd.Context(), args[0])
@@ -34,6 +35,7 @@ func (a *app) limitsGetCommand() *cobra.Command {
 func (a *app) limitsRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rm USER", Short: "Take a user's own limit or plan away", Args: between(1, 1),
+		Example: `  streamcount limits rm maya`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return call(a, cmd, func(c *client.Client) (apitype.UserLimit, error) {
 				return c.RemoveUserLimit(cmd.Context(), args[0])
@@ -54,7 +56,10 @@ func (a *app) limitsSetCommand() *cobra.Command {
 		Use:   "set USER --limit N | set USER --plan PLAN | set --file FILE",
 		Short: "Give a user a limit or plan of their own, or apply all plans and limits of a file at once",
 		Long:  fileHelp,
-		Args:  between(0, 1),
+		Example: `  streamcount limits set maya --limit 5
+  streamcount limits set maya --plan family
+  streamcount limits set --file limits.yaml --dry-run`,
+		Args: between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file.path != "" {
 				return a.applyFile(cmd, args, file, "limit", "plan")

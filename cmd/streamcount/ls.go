@@ -9,13 +9,17 @@ import (
 
 	"streamcount/api/apitype"
 	"streamcount/client"
+	"streamcount/internal/display"
 )
 
 func (a *app) lsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls [USER]",
 		Short: "List a user's streams, or the totals of all",
-		Args:  between(0, 1),
+		Example: `  streamcount ls
+  streamcount ls maya
+  streamcount ls maya --json | jq -r '.active[].id'`,
+		Args: between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return call(a, cmd, func(c *client.Client) (apitype.Stats, error) {
@@ -53,5 +57,5 @@ func (a *app) showStats(s apitype.Stats) error {
 	rows = append(rows,
 		[]string{"node", fmt.Sprintf("%s (%s, %s)", s.Node.ID, orDash(s.Node.Region), orDash(s.Node.Version))},
 		[]string{"etcd leader", orDash(s.Leader)})
-	return a.printTable(rows)
+	return a.print(display.Table{Rows: rows, Bare: true})
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"streamcount/internal/display"
 )
 
 func main() {
@@ -25,14 +27,15 @@ type app struct {
 	environ     []string
 	in          io.Reader
 	out, errOut io.Writer
-	server      string // of the client commands
+	screen      display.Screen // of out
+	server      string         // of the client commands
 	keyFile     string
 	json        bool
 }
 
 // run does what args say until ctx ends, and returns the exit code.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	a := &app{environ: environ, in: os.Stdin, out: stdout, errOut: stderr}
+	a := &app{environ: environ, in: os.Stdin, out: stdout, errOut: stderr, screen: display.On(stdout, environ)}
 	root := a.root()
 	root.SetArgs(joinEvery(args))
 	root.SetOut(stdout)
@@ -57,6 +60,15 @@ an etcd of its own. The other commands call a running service.
 Exit codes: 0 done, 1 error, 2 wrong usage or configuration, 3 the user's limit
 is reached, 4 the stream has ended, or there is no such stream or user.`
 
+// exitTexts are the meanings of the exit codes, for the manual.
+var exitTexts = [...]string{
+	exitOK:    "Done.",
+	exitError: "An error, which is one line on the standard error.",
+	exitUsage: "Wrong usage or configuration.",
+	exitLimit: "The user's limit is reached.",
+	exitGone:  "The stream has ended, or there is no such stream, user or plan.",
+}
+
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "streamcount",
@@ -69,15 +81,21 @@ func (a *app) root() *cobra.Command {
 		SuggestionsMinimumDistance: 2,
 
 		Args: knownCommand,
+		Example: `  streamcount serve --demo
+  streamcount start maya --device-name "Living room TV"
+  streamcount top`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
 		a.serveCommand(), a.configCommand(), a.shardsCommand(),
-		a.startCommand(), a.heartbeatCommand(), a.stopCommand(), a.lsCommand(),
+		a.startCommand(), a.heartbeatCommand(), a.stopCommand(), a.lsCommand(), a.topCommand(),
 		a.limitsCommand(), a.plansCommand(), a.keysCommand(), a.benchCommand(), a.healthCommand(), a.versionCommand(),
+		a.manCommand(),
 	)
+	root.InitDefaultCompletionCmd()
+	a.addCompletions(root)
 	return root
 }
 

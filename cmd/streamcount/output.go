@@ -3,56 +3,16 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"streamcount/api/apitype"
+	"streamcount/internal/display"
 )
 
-// printable is s on one line with every character that could act on a terminal
-// shown as an escape. Device names and titles come from viewers.
-func printable(s string) string {
-	var b strings.Builder
-	for len(s) > 0 {
-		r, size := utf8.DecodeRuneInString(s)
-		switch {
-		case r == utf8.RuneError && size == 1:
-			fmt.Fprintf(&b, `\x%02x`, s[0])
-		case unicode.IsPrint(r):
-			b.WriteRune(r)
-		case r < utf8.RuneSelf:
-			fmt.Fprintf(&b, `\x%02x`, r)
-		default:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		}
-		s = s[size:]
-	}
-	return b.String()
-}
-
-// printableJSON does the same for JSON, which escapes only what is below space.
-// Such characters occur in its strings alone, where an escape means the same.
-func printableJSON(doc []byte) string {
-	var b strings.Builder
-	for _, r := range string(doc) {
-		switch {
-		case r == '\n' || unicode.IsPrint(r):
-			b.WriteRune(r)
-		case r > 0xffff:
-			hi, lo := (r-0x10000)>>10+0xd800, (r-0x10000)&0x3ff+0xdc00
-			fmt.Fprintf(&b, `\u%04x\u%04x`, hi, lo)
-		default:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		}
-	}
-	return b.String()
-}
+func printable(s string) string { return display.Printable(s) }
 
 func (a *app) addJSONFlag(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&a.json, "json", false, "print JSON")
@@ -70,40 +30,62 @@ func (a *app) printJSON(v any) error {
 	if err != nil {
 		return fmt.Errorf("encode output: %w", err)
 	}
-	return a.printf("%s\n", printableJSON(b))
+	return a.printf("%s\n", display.PrintableJSON(b))
 }
 
-// printTable aligns rows in columns, the first row being the heading.
-func (a *app) printTable(rows [][]string) error {
-	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	for _, row := range rows {
-		for i, cell := range row {
-			if i > 0 {
-				write(w, "\t")
-			}
-			write(w, printable(cell))
+// printTable aligns rows in columns, the first row being the heading. On a terminal
+// it fits the width; columns named by keep are never cut for that.
+func (a *app) printTable(rows [][]string, keep ...string) error {
+	return a.print(display.Table{Rows: rows, Keep: keep})
+}
+
+func (a *app) print(t display.Table) error {
+	for _, line := range t.Lines(a.screen) {
+		if err := a.printf("%s\n", line); err != nil {
+			return err
 		}
-		write(w, "\n")
-	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("write output: %w", err)
 	}
 	return nil
 }
 
-// write leaves errors to the Flush of w.
-func write(w *tabwriter.Writer, s string) { _, _ = io.WriteString(w, s) }
+// soon is when a stream that lapses deserves a look.
+const soon = 15 * time.Second
 
 // printStreams lists what a user watches.
 func (a *app) printStreams(streams []apitype.Stream) error {
 	rows := [][]string{{"STREAM", "STARTED", "LAPSES IN", "REGION", "DEVICE", "PLAYING", "SESSION"}}
 	for _, s := range streams {
 		rows = append(rows, []string{
-			s.ID, clock(s.StartedAt), remaining(s.ExpiresAt), orDash(s.Region),
+			s.ID, a.since(s.StartedAt), a.left(s.ExpiresAt), orDash(s.Region),
 			orDash(device(s.Device)), orDash(content(s.Content)), orDash(s.Session),
 		})
 	}
-	return a.printTable(rows)
+	return a.print(display.Table{Rows: rows, Keep: []string{"STREAM"}, Tone: func(row, column int, _ string) display.Tone {
+		expires := streams[row-1].ExpiresAt
+		switch {
+		case column == 0:
+			return display.Good
+		case column == 2 && expires != nil && time.Until(expires.Time) < soon:
+			return display.Warn
+		}
+		return display.Plain
+	}})
+}
+
+// since is when t was: for people how long ago, for others the clock.
+func (a *app) since(t *apitype.Time) string {
+	if !a.screen.Terminal || t == nil {
+		return clock(t)
+	}
+	return display.Age(time.Since(t.Time)) + " ago"
+}
+
+// left is the time until t: for people in the largest unit that says enough.
+func (a *app) left(t *apitype.Time) string {
+	if !a.screen.Terminal || t == nil {
+		return remaining(t)
+	}
+	return display.Age(time.Until(t.Time))
 }
 
 func clock(t *apitype.Time) string {

@@ -22,6 +22,7 @@ func (a *app) plansCommand() *cobra.Command {
 func (a *app) plansListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ls", Short: "List the plans", Args: between(0, 0),
+		Example: `  streamcount plans ls`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return call(a, cmd, func(c *client.Client) ([]apitype.Plan, error) {
 				return c.Plans(cmd.Context())
@@ -30,7 +31,7 @@ func (a *app) plansListCommand() *cobra.Command {
 				for _, p := range all {
 					rows = append(rows, []string{p.Name, fmt.Sprint(p.Limit), p.OnLimit, p.Count})
 				}
-				return a.printTable(rows)
+				return a.printTable(rows, "PLAN")
 			})
 		},
 	}
@@ -41,6 +42,7 @@ func (a *app) plansListCommand() *cobra.Command {
 func (a *app) plansGetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "get PLAN", Short: "Show a plan", Args: between(1, 1),
+		Example: `  streamcount plans get family`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return call(a, cmd, func(c *client.Client) (apitype.Plan, error) {
 				return c.Plan(cmd.Context(), args[0])
@@ -54,6 +56,7 @@ func (a *app) plansGetCommand() *cobra.Command {
 func (a *app) plansRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rm PLAN", Short: "Remove a plan; its users have the default from then on", Args: between(1, 1),
+		Example: `  streamcount plans rm family`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return call(a, cmd, func(c *client.Client) (apitype.Plan, error) {
 				return c.RemovePlan(cmd.Context(), args[0])
@@ -73,7 +76,10 @@ func (a *app) plansSetCommand() *cobra.Command {
 		Use:   "set PLAN --limit N | set --file FILE",
 		Short: "Make or change a plan, or all plans and limits of a file at once",
 		Long:  fileHelp,
-		Args:  between(0, 1),
+		Example: `  streamcount plans set family --limit 4 --on-limit replace-oldest
+  streamcount plans set student --limit 1 --count devices
+  streamcount plans set --file rules.yaml --yes`,
+		Args: between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file.path != "" {
 				return a.applyFile(cmd, args, file, "limit", "on-limit", "count")

@@ -16,7 +16,7 @@ func TestRules_ByHand(t *testing.T) {
 	out, _ := c.run(exitOK, "plans", "set", "family", "--limit=2", "--on-limit=replace-oldest", "--count=content")
 	assert.Equal(t, "plan family: limit 2, starts may ask for replace-oldest, counts content\n", out)
 	out, _ = c.run(exitOK, "plans", "ls")
-	assert.Contains(t, out, "family  2")
+	assert.Regexp(t, `(?m)^family +2 +replace-oldest +content$`, out)
 	_, errOut := c.run(exitGone, "limits", "get", "maya")
 	assert.Contains(t, errOut, "the limit in force is 3")
 	out, _ = c.run(exitOK, "limits", "set", "maya", "--plan=family")

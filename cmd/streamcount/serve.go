@@ -32,6 +32,9 @@ Each flag can also be set in the environment, as ` + envPrefix + `LIMIT for --li
 or in a YAML file named by --config, as "limit: 3". The command line wins over
 the environment, and that over the file. "streamcount config print" shows what
 comes of it.`,
+		Example: `  streamcount serve
+  streamcount serve --demo --limit 5
+  streamcount serve --etcd-endpoints http://etcd-1:2379,http://etcd-2:2379 --region eu --listen :3000 --auth-keys-file keys.yaml`,
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cfg.load(flags, a.environ); err != nil {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -85,6 +84,7 @@ func (a *app) shardsSubcommand(
 	if aim {
 		cmd.Flags().Var(&to, "to", "`NAME=ADDRESSES` of each shard that users are to live on")
 	}
+	a.addJSONFlag(cmd)
 	return cmd
 }
 
@@ -92,43 +92,79 @@ func (a *app) shardsStatusCommand() *cobra.Command {
 	return a.shardsSubcommand(&cobra.Command{
 		Use:   "status",
 		Short: "Show the shards, and how far a move is",
+		Example: `  streamcount shards status --shard a=http://a:2379
+  streamcount shards status --etcd-endpoints http://etcd-1:2379 --json`,
 	}, false, a.shardsStatus)
+}
+
+// shardMap is what shards status shows.
+type shardMap struct {
+	Epoch  int64         `json:"epoch"`
+	From   []string      `json:"from,omitempty"` // while users are moving
+	Shards []string      `json:"shards"`
+	Each   []shardStatus `json:"each"`
+}
+
+// shardStatus is one of the shards.
+type shardStatus struct {
+	Name      string   `json:"name"`
+	Users     int      `json:"users"`
+	Streams   int      `json:"streams"`
+	ToLeave   int      `json:"toLeave"` // users who are to live on another
+	Endpoints []string `json:"endpoints"`
+	Error     string   `json:"error,omitempty"` // why nothing is known of it
 }
 
 func (a *app) shardsStatus(ctx context.Context, r *shard.Router, _ shardList) error {
 	m := r.Map()
-	if len(m.From) > 0 {
-		if err := a.printf("epoch %d: users are moving from %s to %s\n", m.Epoch, names(m.From), names(m.Shards)); err != nil {
-			return err
+	status := shardMap{Epoch: m.Epoch, From: names(m.From), Shards: names(m.Shards)}
+	for _, s := range r.Each() {
+		one := shardStatus{Name: s.Name, Endpoints: s.Endpoints}
+		err := s.EachUser(ctx, func(user string, n int) {
+			one.Users, one.Streams = one.Users+1, one.Streams+n
+			if m.Home(user) != s.Name {
+				one.ToLeave++
+			}
+		})
+		if err != nil {
+			one = shardStatus{Name: s.Name, Endpoints: s.Endpoints, Error: err.Error()}
 		}
-	} else if err := a.printf("epoch %d: users live on %s\n", m.Epoch, names(m.Shards)); err != nil {
+		status.Each = append(status.Each, one)
+	}
+	if a.json {
+		return a.printJSON(status)
+	}
+	return a.showShards(status)
+}
+
+func (a *app) showShards(m shardMap) error {
+	where := "users live on " + joinNames(m.Shards)
+	if len(m.From) > 0 {
+		where = fmt.Sprintf("users are moving from %s to %s", joinNames(m.From), joinNames(m.Shards))
+	}
+	if err := a.printf("epoch %d: %s\n", m.Epoch, where); err != nil {
 		return err
 	}
 	rows := [][]string{{"SHARD", "USERS", "STREAMS", "TO LEAVE", "ADDRESSES"}}
-	for _, s := range r.Each() {
-		users, streams, leaving := 0, 0, 0
-		err := s.EachUser(ctx, func(user string, n int) {
-			users, streams = users+1, streams+n
-			if m.Home(user) != s.Name {
-				leaving++
-			}
-		})
-		row := []string{s.Name, fmt.Sprint(users), fmt.Sprint(streams), fmt.Sprint(leaving), strings.Join(s.Endpoints, ",")}
-		if err != nil {
-			row = []string{s.Name, "-", "-", "-", strings.Join(s.Endpoints, ",") + " (" + err.Error() + ")"}
+	for _, s := range m.Each {
+		row := []string{s.Name, fmt.Sprint(s.Users), fmt.Sprint(s.Streams), fmt.Sprint(s.ToLeave), strings.Join(s.Endpoints, ",")}
+		if s.Error != "" {
+			row = []string{s.Name, "-", "-", "-", strings.Join(s.Endpoints, ",") + " (" + s.Error + ")"}
 		}
 		rows = append(rows, row)
 	}
-	return a.printTable(rows)
+	return a.printTable(rows, "SHARD")
 }
 
-func names(shards []shard.Shard) string {
+func names(shards []shard.Shard) []string {
 	var out []string
 	for _, s := range shards {
 		out = append(out, s.Name)
 	}
-	return strings.Join(out, ", ")
+	return out
 }
+
+func joinNames(names []string) string { return strings.Join(names, ", ") }
 
 func (a *app) shardsPlanCommand() *cobra.Command {
 	return a.shardsSubcommand(&cobra.Command{
@@ -152,18 +188,33 @@ func (a *app) shardsPlan(ctx context.Context, r *shard.Router, to shardList) err
 			return fmt.Errorf("shard %s: %w", s.Name, err)
 		}
 	}
-	rows := [][]string{{"FROM", "TO", "USERS", "STREAMS"}}
-	ways := slices.SortedFunc(maps.Keys(users), func(a, b way) int {
-		return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to))
+	plan := []shardWay{}
+	for w, n := range users {
+		plan = append(plan, shardWay{From: w.from, To: w.to, Users: n, Streams: streams[w]})
+	}
+	slices.SortFunc(plan, func(a, b shardWay) int {
+		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To))
 	})
-	for _, w := range ways {
-		row := []string{w.from, w.to, fmt.Sprint(users[w]), fmt.Sprint(streams[w])}
-		if w.from == w.to {
-			row[1] = w.to + " (stay)"
+	if a.json {
+		return a.printJSON(plan)
+	}
+	rows := [][]string{{"FROM", "TO", "USERS", "STREAMS"}}
+	for _, w := range plan {
+		row := []string{w.From, w.To, fmt.Sprint(w.Users), fmt.Sprint(w.Streams)}
+		if w.From == w.To {
+			row[1] = w.To + " (stay)"
 		}
 		rows = append(rows, row)
 	}
 	return a.printTable(rows)
+}
+
+// A shardWay is how many would move from one shard to another, or stay.
+type shardWay struct {
+	From    string `json:"from"`
+	To      string `json:"to"`
+	Users   int    `json:"users"`
+	Streams int    `json:"streams"`
 }
 
 func (a *app) shardsMoveCommand() *cobra.Command {
@@ -183,7 +234,7 @@ func (a *app) shardsMove(ctx context.Context, r *shard.Router, to shardList) err
 	began := time.Now()
 	var moved, shown int64
 	err := r.Move(ctx, to, func(p shard.Progress) {
-		if moved = p.Moved; p.Moved-shown >= 1000 {
+		if moved = p.Moved; !a.json && p.Moved-shown >= 1000 {
 			shown = p.Moved
 			_ = a.printf("%d users moved, now from %s\n", p.Moved, p.Left) // the move is what matters
 		}
@@ -194,6 +245,14 @@ func (a *app) shardsMove(ctx context.Context, r *shard.Router, to shardList) err
 	if err != nil {
 		return fmt.Errorf("the move is not finished, and goes on with the same command: %w", err)
 	}
+	m := r.Map()
+	if a.json {
+		return a.printJSON(struct {
+			Epoch  int64    `json:"epoch"`
+			Shards []string `json:"shards"`
+			Moved  int64    `json:"moved"` // users, by this command
+		}{m.Epoch, names(m.Shards), moved})
+	}
 	return a.printf("users live on %s (epoch %d): %d moved by this command in %v\n",
-		names(r.Map().Shards), r.Map().Epoch, moved, time.Since(began).Round(time.Millisecond))
+		joinNames(names(m.Shards)), m.Epoch, moved, time.Since(began).Round(time.Millisecond))
 }

@@ -16,6 +16,9 @@ func (a *app) stopCommand() *cobra.Command {
 		Short: "Stop a stream of a user, or all of them",
 		Long: `Stop one of a user's streams and give its slot back. Without an id it is the one
 least recently heard from. With --all it is all of them.`,
+		Example: `  streamcount stop maya
+  streamcount stop maya AQAAcBpUJZZl5lXcA__2Zq66wvS_rTcb9C4z4CUXPKuxSpRG0FYF
+  streamcount stop maya --all`,
 		Args: between(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {

@@ -49,9 +49,10 @@ func (b build) String() string {
 
 func (a *app) versionCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "version",
-		Short: "Print the program's version",
-		Args:  between(0, 0),
+		Use:     "version",
+		Short:   "Print the program's version",
+		Example: `  streamcount version --json`,
+		Args:    between(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			if a.json {
 				return a.printJSON(buildVersion())

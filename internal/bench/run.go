@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
-	"time"
 
 	"streamcount/internal/bench/load"
 )
@@ -150,73 +149,4 @@ func token() string {
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
 	return hex.EncodeToString(b[:])
-}
-
-// A Progress shows how far a benchmark is: on a terminal a line that is
-// overwritten, else a line now and then.
-type Progress struct {
-	Write    func(line string) // with everything that it takes to overwrite the last one
-	Terminal bool
-
-	quit chan struct{}
-	done chan struct{}
-}
-
-// follow shows v until the function returned is called.
-func (p *Progress) follow(title string, v *visit) (stop func()) {
-	if p == nil {
-		return func() {}
-	}
-	p.quit, p.done = make(chan struct{}), make(chan struct{})
-	every := 10 * time.Second
-	if p.Terminal {
-		every = 200 * time.Millisecond
-	}
-	go func() {
-		defer close(p.done)
-		begin, answered := time.Now(), v.answers.Load()
-		tick := time.NewTicker(every)
-		defer tick.Stop()
-		for {
-			select {
-			case <-p.quit:
-				return
-			case <-tick.C:
-			}
-			took := time.Since(begin)
-			rate := float64(v.answers.Load()-answered) / took.Seconds()
-			begin, answered = time.Now(), v.answers.Load()
-			p.show(fmt.Sprintf("%s: %s, %.0f answers/s%s", title, *v.doing.Load(), rate, faultsSoFar(v.tally)))
-		}
-	}()
-	if !p.Terminal {
-		p.show(title)
-	}
-	return func() { close(p.quit); <-p.done }
-}
-
-func faultsSoFar(t *tally) string {
-	if n := t.total(); n > 0 {
-		return fmt.Sprintf(", %d faults", n)
-	}
-	return ""
-}
-
-func (p *Progress) show(line string) {
-	if p.Terminal {
-		const clear = "\r\x1b[K"
-		if len(line) > 100 { // a line that wraps cannot be overwritten
-			line = line[:100]
-		}
-		p.Write(clear + line)
-		return
-	}
-	p.Write(line + "\n")
-}
-
-// stop removes the line.
-func (p *Progress) stop() {
-	if p != nil && p.Terminal {
-		p.Write("\r\x1b[K")
-	}
 }

@@ -166,4 +166,25 @@ func TestProgress(t *testing.T) {
 	p.Terminal = false
 	p.follow("run 2 of 2, redis", v)()
 	assert.Equal(t, "run 2 of 2, redis\n", <-lines)
+	assert.Regexp(t, `^run 2 of 2, redis: done after \S+, 0 answers, 2 faults\n$`, <-lines)
+}
+
+func TestProgress_KnowsHowLong(t *testing.T) {
+	begin := time.Now()
+	s := &span{begin, 20 * time.Second}
+	assert.Equal(t, " 0%, 20s left", s.progress(begin))
+	assert.Equal(t, " 45%, 11s left", s.progress(begin.Add(9*time.Second)))
+	assert.Equal(t, " 100%, 0s left", s.progress(begin.Add(time.Minute)), "the rest is waiting for answers")
+	assert.Empty(t, (&span{begin, 0}).progress(begin))
+	assert.Empty(t, (*span)(nil).progress(begin))
+}
+
+func TestProgress_FitsTheTerminal(t *testing.T) {
+	var line string
+	p := &Progress{Write: func(s string) { line = s }, Terminal: true, Width: 20}
+	p.show(strings.Repeat("x", 90))
+	assert.Equal(t, "\r\x1b[K"+strings.Repeat("x", 19), line)
+	p.Width = 0
+	p.show(strings.Repeat("x", 300))
+	assert.Len(t, line, 4+99)
 }

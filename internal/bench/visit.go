@@ -54,6 +54,7 @@ type visit struct {
 
 	answers atomic.Int64           // so far
 	doing   atomic.Pointer[string] // for the progress line
+	span    atomic.Pointer[span]   // the same: how long it takes, where that is known
 
 	series [ops]*load.Series // of what is being measured; set while nothing runs
 	result result
@@ -99,6 +100,7 @@ func (v *visit) record(o op, due time.Time, n int64) {
 // function returned ends that.
 func (v *visit) measure(d time.Duration, list ...op) (end func()) {
 	begin := time.Now()
+	v.span.Store(&span{begin, d})
 	step := min(max(d/points, 100*time.Millisecond), 10*time.Second).Round(50 * time.Millisecond)
 	for _, o := range list {
 		v.series[o] = load.NewSeries(begin, step)
@@ -106,6 +108,7 @@ func (v *visit) measure(d time.Duration, list ...op) (end func()) {
 	before, own, answered := v.usage(), ownCPU(), v.answers.Load()
 	peak := v.watchMemory()
 	return func() {
+		v.span.Store(nil)
 		v.result.took = time.Since(begin)
 		v.result.server = v.usage().cpu - before.cpu
 		v.result.generator = ownCPU() - own

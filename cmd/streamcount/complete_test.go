@@ -1,0 +1,98 @@
+package main
+
+import (
+	"net"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// complete returns the words that a shell would be offered, and the directive.
+func (c cli) complete(args ...string) (words []string, directive string) {
+	c.t.Helper()
+	out, _ := c.run(exitOK, append([]string{"__complete"}, args...)...)
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	return lines[:len(lines)-1], lines[len(lines)-1]
+}
+
+const (
+	noFiles   = ":4"
+	onlyDirs  = ":16"
+	shellsOwn = ":0"
+)
+
+func TestComplete_WithoutAServer(t *testing.T) {
+	c := cli{t: t, environ: []string{"STREAMCOUNT_SERVER=http://" + closedPort(t)}}
+	for line, want := range map[string]struct {
+		words     string
+		directive string
+	}{
+		"sto":                               {"stop", noFiles},
+		"bench lif":                         {"lifecycle", noFiles},
+		"start maya --on-limit ":            {"deny replace-oldest", noFiles},
+		"serve --log-level w":               {"warn", noFiles},
+		"serve --log-format ":               {"text json", noFiles},
+		"serve --on-outage ":                {"deny admit", noFiles},
+		"plans set p --count ":              {"streams content devices", noFiles},
+		"keys new --scope ":                 {"all read operator", noFiles},
+		"bench lifecycle --peer ":           {"", noFiles},
+		"serve --etcd-ca ":                  {"", shellsOwn},
+		"serve --data-dir ":                 {"", onlyDirs},
+		"serve --limit ":                    {"", noFiles},
+		"serve ":                            {"", noFiles},
+		"ls ":                               {"", noFiles},
+		"stop maya ":                        {"", noFiles},
+		"plans get ":                        {"", noFiles},
+		"man ":                              {"", onlyDirs},
+		"ls --server 127.0.0.1 ":            {"", noFiles},
+		"completion ":                       {"bash fish powershell zsh", noFiles},
+		"limits set maya --file ":           {"", shellsOwn},
+		"health --ca ":                      {"", shellsOwn},
+		"ls maya ":                          {"", noFiles},
+		"start maya --device-name ":         {"", noFiles},
+		"limits set maya --limit 3 --plan ": {"", noFiles},
+	} {
+		words, directive := c.complete(strings.Split(line, " ")...)
+		assert.Equal(t, want.directive, directive, line)
+		var bare []string
+		for _, w := range words {
+			bare = append(bare, strings.SplitN(w, "\t", 2)[0])
+		}
+		if line == "bench lifecycle --peer " {
+			assert.Contains(t, bare, "redis")
+			continue
+		}
+		assert.Equal(t, strings.Fields(want.words), append([]string{}, bare...), line)
+	}
+}
+
+// A server that takes the connection and says nothing must not hold a shell up.
+func TestComplete_IsBounded(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	began := time.Now()
+	words, _ := cli{t: t}.complete("stop", "--server=http://"+ln.Addr().String(), "ma")
+	assert.Empty(t, words)
+	assert.Less(t, time.Since(began), 4*time.Second, "bound: 1 s")
+}
+
+// The scripts are at least what their shells can read.
+func TestCompletion_Scripts(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		out, _ := cli{t: t}.run(exitOK, "completion", shell)
+		assert.Contains(t, out, "streamcount", shell)
+		program, err := exec.LookPath(shell)
+		if err != nil || shell == "powershell" {
+			continue // bash is everywhere where these tests run
+		}
+		cmd := exec.CommandContext(t.Context(), program, "-n")
+		cmd.Stdin = strings.NewReader(out)
+		text, err := cmd.CombinedOutput()
+		assert.NoError(t, err, "%s: %s", shell, text)
+	}
+}

@@ -1,0 +1,193 @@
+package top
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"streamcount/api/apitype"
+	"streamcount/internal/display"
+)
+
+// heads are the columns of the panels.
+var heads = [panels][]string{
+	users:   {"USER", "STREAMS", "LIMIT", "FREE"},
+	regions: {"REGION", "STREAMS", "SHARE"},
+	nodes:   {"NODE", "REGION", "VERSION", "UP", "ADMITTED", "REFUSED", "REPORTED"},
+	members: {"MEMBER", "SHARD", "ROLE", "VERSION", "SIZE", "IN USE", "LAG", "STATE"},
+}
+
+// A cell is text, and what it is sorted by where that is a number: the largest
+// comes first.
+type cell struct {
+	text   string
+	number float64
+	tone   display.Tone
+}
+
+func text(s string) cell { return cell{text: s} }
+
+func figure[N int | int64 | uint64](n N) cell {
+	return cell{text: display.Count(n), number: float64(n)}
+}
+
+// list is a panel's rows, sorted.
+func (m model) list(p panel) [][]cell {
+	var rows [][]cell
+	switch p {
+	case users:
+		rows = userRows(m.data.Users.Users)
+	case regions:
+		rows = regionRows(m.data.Stats)
+	case nodes:
+		rows = nodeRows(m.data.Stats, m.now())
+	case members:
+		rows = memberRows(m.data.Stats.Shards)
+	}
+	by := m.orders[p]
+	slices.SortStableFunc(rows, func(a, b []cell) int {
+		c := compare(a[by.column], b[by.column])
+		if by.reverse {
+			c = -c
+		}
+		return cmp.Or(c, compare(a[0], b[0]))
+	})
+	return rows
+}
+
+func compare(a, b cell) int {
+	if a.number != b.number {
+		return cmp.Compare(b.number, a.number)
+	}
+	if a.number != 0 {
+		return 0
+	}
+	return strings.Compare(a.text, b.text)
+}
+
+func userRows(list []apitype.BusyUser) [][]cell {
+	var rows [][]cell
+	for _, u := range list {
+		row := []cell{text(u.UserID), figure(u.Streams), figure(u.Limit), figure(max(u.Limit-u.Streams, 0))}
+		switch {
+		case u.Streams > u.Limit: // a limit that was lowered ends no stream
+			row[1].tone = display.Bad
+		case u.Streams == u.Limit:
+			row[1].tone = display.Warn
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+func regionRows(s apitype.Stats) [][]cell {
+	var rows [][]cell
+	for name, n := range s.Regions {
+		share := 100 * float64(n) / float64(max(s.Streams, 1))
+		rows = append(rows, []cell{text(name), figure(n), {text: fmt.Sprintf("%.1f%%", share), number: share}})
+	}
+	return rows
+}
+
+func nodeRows(s apitype.Stats, now time.Time) [][]cell {
+	var rows [][]cell
+	for _, n := range s.Nodes {
+		name := text(n.ID)
+		if n.ID == s.Node.ID {
+			name.tone = display.Strong // the one that answers
+		}
+		reported := ago(n.ReportedAt, now)
+		if n.ReportedAt != nil && now.Sub(n.ReportedAt.Time) > 30*time.Second {
+			reported.tone = display.Warn
+		}
+		rows = append(rows, []cell{
+			name, text(orDash(n.Region)), text(orDash(n.Version)), age(n.StartedAt, now),
+			figure(n.Admitted), figure(n.Refused), reported,
+		})
+	}
+	return rows
+}
+
+func age(t *apitype.Time, now time.Time) cell {
+	if t == nil {
+		return text("-")
+	}
+	d := now.Sub(t.Time)
+	return cell{text: display.Age(d), number: d.Seconds()}
+}
+
+func ago(t *apitype.Time, now time.Time) cell {
+	c := age(t, now)
+	if t != nil {
+		c.text += " ago"
+	}
+	return c
+}
+
+func memberRows(shards []apitype.Shard) [][]cell {
+	var rows [][]cell
+	for _, s := range shards {
+		if s.Error != "" && len(s.Etcd) == 0 {
+			state := cell{text: s.Error, tone: display.Bad}
+			rows = append(rows, []cell{text("-"), text(s.Name), text("-"), text("-"), text("-"), text("-"), text("-"), state})
+		}
+		for _, e := range s.Etcd {
+			rows = append(rows, memberRow(s.Name, e))
+		}
+	}
+	return rows
+}
+
+func memberRow(shard string, e apitype.EtcdMember) []cell {
+	role := "follower"
+	if e.Leader {
+		role = "leader"
+	}
+	state := cell{text: "well", tone: display.Good}
+	if len(e.Alarms) > 0 {
+		state = cell{text: strings.Join(e.Alarms, ", "), tone: display.Bad}
+	}
+	if e.Error != "" {
+		none := text("-")
+		return []cell{text(e.Name), text(shard), none, none, none, none, none, {text: e.Error, tone: display.Bad}}
+	}
+	return []cell{
+		text(e.Name), text(shard), text(role), text(orDash(e.Version)),
+		{text: display.Size(e.DBSize), number: float64(e.DBSize)},
+		{text: display.Size(e.DBInUse), number: float64(e.DBInUse)},
+		figure(e.Lag), state,
+	}
+}
+
+func orDash(s string) string { return cmp.Or(s, "-") }
+
+// lines draws some rows of a panel, below its headings.
+func (m model) lines(p panel, rows [][]cell, width int) []string {
+	return tableLines(m.cfg.Screen, width, heads[p], rows, m.orders[p])
+}
+
+// tableLines is one line for the headings, and one for each row.
+func tableLines(s display.Screen, width int, heads []string, rows [][]cell, by order) []string {
+	head := slices.Clone(heads)
+	if by.column >= 0 {
+		arrow := "↓"
+		if by.reverse {
+			arrow = "↑"
+		}
+		head[by.column] += arrow
+	}
+	t := display.Table{Rows: [][]string{head}, OneLine: true, Tone: func(row, column int, _ string) display.Tone {
+		return rows[row-1][column].tone
+	}}
+	for _, row := range rows {
+		var texts []string
+		for _, c := range row {
+			texts = append(texts, c.text)
+		}
+		t.Rows = append(t.Rows, texts)
+	}
+	s.Width = width
+	return t.Lines(s)
+}

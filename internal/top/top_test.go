@@ -1,0 +1,315 @@
+package top
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/ansi"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"streamcount/api/apitype"
+	"streamcount/internal/display"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write the golden screens anew")
+
+// noon is when all this happens.
+var noon = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+
+func before(d time.Duration) *apitype.Time { return &apitype.Time{Time: noon.Add(-d)} }
+
+// fixture is a service that somebody tries to draw on our terminal with.
+func fixture() Snapshot {
+	var s Snapshot
+	s.Stats = apitype.Stats{
+		Streams: 12345, Users: 6789, UsersAtLimit: 321, Refused: 42,
+		Regions: map[string]int{"eu": 9000, "us": 3000, "ap\x1b[2J": 345},
+		Node:    apitype.Node{ID: "node-a", Region: "eu", Version: "0.1.0"},
+		Rates:   apitype.Rates{Starts: 12.34, Stops: 11.9, Expiries: 0.1, Refusals: 0.4, Heartbeats: 411.6},
+		Latency: apitype.Latency{Start: apitype.Percentiles{Count: 9, P50: 1.25, P95: 3, P99: 4.5}},
+		Nodes: []apitype.NodeReport{
+			{Node: apitype.Node{ID: "node-b", Region: "us", Version: "0.1.0", StartedAt: before(50 * time.Hour)},
+				Admitted: 5, Refused: 1, ReportedAt: before(65 * time.Second)},
+			{Node: apitype.Node{ID: "node-a", Region: "eu", Version: "0.1.0", StartedAt: before(90 * time.Second)},
+				Admitted: 1234, Refused: 42, ReportedAt: before(3 * time.Second)},
+		},
+		Shards: []apitype.Shard{{Name: "default", Leader: "m1", Members: 2, Streams: 12345, Etcd: []apitype.EtcdMember{
+			{Name: "m0", Version: "3.7.3", DBSize: 5 << 20, DBInUse: 1 << 20, Lag: 3, Alarms: []string{"NOSPACE"}},
+			{Name: "m1", Leader: true, Version: "3.7.3", DBSize: 6 << 20, DBInUse: 2 << 20},
+			{Name: "m2", Error: "connection refused"},
+		}}, {Name: "spare", Error: "no answer"}},
+	}
+	s.History.EverySeconds = 10
+	for i := range 120 {
+		s.History.Samples = append(s.History.Samples, apitype.Sample{
+			At: before(time.Duration(120-i) * 10 * time.Second), Streams: 10000 + 20*i, Starts: int64(i % 40 * 5), Refusals: int64(i / 100 * 7),
+		})
+	}
+	for i := range 30 {
+		s.Users.Users = append(s.Users.Users, apitype.BusyUser{UserID: fmt.Sprintf("user-%02d", i), Streams: 4 - (i+9)/10, Limit: 3})
+	}
+	s.Users.Users[3].UserID = "m\x1b]0;owned\x07aya"
+	s.Users.More = true
+	return s
+}
+
+// shown is a model that has the fixture, on a screen of this size.
+func shown(width, height int) model {
+	m := newModel(context.Background(), Config{
+		Server: "http://127.0.0.1:3000", Every: time.Second, Explain: func(err error) string { return err.Error() },
+	})
+	m.now = func() time.Time { return noon }
+	return tell(m, tea.WindowSizeMsg{Width: width, Height: height}, seen{data: fixture()})
+}
+
+func tell(m model, msgs ...tea.Msg) model {
+	for _, msg := range msgs {
+		next, _ := m.Update(msg)
+		m = next.(model)
+	}
+	return m
+}
+
+// key is the message of a key by its name.
+func key(name string) tea.KeyPressMsg {
+	codes := map[string]tea.Key{
+		"tab": {Code: tea.KeyTab}, "shift+tab": {Code: tea.KeyTab, Mod: tea.ModShift}, "esc": {Code: tea.KeyEscape},
+		"enter": {Code: tea.KeyEnter}, "backspace": {Code: tea.KeyBackspace}, "space": {Code: ' ', Text: " "},
+		"down": {Code: tea.KeyDown}, "up": {Code: tea.KeyUp}, "end": {Code: tea.KeyEnd}, "pgdown": {Code: tea.KeyPgDown},
+		"ctrl+c": {Code: 'c', Mod: tea.ModCtrl}, "ctrl+u": {Code: 'u', Mod: tea.ModCtrl},
+	}
+	if k, ok := codes[name]; ok {
+		return tea.KeyPressMsg(k)
+	}
+	return tea.KeyPressMsg{Code: []rune(name)[0], Text: name}
+}
+
+func press(m model, keys string) model {
+	for name := range strings.FieldsSeq(keys) {
+		m = tell(m, key(name))
+	}
+	return m
+}
+
+// golden holds got against a file of testdata.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name+".txt")
+	if *rewrite {
+		require.NoError(t, os.MkdirAll("testdata", 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Equal(t, string(want), got)
+}
+
+func TestView_Screens(t *testing.T) {
+	for name, tc := range map[string]struct {
+		width, height int
+		keys          string
+	}{
+		"users-80x24":   {80, 24, ""},
+		"nodes-80x24":   {80, 24, "3"},
+		"etcd-80x24":    {80, 24, "4"},
+		"help-80x24":    {80, 24, "?"},
+		"users-140x40":  {140, 40, ""},
+		"regions-60x15": {60, 15, "tab"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			golden(t, name, press(shown(tc.width, tc.height), tc.keys).draw())
+		})
+	}
+}
+
+// Whatever the size, no line is wider than the screen and there are as many as it
+// has; colours change nothing else, and nothing but colours reaches the terminal.
+func TestView_FitsAnySize(t *testing.T) {
+	for _, keys := range []string{"", "3", "4", "?", "/ x y z", "p"} {
+		for width := 1; width < 200; width += 13 {
+			for height := 1; height < 60; height += 7 {
+				m := press(shown(width, height), keys)
+				plain := m.draw()
+				m.cfg.Screen.Colour = true
+				coloured := m.draw()
+				assert.Equal(t, height, len(strings.Split(plain, "\n")), "%dx%d %s", width, height, keys)
+				assert.NotContains(t, plain, "\x1b")
+				assert.Regexp(t, `^([^\x1b]|\x1b\[[0-9;]*m)*$`, coloured)
+				assert.Equal(t, plain, strings.ReplaceAll(ansi.Strip(coloured), "\a", ""), "%dx%d %s", width, height, keys)
+				for line := range strings.SplitSeq(plain, "\n") {
+					assert.LessOrEqual(t, display.Width(line), width, "%q", line)
+				}
+			}
+		}
+	}
+}
+
+func TestKeys(t *testing.T) {
+	for keys, check := range map[string]func(*testing.T, model){
+		"tab":           func(t *testing.T, m model) { assert.Equal(t, regions, m.panel) },
+		"shift+tab":     func(t *testing.T, m model) { assert.Equal(t, members, m.panel) },
+		"3":             func(t *testing.T, m model) { assert.Equal(t, nodes, m.panel) },
+		"? 2":           func(t *testing.T, m model) { assert.Equal(t, regions, m.panel); assert.False(t, m.help) },
+		"? ?":           func(t *testing.T, m model) { assert.False(t, m.help) },
+		"? esc":         func(t *testing.T, m model) { assert.False(t, m.help) },
+		"p":             func(t *testing.T, m model) { assert.True(t, m.paused) },
+		"p space":       func(t *testing.T, m model) { assert.False(t, m.paused) },
+		"s":             func(t *testing.T, m model) { assert.Equal(t, "LIMIT↓", headOf(m)) },
+		"s s s r":       func(t *testing.T, m model) { assert.Equal(t, "USER↑", headOf(m)) },
+		"s s s":         func(t *testing.T, m model) { assert.Equal(t, `m\x1b]0;owned\x07aya`, firstUser(m)) },
+		"r":             func(t *testing.T, m model) { assert.Equal(t, "user-21", firstUser(m)) },
+		"down down up":  func(t *testing.T, m model) { assert.Equal(t, `m\x1b]0;owned\x07aya`, firstUser(m)) },
+		"up":            func(t *testing.T, m model) { assert.Equal(t, "user-00", firstUser(m)) },
+		"end":           func(t *testing.T, m model) { assert.Contains(t, m.draw(), "18-30 of 30") },
+		"end home":      func(t *testing.T, m model) { assert.Equal(t, "user-00", firstUser(m)) },
+		"pgdown":        func(t *testing.T, m model) { assert.Contains(t, m.draw(), "13-25 of 30") },
+		"3 / m a":       func(t *testing.T, m model) { assert.True(t, m.typing); assert.Equal(t, users, m.panel) },
+		"/ q ? p":       func(t *testing.T, m model) { assert.Equal(t, "q?p", m.prefix); assert.False(t, m.paused || m.help) },
+		"/ m backspace": func(t *testing.T, m model) { assert.Empty(t, m.prefix); assert.True(t, m.typing) },
+		"/ m a enter":   func(t *testing.T, m model) { assert.Equal(t, "ma", m.prefix); assert.False(t, m.typing) },
+		"/ m enter / a esc": func(t *testing.T, m model) {
+			assert.Equal(t, "m", m.prefix, "as it was")
+			assert.False(t, m.typing)
+		},
+		"/ m enter esc": func(t *testing.T, m model) { assert.Empty(t, m.prefix) },
+		"/ m ctrl+u x":  func(t *testing.T, m model) { assert.Equal(t, "x", m.prefix) },
+	} {
+		t.Run(keys, func(t *testing.T) {
+			keys := strings.ReplaceAll(keys, "home", "g")
+			check(t, press(shown(80, 24), keys))
+		})
+	}
+	for _, name := range []string{"q", "ctrl+c"} {
+		_, cmd := shown(80, 24).Update(key(name))
+		assert.Equal(t, tea.QuitMsg{}, cmd(), name)
+	}
+	_, cmd := press(shown(80, 24), "/").Update(key("ctrl+c"))
+	assert.Equal(t, tea.QuitMsg{}, cmd(), "also while typing")
+}
+
+func headOf(m model) string {
+	for _, word := range strings.Fields(m.draw()) {
+		if strings.ContainsAny(word, "↑↓") {
+			return word
+		}
+	}
+	return ""
+}
+
+func firstUser(m model) string {
+	_, after, _ := strings.Cut(m.draw(), "FREE")
+	return strings.Fields(strings.TrimLeft(after, "↓↑"))[0]
+}
+
+func TestPaste_GoesIntoTheFilter(t *testing.T) {
+	m := tell(press(shown(80, 24), "/"), tea.PasteMsg{Content: "ma\x1b[2J y/a\n"})
+	assert.Equal(t, "ma[2Jya", m.prefix)
+	assert.Equal(t, m.prefix, tell(m, tea.PasteMsg{Content: strings.Repeat("x", 200)}).prefix, "longer than a user id")
+	assert.Empty(t, tell(shown(80, 24), tea.PasteMsg{Content: "q"}).prefix, "not while nothing is typed")
+}
+
+func TestStale(t *testing.T) {
+	m := shown(80, 24)
+	assert.Contains(t, m.draw(), "live")
+	m.now = func() time.Time { return noon.Add(12 * time.Second) }
+	assert.Contains(t, m.draw(), "STALE: 12s old")
+	m = tell(m, seen{err: errors.New("no server\x1b[2J answers"), again: true})
+	assert.Contains(t, m.draw(), `no news: no server\x1b[2J answers`)
+	assert.Contains(t, m.draw(), "12,345", "what was known is still shown")
+	m = tell(m, seen{data: fixture(), again: true})
+	assert.Contains(t, m.draw(), "live")
+	assert.NotContains(t, m.draw(), "no news")
+
+	empty := newModel(context.Background(), m.cfg)
+	assert.Contains(t, empty.draw(), "connecting")
+	assert.NotContains(t, empty.draw(), "none")
+}
+
+func TestPause_HoldsWhatIsShown(t *testing.T) {
+	m := press(shown(80, 24), "p")
+	other := fixture()
+	other.Stats.Streams = 99
+	m = tell(m, seen{data: other, again: true})
+	assert.Contains(t, m.draw(), "PAUSED")
+	assert.Contains(t, m.draw(), "12,345")
+	m.now = func() time.Time { return noon.Add(time.Hour) }
+	assert.NotContains(t, m.draw(), "STALE", "nobody expects news")
+	m = tell(press(m, "p"), seen{data: other, again: true})
+	assert.Contains(t, m.draw(), "streams 99")
+}
+
+func TestAnswersToAnOldFilterAreDropped(t *testing.T) {
+	m := press(shown(80, 24), "/ z")
+	late := fixture()
+	late.Stats.Streams = 99
+	assert.Equal(t, 12345, tell(m, seen{data: late, prefix: ""}).data.Stats.Streams)
+	assert.Equal(t, 99, tell(m, seen{data: late, prefix: "z"}).data.Stats.Streams)
+}
+
+// fakeService fails while it is down.
+type fakeService struct {
+	mu     sync.Mutex
+	down   error
+	asked  []string
+	answer Snapshot
+}
+
+func (f *fakeService) Stats(context.Context) (apitype.Stats, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.answer.Stats, f.down
+}
+
+func (f *fakeService) History(context.Context) (apitype.History, error) { return f.answer.History, nil }
+
+func (f *fakeService) BusiestUsers(_ context.Context, prefix string, most int) (apitype.BusiestUsers, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, fmt.Sprintf("%s %d", prefix, most))
+	return f.answer.Users, nil
+}
+
+// One regular look follows the other, whatever comes of it, and never two.
+func TestLooks(t *testing.T) {
+	f := &fakeService{answer: fixture(), down: errors.New("down")}
+	m := newModel(t.Context(), Config{Source: f, Every: time.Millisecond, Explain: func(err error) string { return err.Error() }})
+	cmd := m.Init()
+	step := func() tea.Msg {
+		msg := cmd()
+		next, then := m.Update(msg)
+		m, cmd = next.(model), then
+		return msg
+	}
+	assert.ErrorContains(t, step().(seen).err, "down")
+	assert.Equal(t, due{}, step())
+	f.down = nil
+	require.NoError(t, step().(seen).err)
+	assert.True(t, m.known)
+	m.paused = true
+	assert.Equal(t, due{}, step())
+	assert.Equal(t, due{}, step(), "paused: it waits on")
+	_, once := press(m, "/").Update(key("z"))
+	answer := once().(seen)
+	assert.Equal(t, "z", answer.prefix)
+	_, then := m.Update(answer)
+	assert.Nil(t, then, "a look out of turn is not followed by others")
+	assert.Equal(t, "z 100", f.asked[len(f.asked)-1])
+}
+
+func TestText(t *testing.T) {
+	s := fixture()
+	s.Stats.Nodes = nil // their ages depend on now
+	got := Text(s, Config{Server: "http://127.0.0.1:3000"})
+	golden(t, "once", got)
+	assert.NotContains(t, got, "\x1b")
+}
