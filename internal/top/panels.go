@@ -16,7 +16,7 @@ var heads = [panels][]string{
 	users:   {"USER", "STREAMS", "LIMIT", "FREE"},
 	regions: {"REGION", "STREAMS", "SHARE"},
 	nodes:   {"NODE", "REGION", "VERSION", "UP", "ADMITTED", "REFUSED", "REPORTED"},
-	members: {"MEMBER", "SHARD", "ROLE", "VERSION", "SIZE", "IN USE", "LAG", "STATE"},
+	members: {"MEMBER", "ROLE", "STATE", "LAG", "SIZE", "IN USE", "SHARD", "VERSION"},
 }
 
 // A cell is text, and what it is sorted by where that is a number: the largest
@@ -130,8 +130,7 @@ func memberRows(shards []apitype.Shard) [][]cell {
 	var rows [][]cell
 	for _, s := range shards {
 		if s.Error != "" && len(s.Etcd) == 0 {
-			state := cell{text: s.Error, tone: display.Bad}
-			rows = append(rows, []cell{text("-"), text(s.Name), text("-"), text("-"), text("-"), text("-"), text("-"), state})
+			rows = append(rows, lostMember("-", s.Name, s.Error))
 		}
 		for _, e := range s.Etcd {
 			rows = append(rows, memberRow(s.Name, e))
@@ -150,15 +149,20 @@ func memberRow(shard string, e apitype.EtcdMember) []cell {
 		state = cell{text: strings.Join(e.Alarms, ", "), tone: display.Bad}
 	}
 	if e.Error != "" {
-		none := text("-")
-		return []cell{text(e.Name), text(shard), none, none, none, none, none, {text: e.Error, tone: display.Bad}}
+		return lostMember(e.Name, shard, e.Error)
 	}
 	return []cell{
-		text(e.Name), text(shard), text(role), text(orDash(e.Version)),
+		text(e.Name), text(role), state, figure(e.Lag),
 		{text: display.Size(e.DBSize), number: float64(e.DBSize)},
 		{text: display.Size(e.DBInUse), number: float64(e.DBInUse)},
-		figure(e.Lag), state,
+		text(shard), text(orDash(e.Version)),
 	}
+}
+
+// lostMember is one of which nothing is known but why.
+func lostMember(name, shard, why string) []cell {
+	none := text("-")
+	return []cell{text(name), none, {text: why, tone: display.Bad}, none, none, none, text(shard), none}
 }
 
 func orDash(s string) string { return cmp.Or(s, "-") }
