@@ -34,7 +34,7 @@ func TestComplete_WithoutAServer(t *testing.T) {
 		"sto":                               {"stop", noFiles},
 		"bench lif":                         {"lifecycle", noFiles},
 		"start maya --on-limit ":            {"deny replace-oldest", noFiles},
-		"serve --log-level w":               {"warn", noFiles},
+		"serve --log-level ":                {"debug info warn error", noFiles},
 		"serve --log-format ":               {"text json", noFiles},
 		"serve --on-outage ":                {"deny admit", noFiles},
 		"plans set p --count ":              {"streams content devices", noFiles},

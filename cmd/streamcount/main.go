@@ -38,8 +38,6 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	a := &app{environ: environ, in: os.Stdin, out: stdout, errOut: stderr, screen: display.On(stdout, environ)}
 	root := a.root()
 	root.SetArgs(joinEvery(args))
-	root.SetOut(stdout)
-	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
@@ -94,6 +92,8 @@ func (a *app) root() *cobra.Command {
 		a.limitsCommand(), a.plansCommand(), a.keysCommand(), a.benchCommand(), a.healthCommand(), a.versionCommand(),
 		a.manCommand(),
 	)
+	root.SetOut(a.out) // before completion, which remembers it
+	root.SetErr(a.errOut)
 	root.InitDefaultCompletionCmd()
 	a.addCompletions(root)
 	return root

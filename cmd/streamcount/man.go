@@ -30,7 +30,7 @@ looks for them is something like /usr/local/share/man/man1.`,
 
 // writeManual writes the pages of cmd and of those below it.
 func writeManual(cmd *cobra.Command, dir string) error {
-	if cmd.Hidden {
+	if cmd.Hidden || cmd.Name() == "help" { // which is not about the service
 		return nil
 	}
 	cmd.InitDefaultHelpFlag()
