@@ -11,9 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"streamcount/cluster"
 	"streamcount/internal/etcdtest"
 )
 
@@ -57,22 +55,37 @@ func placed(b *testing.B, members []string, roundTrip time.Duration) {
 		nodes = append(nodes, serveIn(b, etcd, members, region, fmt.Sprint("--ttl=", regionalTTL)))
 	}
 	etcd.RoundTrip(roundTrip)
-	took := make([]timings, len(nodes))
-	var all sync.WaitGroup
-	for i, n := range nodes {
-		all.Go(func() { took[i] = n.measure(b, b.N) })
+	for range 5 { // the first ones meet an empty pool
+		inEach(nodes, func(n *regional) { n.round(b) })
 	}
-	all.Wait()
+	for _, n := range nodes {
+		clear(n.took)
+	}
+	rounds := 0
+	for b.Loop() {
+		inEach(nodes, func(n *regional) { n.round(b) })
+		rounds++
+	}
+	inEach(nodes, func(n *regional) { n.measureHeartbeats(b, min(rounds, 20)) })
 	require.Zero(b, etcd.Leader(b), "the leader has stayed")
 	b.ReportMetric(0, "ns/op")
 	b.Logf("leader in %s, members in %s, %s", members[0], strings.Join(members, ", "), roundTrip)
 	b.Log("| node in | put | start | start / put | stop | heartbeat | list |")
-	for i, n := range nodes {
-		ms := func(what string) float64 { return took[i].median(what).Seconds() * 1000 }
+	for _, n := range nodes {
+		ms := func(what string) float64 { return n.took.median(what).Seconds() * 1000 }
 		b.Logf("| %s | %.1f | %.1f | %.2f | %.1f | %.1f | %.1f |", n.region, ms("put"), ms("start"), ms("start")/ms("put"),
 			ms("stop"), ms("heartbeat"), ms("list"))
 		b.ReportMetric(ms("start")/ms("put"), n.region+"-start/put")
 	}
+}
+
+// inEach does something in all regions at once.
+func inEach(nodes []*regional, do func(*regional)) {
+	var all sync.WaitGroup
+	for _, n := range nodes {
+		all.Go(func() { do(n) })
+	}
+	all.Wait()
 }
 
 // timings are how long each call took, by its name.
@@ -89,49 +102,99 @@ func (t timings) median(name string) time.Duration {
 	return all[len(all)/2]
 }
 
-// measure makes each call n times, one after the other as one viewer does.
-func (n *regional) measure(b *testing.B, times int) timings {
+// round makes each call once, as one viewer does.
+func (n *regional) round(b *testing.B) {
 	b.Helper()
-	endpoints := n.near
-	if len(endpoints) == 0 {
-		endpoints = n.endpoints()
-	}
-	c, err := cluster.Dial(b.Context(), cluster.ClientConfig{Endpoints: endpoints})
-	require.NoError(b, err)
-	defer c.Close()
-	kv := clientv3.RetryKVClient(c)
-	took := timings{}
-	const warmUp = 5 // the first ones meet an empty pool
-	for i := range times + warmUp {
-		if i == warmUp {
-			clear(took)
-		}
-		user := fmt.Sprint(n.region, "-", times, "-", i)
-		var path string
-		took.of("start", func() { path = n.start(b, user) })
-		took.of("put", func() {
-			_, err := kv.Put(context.Background(), &pb.PutRequest{Key: []byte("/bench/" + user), Value: []byte("x")})
-			require.NoError(b, err)
-		})
-		took.of("list", func() { n.do(b, "GET", "/api/v1/streams/users/"+user) })
-		took.of("stop", func() { n.do(b, "POST", path+"/stop") })
-	}
-	n.measureHeartbeats(b, took, times)
-	return took
+	n.rounds++
+	user := fmt.Sprint(n.region, "-", n.rounds)
+	var path string
+	n.took.of("start", func() { path = n.start(b, user) })
+	n.took.of("put", func() {
+		_, err := n.puts.Put(context.Background(), &pb.PutRequest{Key: []byte("/bench/" + user), Value: []byte("x")})
+		require.NoError(b, err)
+	})
+	n.took.of("list", func() { n.do(b, "GET", "/api/v1/streams/users/"+user) })
+	n.took.of("stop", func() { n.do(b, "POST", path+"/stop") })
 }
 
 // measureHeartbeats lets streams rest for a quarter of a TTL, so that they renew.
-func (n *regional) measureHeartbeats(b *testing.B, took timings, times int) {
+func (n *regional) measureHeartbeats(b *testing.B, streams int) {
 	b.Helper()
 	var paths []string
-	for i := range min(times, 20) {
-		paths = append(paths, n.start(b, fmt.Sprint(n.region, "-rests-", times, "-", i)))
+	for i := range streams {
+		paths = append(paths, n.start(b, fmt.Sprint(n.region, "-rests-", i)))
 	}
 	<-time.After(regionalTTL/4 + 100*time.Millisecond)
 	for _, path := range paths {
-		took.of("heartbeat", func() { n.do(b, "POST", path+"/heartbeat") })
+		n.took.of("heartbeat", func() { n.do(b, "POST", path+"/heartbeat") })
 	}
-	for _, path := range paths {
-		n.do(b, "POST", path+"/stop")
+}
+
+// BenchmarkLeaderKilled has a member and a node in each of three regions, 120 ms
+// apart and back. Each iteration kills the leader without a word while 24 viewers start
+// and stop streams, and looks for the longest time in which no node answered a start.
+//
+//	go test -run xxx -bench LeaderKilled -benchtime 3x ./cmd/streamcount
+func BenchmarkLeaderKilled(b *testing.B) {
+	for _, tick := range []uint{100, 150} {
+		b.Run(fmt.Sprintf("Heartbeat=%d/Election=%d", tick, 10*tick), func(b *testing.B) {
+			var gaps []time.Duration
+			failed, elections := 0, uint64(0)
+			for b.Loop() {
+				gap, f, e := killLeader(b, tick)
+				gaps, failed, elections = append(gaps, gap), failed+f, elections+e
+			}
+			slices.Sort(gaps)
+			b.Logf("gaps %v, %d starts answered 503, %d elections with the leader alive", gaps, failed, elections)
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(gaps[len(gaps)/2].Seconds(), "median-gap-s")
+			b.ReportMetric(gaps[len(gaps)-1].Seconds(), "longest-gap-s")
+		})
 	}
+}
+
+// killLeader returns the longest time without an answer, how many starts were answered
+// 5xx, and how many elections there were in the 10 s before.
+func killLeader(b *testing.B, tick uint) (gap time.Duration, failed int, elections uint64) {
+	b.Helper()
+	etcd := etcdtest.StartRegions(b, etcdtest.Config{TickMs: tick, ElectionMs: 10 * tick}, everywhere...)
+	etcd.MoveLeader(b, 0)
+	etcd.RoundTrip(120 * time.Millisecond)
+	ctx, stop := context.WithCancel(b.Context())
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var last time.Time // of an answer; zero until it counts
+	for _, region := range everywhere {
+		n := serveIn(b, etcd, everywhere, region)
+		for i := range 8 {
+			conn := n.client.Conn(b.Context())
+			b.Cleanup(conn.Close)
+			all.Go(func() {
+				for k := 0; ctx.Err() == nil; k++ {
+					path := fmt.Sprintf("/api/v1/streams/users/%s-%d-%d", region, i, k)
+					a, err := conn.Do("POST", []byte(path+"/start"), []byte("{}"))
+					mu.Lock()
+					switch now := time.Now(); {
+					case last.IsZero():
+					case err == nil && a.Status == 200:
+						gap, last = max(gap, now.Sub(last)), now
+					default:
+						failed++
+					}
+					mu.Unlock()
+				}
+			})
+		}
+	}
+	term := etcd.Members[1].Embed().Server.Term()
+	<-time.After(10 * time.Second)
+	elections = etcd.Members[1].Embed().Server.Term() - term
+	mu.Lock()
+	last = time.Now()
+	mu.Unlock()
+	etcd.Kill(etcd.Leader(b))
+	<-time.After(10 * time.Second)
+	stop()
+	all.Wait()
+	return max(gap, time.Since(last)), failed, elections
 }

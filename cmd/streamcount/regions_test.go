@@ -2,13 +2,17 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"streamcount/cluster"
 	generate "streamcount/internal/bench/load"
 	"streamcount/internal/etcdtest"
 )
@@ -25,29 +29,40 @@ var everywhere = []string{europe, america, asia}
 type regional struct {
 	region string
 	ways   []*etcdtest.Link // to each member
-	near   []string         // the ends of those to members in its region
-	conn   *generate.Conn   // to the node
+	near   []string         // the ends of those to members in its region, or nearest to it
+	client *generate.Client // of the node
+	conn   *generate.Conn   // to it
+	puts   pb.KVClient      // over the same links to the same members
+
+	rounds int
+	took   timings
 }
 
-// serveIn runs a node in a region of members, which stand where it says.
+// serveIn runs a node in a region. Where none of the members is, those beside the
+// first one, which leads, are near to it.
 func serveIn(tb testing.TB, etcd *etcdtest.Regions, members []string, region string, args ...string) *regional {
 	tb.Helper()
 	n := &regional{region: region, ways: etcd.Ways(tb, region)}
+	nearest := region
+	if !slices.Contains(members, region) {
+		nearest = members[0]
+	}
 	for i, way := range n.ways {
-		if members[i] == region {
+		if members[i] == nearest {
 			n.near = append(n.near, way.URL())
 		}
 	}
 	args = append(args, "--region="+region, "--node=node-"+region, "--log-level=error",
-		"--etcd-endpoints="+strings.Join(n.endpoints(), ","))
-	if len(n.near) > 0 {
-		args = append(args, "--etcd-near="+strings.Join(n.near, ","))
-	}
+		"--etcd-endpoints="+strings.Join(n.endpoints(), ","), "--etcd-near="+strings.Join(n.near, ","))
 	_, c := serve(tb, args...)
 	client, err := generate.NewClient(c.server, 10*time.Second)
 	require.NoError(tb, err)
-	n.conn = client.Conn(tb.Context())
+	n.client, n.conn, n.took = client, client.Conn(tb.Context()), timings{}
 	tb.Cleanup(n.conn.Close)
+	direct, err := cluster.Dial(tb.Context(), cluster.ClientConfig{Endpoints: n.near})
+	require.NoError(tb, err)
+	tb.Cleanup(func() { _ = direct.Close() }) // nothing of it is needed any more
+	n.puts = clientv3.RetryKVClient(direct)
 	return n
 }
 

@@ -3,8 +3,6 @@ package containers
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -72,14 +70,7 @@ func TestCompose_BrokenUnderLoad(t *testing.T) {
 	t.Logf("%d revisions, at most %d streams of one user (%s)", revisions, most, who)
 	assert.Equal(t, limit, most, "users were at their limit, and never over it")
 
-	resp, err := http.Get(d.url("prometheus") + "/api/v1/targets?state=active") //nolint:noctx // a test's own server
-	require.NoError(t, err)
-	text, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
-	require.NoError(t, resp.Body.Close())
-	for _, target := range append(append([]string{}, etcds...), nodes...) {
-		assert.Contains(t, string(text), target, "Prometheus knows it")
-	}
+	d.awaitTargets(append(append([]string{"lb"}, etcds...), nodes...)...)
 }
 
 // A fault is one way to break a deployment, and to mend it.

@@ -5,12 +5,14 @@ package containers
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -162,6 +164,37 @@ func (d *deployment) awaitReady(service string) {
 		resp, err := quick.Get(d.url(service) + path)
 		return err == nil && resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
 	}, time.Minute, 50*time.Millisecond, "%s is not ready", service)
+}
+
+// awaitTargets waits until Prometheus gets metrics from each of the services, and from
+// no other.
+func (d *deployment) awaitTargets(services ...string) {
+	d.t.Helper()
+	last := ""
+	defer func() { d.t.Log("Prometheus scrapes", last) }()
+	require.Eventually(d.t, func() bool {
+		resp, err := http.Get(d.url("prometheus") + "/api/v1/targets?state=active") //nolint:noctx // a test's own server
+		if err != nil {
+			return false
+		}
+		var found struct {
+			Data struct {
+				ActiveTargets []struct{ ScrapeURL, Health, LastError string }
+			}
+		}
+		err = json.NewDecoder(resp.Body).Decode(&found)
+		last = fmt.Sprint(found)
+		if resp.Body.Close() != nil || err != nil || len(found.Data.ActiveTargets) != len(services) {
+			return false
+		}
+		for _, target := range found.Data.ActiveTargets {
+			known := slices.ContainsFunc(services, func(s string) bool { return strings.HasPrefix(target.ScrapeURL, "http://"+s+":") })
+			if !known || target.Health != "up" {
+				return false
+			}
+		}
+		return true
+	}, time.Minute, 100*time.Millisecond, "Prometheus scrapes %v", services)
 }
 
 // roles says which member of etcd leads, and names one that follows.
