@@ -19,6 +19,9 @@ const (
 	memberPulse  = 300 * time.Millisecond
 	memberAnswer = time.Second // a member that takes longer for a word is not used
 	memberReturn = 4           // answers in a row that bring it back
+	// lostAfter is how long a call of the last leader's time may go on under the next.
+	// A member may have passed it on to the leader that left, and would wait for seconds.
+	lostAfter = 500 * time.Millisecond
 )
 
 // Members keeps a client to the members of etcd that answer and know a leader: to
@@ -27,7 +30,8 @@ const (
 // its deadline.
 //
 // When a member falls silent, the calls under way are broken off, because one of
-// them may wait there. Reads begin again; the outcome of a write is then unknown.
+// them may wait there. Reads begin again; the outcome of a write is then unknown. When
+// the leader changes those are broken off that do not end soon after.
 type Members struct {
 	cfg  ClientConfig
 	near []string
@@ -35,8 +39,10 @@ type Members struct {
 	under atomic.Pointer[generation]
 	each  []*member
 
-	mu   sync.Mutex
-	used []string
+	mu     sync.Mutex // guards what follows
+	used   []string
+	term   uint64 // the latest in which a member knew a leader
+	leader uint64 // of that term
 }
 
 // generation is the time between two breaks.
@@ -63,7 +69,7 @@ func NewMembers(cfg ClientConfig, near []string) *Members {
 		one.well.Store(true)
 		m.each = append(m.each, one)
 	}
-	m.renew()
+	m.renew(0)
 	return m
 }
 
@@ -158,11 +164,28 @@ func (m *Members) fit(ctx context.Context, c *clientv3.Client, one *member) erro
 		return err
 	case st.Leader == 0:
 		return errNoLeader
+	}
+	m.led(st.RaftTerm, st.Leader)
+	switch {
 	case one.well.Load():
 		return nil
 	}
 	_, err = c.Get(ctx, secretKey(m.cfg.Prefix), clientv3.WithCountOnly())
 	return err
+}
+
+// led hears of a term and its leader.
+func (m *Members) led(term, by uint64) {
+	m.mu.Lock()
+	before := m.leader
+	news := term > m.term
+	if news {
+		m.term, m.leader = term, by
+	}
+	m.mu.Unlock()
+	if news && before != 0 && before != by {
+		m.renew(lostAfter)
+	}
 }
 
 // choose sends the client to the members that are well. Where none is, nobody knows
@@ -193,25 +216,29 @@ func (m *Members) choose(c *clientv3.Client) {
 	m.cfg.Log.Info("the members of etcd that calls go to have changed", zap.Strings("endpoints", use))
 	c.SetEndpoints(use...)
 	if fell && slices.ContainsFunc(old, func(e string) bool { return !slices.Contains(use, e) }) {
-		m.renew()
+		m.renew(0)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.used = use
 }
 
-// renew breaks off the calls under way.
-func (m *Members) renew() {
+// renew breaks off those of the calls under way that have not ended after a while.
+func (m *Members) renew(after time.Duration) {
 	g := &generation{}
 	g.ctx, g.end = context.WithCancel(context.Background())
-	if old := m.under.Swap(g); old != nil {
+	switch old := m.under.Swap(g); {
+	case old == nil:
+	case after == 0:
 		old.end()
+	default:
+		time.AfterFunc(after, old.end)
 	}
 }
 
 const rangeMethod = "/etcdserverpb.KV/Range"
 
-// interrupt breaks a call off when a member falls silent.
+// interrupt breaks a call off when its generation has ended.
 func (m *Members) interrupt(ctx context.Context, method string, req, reply any,
 	cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	for {

@@ -85,3 +85,36 @@ func TestMembers_NearFirst(t *testing.T) {
 	}
 	awaitUsed(t, m, cl.config().Endpoints...) // all the same: nobody is well
 }
+
+// A write that was on its way to a leader that went is not waited for until its
+// deadline, while those that go on well are left alone.
+func TestMembers_LeaderChanges(t *testing.T) {
+	cl := startRelayed(t)
+	leader := cl.Leader(t)
+	near, next := (leader+1)%3, (leader+2)%3
+	m, c := keep(t, cl.config(), cl.address(near))
+	awaitUsed(t, m, cl.address(near))
+	_, err := c.Put(t.Context(), "x", "1")
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { // it has heard of the leader
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.leader != 0
+	}, soon, time.Millisecond)
+
+	cl.Members[near].Embed().Server.PauseSending() // what it passes on is lost
+	began := time.Now()
+	lost := make(chan error, 1)
+	go func() {
+		_, err := c.Put(t.Context(), "x", "2")
+		lost <- err
+	}()
+	require.Never(t, func() bool { return len(lost) > 0 }, 100*time.Millisecond, 10*time.Millisecond)
+	cl.Members[near].Embed().Server.ResumeSending()
+	cl.MoveLeader(t, next)
+	require.Error(t, <-lost, "its outcome is unknown")
+	t.Log("broken off after", time.Since(began))
+	assert.Less(t, time.Since(began), defaultCallTimeout-500*time.Millisecond, "nobody waited for the deadline")
+	_, err = c.Put(t.Context(), "x", "3")
+	require.NoError(t, err)
+}
