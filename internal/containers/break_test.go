@@ -71,6 +71,10 @@ func TestCompose_BrokenUnderLoad(t *testing.T) {
 	assert.Equal(t, limit, most, "users were at their limit, and never over it")
 
 	d.awaitTargets(append(append([]string{"lb"}, etcds...), nodes...)...)
+	for _, region := range []string{"eu", "us", "ap"} {
+		assert.Contains(t, d.query("streamcount_node_info"), `"region":"`+region+`"`)
+		assert.Contains(t, d.query("streamcount_region_streams"), `"region":"`+region+`"`)
+	}
 }
 
 // A fault is one way to break a deployment, and to mend it.

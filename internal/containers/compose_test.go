@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -195,6 +196,17 @@ func (d *deployment) awaitTargets(services ...string) {
 		}
 		return true
 	}, time.Minute, 100*time.Millisecond, "Prometheus scrapes %v", services)
+}
+
+// query is Prometheus' answer.
+func (d *deployment) query(expression string) string {
+	d.t.Helper()
+	resp, err := http.Get(d.url("prometheus") + "/api/v1/query?query=" + expression) //nolint:noctx // a test's own server
+	require.NoError(d.t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(d.t, err)
+	return string(text)
 }
 
 // roles says which member of etcd leads, and names one that follows.

@@ -90,15 +90,20 @@ func (m *Member) Stop() {
 	if m.embed == nil {
 		return
 	}
+	m.hangUp() // otherwise Close waits seconds for open watches
+	m.embed.Close()
+	m.embed = nil
+}
+
+// hangUp cuts clients off.
+func (m *Member) hangUp() {
 	m.mu.Lock()
 	grpcs := m.grpcs
 	m.grpcs = nil
 	m.mu.Unlock()
 	for _, s := range grpcs {
-		s.Stop() // otherwise Close waits seconds for open watches
+		s.Stop()
 	}
-	m.embed.Close()
-	m.embed = nil
 }
 
 // Restart stops the server, if it runs, and starts it again on the same data

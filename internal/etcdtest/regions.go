@@ -61,6 +61,7 @@ func (r *Regions) Ways(tb testing.TB, from string) []*Link {
 
 // Kill ends member i without a word: a leader does not hand over.
 func (r *Regions) Kill(i int) {
+	r.Members[i].hangUp() // a call would meet a database that is closed
 	r.Members[i].embed.Server.HardStop()
 	r.Stop(i)
 }
