@@ -221,6 +221,7 @@ func TestPaste_GoesIntoTheFilter(t *testing.T) {
 func TestStale(t *testing.T) {
 	m := shown(80, 24)
 	assert.Contains(t, m.draw(), "live")
+	assert.Contains(t, tell(m, seen{err: errors.New("no answer")}).draw(), "STALE: 0s old", "it is known that there is no news")
 	m.now = func() time.Time { return noon.Add(12 * time.Second) }
 	assert.Contains(t, m.draw(), "STALE: 12s old")
 	m = tell(m, seen{err: errors.New("no server\x1b[2J answers"), again: true})
