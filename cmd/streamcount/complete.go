@@ -98,6 +98,8 @@ func (a *app) flagValues(f *pflag.Flag) completer {
 		return choices(peer.Names()...)
 	}
 	switch kind, _ := pflag.UnquoteUsage(f); kind {
+	case "user":
+		return a.completeUsers
 	case "file":
 		return nil
 	case "directory":
