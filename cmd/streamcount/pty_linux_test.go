@@ -96,3 +96,14 @@ func TestLs_AtATerminal(t *testing.T) {
 	wide := atTerminal(t, 250, 24, append(c.environ, "NO_COLOR=1"), "ls", "maya").end(t)
 	assert.Contains(t, wide, "A television with a very long name indeed  -        tab")
 }
+
+// Even with nobody to ask it draws, takes keys, and gives the terminal back.
+func TestTop_WithoutAServer(t *testing.T) {
+	s := atTerminal(t, 100, 30, []string{"STREAMCOUNT_SERVER=http://" + closedPort(t)}, "top", "--every=200ms")
+	s.await(t, "\x1b[?1049h")
+	s.await(t, "no news:")
+	s.press(t, "?")
+	s.await(t, "show users, regions, nodes or etcd members")
+	s.press(t, "\x03")
+	assert.Contains(t, s.end(t), "\x1b[?1049l", "the terminal is as it was")
+}

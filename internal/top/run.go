@@ -19,7 +19,8 @@ func Run(ctx context.Context, cfg Config, in io.Reader, out io.Writer, environ [
 	defer stop()
 	_, err := tea.NewProgram(newModel(asking, cfg), tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(out),
 		tea.WithEnvironment(environ), tea.WithoutSignalHandler()).Run()
-	if err != nil && !(errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil) {
+	told := errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil // to end
+	if err != nil && !told {
 		return fmt.Errorf("show the terminal: %w", err)
 	}
 	return nil

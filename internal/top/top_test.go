@@ -155,38 +155,38 @@ func TestView_FitsAnySize(t *testing.T) {
 }
 
 func TestKeys(t *testing.T) {
-	for keys, check := range map[string]func(*testing.T, model){
-		"tab":           func(t *testing.T, m model) { assert.Equal(t, regions, m.panel) },
-		"shift+tab":     func(t *testing.T, m model) { assert.Equal(t, members, m.panel) },
-		"3":             func(t *testing.T, m model) { assert.Equal(t, nodes, m.panel) },
-		"? 2":           func(t *testing.T, m model) { assert.Equal(t, regions, m.panel); assert.False(t, m.help) },
-		"? ?":           func(t *testing.T, m model) { assert.False(t, m.help) },
-		"? esc":         func(t *testing.T, m model) { assert.False(t, m.help) },
-		"p":             func(t *testing.T, m model) { assert.True(t, m.paused) },
-		"p space":       func(t *testing.T, m model) { assert.False(t, m.paused) },
-		"s":             func(t *testing.T, m model) { assert.Equal(t, "LIMIT↓", headOf(m)) },
-		"s s s r":       func(t *testing.T, m model) { assert.Equal(t, "USER↑", headOf(m)) },
-		"s s s":         func(t *testing.T, m model) { assert.Equal(t, `m\x1b]0;owned\x07aya`, firstUser(m)) },
-		"r":             func(t *testing.T, m model) { assert.Equal(t, "user-21", firstUser(m)) },
-		"down down up":  func(t *testing.T, m model) { assert.Equal(t, `m\x1b]0;owned\x07aya`, firstUser(m)) },
-		"up":            func(t *testing.T, m model) { assert.Equal(t, "user-00", firstUser(m)) },
-		"end":           func(t *testing.T, m model) { assert.Contains(t, m.draw(), "18-30 of 30") },
-		"end home":      func(t *testing.T, m model) { assert.Equal(t, "user-00", firstUser(m)) },
-		"pgdown":        func(t *testing.T, m model) { assert.Contains(t, m.draw(), "13-25 of 30") },
-		"3 / m a":       func(t *testing.T, m model) { assert.True(t, m.typing); assert.Equal(t, users, m.panel) },
-		"/ q ? p":       func(t *testing.T, m model) { assert.Equal(t, "q?p", m.prefix); assert.False(t, m.paused || m.help) },
-		"/ m backspace": func(t *testing.T, m model) { assert.Empty(t, m.prefix); assert.True(t, m.typing) },
-		"/ m a enter":   func(t *testing.T, m model) { assert.Equal(t, "ma", m.prefix); assert.False(t, m.typing) },
-		"/ m enter / a esc": func(t *testing.T, m model) {
-			assert.Equal(t, "m", m.prefix, "as it was")
-			assert.False(t, m.typing)
+	for keys, check := range map[string]func(*assert.Assertions, model){
+		"tab":           func(is *assert.Assertions, m model) { is.Equal(regions, m.panel) },
+		"shift+tab":     func(is *assert.Assertions, m model) { is.Equal(members, m.panel) },
+		"3":             func(is *assert.Assertions, m model) { is.Equal(nodes, m.panel) },
+		"? 2":           func(is *assert.Assertions, m model) { is.Equal(regions, m.panel); is.False(m.help) },
+		"? ?":           func(is *assert.Assertions, m model) { is.False(m.help) },
+		"? esc":         func(is *assert.Assertions, m model) { is.False(m.help) },
+		"p":             func(is *assert.Assertions, m model) { is.True(m.paused) },
+		"p space":       func(is *assert.Assertions, m model) { is.False(m.paused) },
+		"s":             func(is *assert.Assertions, m model) { is.Equal("LIMIT↓", headOf(m)) },
+		"s s s r":       func(is *assert.Assertions, m model) { is.Equal("USER↑", headOf(m)) },
+		"s s s":         func(is *assert.Assertions, m model) { is.Equal(`m\x1b]0;owned\x07aya`, firstUser(m)) },
+		"r":             func(is *assert.Assertions, m model) { is.Equal("user-21", firstUser(m)) },
+		"down down up":  func(is *assert.Assertions, m model) { is.Equal(`m\x1b]0;owned\x07aya`, firstUser(m)) },
+		"up":            func(is *assert.Assertions, m model) { is.Equal("user-00", firstUser(m)) },
+		"end":           func(is *assert.Assertions, m model) { is.Contains(m.draw(), "18-30 of 30") },
+		"end home":      func(is *assert.Assertions, m model) { is.Equal("user-00", firstUser(m)) },
+		"pgdown":        func(is *assert.Assertions, m model) { is.Contains(m.draw(), "13-25 of 30") },
+		"3 / m a":       func(is *assert.Assertions, m model) { is.True(m.typing); is.Equal(users, m.panel) },
+		"/ q ? p":       func(is *assert.Assertions, m model) { is.Equal("q?p", m.prefix); is.False(m.paused || m.help) },
+		"/ m backspace": func(is *assert.Assertions, m model) { is.Empty(m.prefix); is.True(m.typing) },
+		"/ m a enter":   func(is *assert.Assertions, m model) { is.Equal("ma", m.prefix); is.False(m.typing) },
+		"/ m enter / a esc": func(is *assert.Assertions, m model) {
+			is.Equal("m", m.prefix, "as it was")
+			is.False(m.typing)
 		},
-		"/ m enter esc": func(t *testing.T, m model) { assert.Empty(t, m.prefix) },
-		"/ m ctrl+u x":  func(t *testing.T, m model) { assert.Equal(t, "x", m.prefix) },
+		"/ m enter esc": func(is *assert.Assertions, m model) { is.Empty(m.prefix) },
+		"/ m ctrl+u x":  func(is *assert.Assertions, m model) { is.Equal("x", m.prefix) },
 	} {
 		t.Run(keys, func(t *testing.T) {
 			keys := strings.ReplaceAll(keys, "home", "g")
-			check(t, press(shown(80, 24), keys))
+			check(assert.New(t), press(shown(80, 24), keys))
 		})
 	}
 	for _, name := range []string{"q", "ctrl+c"} {
