@@ -66,6 +66,10 @@ var routeTable = map[string]struct {
 	"POST /api/v1/streams/heartbeats": {
 		"/api/v1/streams/heartbeats", `{"heartbeats":[{"userId":"maya","streamId":"stream-1"}]}`, ofAStream},
 	"GET /api/v1/stats":                {"/api/v1/stats", "", ofOperators},
+	"GET /api/v1/stats/history":        {"/api/v1/stats/history", "", ofOperators},
+	"GET /api/v1/stats/concurrency":    {"/api/v1/stats/concurrency", "", ofOperators},
+	"GET /api/v1/streams/users":        {"/api/v1/streams/users?prefix=ma", "", ofOperators},
+	"GET /api/v1/events":               {"/api/v1/events", "", ofOperators},
 	"GET " + limitsPath:                {"/api/v1/limits/users/maya", "", ofOperators},
 	"PUT " + limitsPath:                {"/api/v1/limits/users/maya", `{"limit":2}`, writingRules},
 	"DELETE " + limitsPath:             {"/api/v1/limits/users/maya", "", writingRules},
@@ -110,7 +114,7 @@ func everybody(status int) map[string]int {
 // Every route, every kind of caller. A route that is not in the table fails.
 func TestAccess_EveryRouteAndCaller(t *testing.T) {
 	f := &fake{}
-	s := newServer(t, Config{Access: callers}, f)
+	s := withFeed(newServer(t, Config{Access: callers}, f))
 	var routes []string
 	require.NoError(t, s.router.Walk(func(r *mux.Route, _ *mux.Router, _ []*mux.Route) error {
 		path, err := r.GetPathTemplate()

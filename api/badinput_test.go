@@ -92,8 +92,8 @@ func badPaths() []bad {
 		"v2":  "/api/v2/streams",
 		"api": "/api", "parent": userBase + "/../noah", "nothing": "/nothing", "docs_parent": "/docs/../api",
 		"docs_slash": "/docs/", "docs_nothing": "/problems/", "no_call": userBase + "/begin",
-		"no_user": "/api/v1/streams/users",
-		"debug": "/debug/pprof/", "git": "/.git/config",
+		"no_user": "/api/v1/streams/users/",
+		"debug":   "/debug/pprof/", "git": "/.git/config",
 	} {
 		out = append(out, bad{"path_" + name, bare("GET", target), is(404), false})
 		out = append(out, bad{"path_" + name + "_post", post(target, "{}"), is(404), false})
@@ -274,6 +274,8 @@ func badMethods() []bad {
 		{"method_head_start", bare("HEAD", userBase+"/start"), is(405), false},
 		{"method_get_start", bare("GET", userBase+"/start"), is(405), false},
 		{"method_post_stats", bare("POST", "/api/v1/stats"), is(405), false},
+		{"method_post_users", bare("POST", "/api/v1/streams/users"), is(405), false},
+		{"method_post_events", bare("POST", "/api/v1/events"), is(405), false},
 		{"method_post_health", bare("POST", "/healthz"), is(405), false},
 		{"method_post_home", bare("POST", "/"), is(405), false},
 		{"method_token", bare("PO(ST", userBase), is(400), true},

@@ -30,8 +30,9 @@ type service struct {
 
 func newService(t *testing.T, limit int) service {
 	t.Helper()
+	feed := lease.NewFeed()
 	l, err := lease.New(lease.Over(etcdtest.Client(t)), lease.Config{
-		Prefix: etcdtest.Prefix(t), Limit: limit, Region: "eu", Secret: []byte("0123456789abcdef"),
+		Prefix: etcdtest.Prefix(t), Limit: limit, Region: "eu", Secret: []byte("0123456789abcdef"), Feed: feed,
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -43,7 +44,7 @@ func newService(t *testing.T, limit int) service {
 	})
 	s, err := New(Config{})
 	require.NoError(t, err)
-	s.Use(Backend{Limiter: l, Ready: func(context.Context) error { return nil }})
+	s.Use(Backend{Limiter: l, Ready: func(context.Context) error { return nil }, Busiest: l.Busiest, Feed: feed})
 	return service{t, s, loadContract(t)}
 }
 

@@ -29,6 +29,7 @@ var refusals = []struct {
 	{lease.ErrForeignID, streamNotFound, "The stream id is not one of this user's."},
 	{lease.ErrBadID, invalid, "The stream id is malformed. Use the id that start returned, unchanged."},
 	{lease.ErrBadUser, invalid, "The user id is malformed: " + userRule + "."},
+	{lease.ErrBadCursor, invalid, "The place in the events is none: send the id of an event as it was received."},
 	{errPlanInPath, planNotFound, "There is no plan of that name."},
 	{lease.ErrNoPlan, invalid, "There is no plan of the name that the body gives. Make it first, or name another."},
 	{lease.ErrNoOverride, overrideNotFound, "The user has no limit or plan of their own: nothing to read or remove."},

@@ -33,6 +33,7 @@ func want() map[string]struct {
 		"ErrNoStreams": {lease.ErrNoStreams, 404},
 		"ErrForeignID": {lease.ErrForeignID, 404}, "ErrBadID": {lease.ErrBadID, 422},
 		"ErrBadUser":     {lease.ErrBadUser, 422},
+		"ErrBadCursor":   {lease.ErrBadCursor, 422},
 		"ErrNoPlan":      {lease.ErrNoPlan, 422},
 		"ErrNoOverride":  {lease.ErrNoOverride, 404},
 		"ErrBadRule":     {lease.ErrBadRule, 422},

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -125,6 +126,23 @@ func someShards(context.Context) ([]apitype.Shard, error) {
 	return []apitype.Shard{{Name: "default", Leader: "node-1", Members: 3, Streams: 5}}, nil
 }
 
+// withFeed gives s something to follow. It also begins to look at the totals.
+func withFeed(s *Server) *Server {
+	s.Use(Backend{Feed: lease.NewFeed()})
+	return s
+}
+
+func someNodes(context.Context) ([]apitype.NodeReport, error) {
+	return []apitype.NodeReport{{
+		Node: apitype.Node{ID: "node-2", Region: "us", Version: "1.2.2"}, Address: "10.0.0.2:3000", Admitted: 7, Refused: 1,
+		ReportedAt: apitype.At(someTime),
+	}}, errors.New("of one shard nothing is known")
+}
+
+func someBusy(_ context.Context, prefix string, most int) ([]lease.Busy, bool, error) {
+	return []lease.Busy{{User: prefix + "ya", Streams: 3, Limit: most}}, true, nil
+}
+
 func isReady(context.Context) error { return nil }
 
 // newServer returns a Server on f, or one that has not been given a backend.
@@ -138,7 +156,9 @@ func newServer(tb testing.TB, cfg Config, f limiter) *Server {
 	require.NoError(tb, err)
 	if f != nil {
 		rules, _ := f.(ruler)
-		s.Use(Backend{Limiter: f, Rules: rules, Ready: isReady, Shards: someShards})
+		s.Use(Backend{
+			Limiter: f, Rules: rules, Ready: isReady, Shards: someShards, Nodes: someNodes, Busiest: someBusy,
+		})
 	}
 	return s
 }
@@ -166,10 +186,21 @@ func call(s *Server, method, target, body string, header ...string) *httptest.Re
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
-	w := httptest.NewRecorder()
-	s.Handler().ServeHTTP(w, r)
-	return w
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	w := flushed{httptest.NewRecorder(), cancel}
+	s.Handler().ServeHTTP(w, r.WithContext(ctx))
+	return w.ResponseRecorder
 }
+
+// flushed hangs up when something was sent before the answer is complete: a stream
+// of events would not end otherwise.
+type flushed struct {
+	*httptest.ResponseRecorder
+	hangUp func()
+}
+
+func (f flushed) Flush() { f.hangUp() }
 
 // get fetches a page over a connection of its own.
 func get(t *testing.T, addr, path string) (status int, body string) {

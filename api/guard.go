@@ -56,6 +56,7 @@ func (s *Server) front(next http.Handler) http.Handler {
 				return
 			}
 		}
+		rec.head = r.Method == http.MethodHead
 		next.ServeHTTP(w, headAsGet(r))
 	})
 }
@@ -145,7 +146,7 @@ func (s *Server) guardRoute(op *huma.Operation, route *mux.Route) {
 // guard reads an operation's query and body more strictly than huma and
 // encoding/json do, and gives the call its deadline.
 func (s *Server) guard(op *huma.Operation, next http.Handler) http.Handler {
-	hot, counts := s.hot(op), s.metrics.Route(op.Method, op.Path)
+	hot, counts, timed := s.hot(op), s.metrics.Route(op.Method, op.Path), timedCalls[op.OperationID]
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := w.(*recorder) // observe is outermost: see New
 		rec.route, rec.counts = op.Path, counts
@@ -157,6 +158,7 @@ func (s *Server) guard(op *huma.Operation, next http.Handler) http.Handler {
 			p.write(w)
 			return
 		}
+		rec.timed = timed
 		if b := s.backend.Load(); b.Limiter == nil || b.Rules == nil && slices.Contains(op.Tags, tagRules) {
 			unavailable.problem("The node has not reached etcd yet. Play on, and try again after the seconds in "+
 				"Retry-After.").with("Retry-After", soon()).write(w)

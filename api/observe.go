@@ -24,6 +24,8 @@ type recorder struct {
 	client netip.Addr
 	err    error // behind a 5xx
 	gone   bool  // the client hung up
+	head   bool  // a HEAD, which took the route of its GET
+	timed  timedCall
 }
 
 type recorderKey struct{}
@@ -55,6 +57,7 @@ func (s *Server) observe(next http.Handler) http.Handler {
 			cut := s.recovered(rec, r, recover())
 			took := time.Since(start)
 			s.count(rec, r, took)
+			s.latency.note(rec.timed, took)
 			s.logRequest(rec, r, took)
 			if cut {
 				panic(http.ErrAbortHandler) // the answer has begun and cannot be taken back

@@ -99,26 +99,6 @@ func heartbeatsDoc() opDoc {
 	}
 }
 
-func statsDoc() opDoc {
-	return opDoc{
-		id: "stats", does: access.ReadTotals, tag: tagNode, summary: "Totals",
-		about: "Totals over all users, as this node sees them, and what this node has done since it started.",
-		reply: apitype.Stats{
-			Streams: 3, Users: 2, UsersAtLimit: 1, Regions: map[string]int{"local": 3},
-			Admitted: 40, Refused: 2, Expired: 1,
-			Node: apitype.Node{ID: "node-1", Region: "local", Version: "1.0.0", StartedAt: exampleTime(0)},
-			Nodes: []apitype.NodeReport{{
-				Node:    apitype.Node{ID: "node-1", Region: "local", Version: "1.0.0", StartedAt: exampleTime(0)},
-				Address: "10.0.0.7:3000", Admitted: 40, Refused: 2, ReportedAt: exampleTime(0),
-			}},
-			Leader: "node-1", Shards: []apitype.Shard{{Name: "default", Leader: "node-1", Members: 1, Streams: 3,
-				Etcd: []apitype.EtcdMember{{Name: "node-1", Leader: true, Version: "3.7.3", DBSize: 65536, DBInUse: 40960,
-					Alarms: []string{}}}}},
-			Revision: 1207,
-		},
-	}
-}
-
 func exampleTime(after time.Duration) *apitype.Time {
 	return apitype.At(time.Date(2026, 5, 4, 20, 15, 0, 250e6, time.UTC).Add(after))
 }

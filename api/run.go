@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -27,7 +28,10 @@ const (
 func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 	// Requests in flight outlive ctx, but not Run.
 	requests, abandon := context.WithCancel(context.WithoutCancel(ctx))
-	defer abandon()
+	var noting sync.WaitGroup
+	defer noting.Wait()
+	noting.Go(func() { s.notes(requests) })
+	defer abandon() // before the wait
 	srv := s.httpServer(requests)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(s.listener(ln)) }()
@@ -63,6 +67,7 @@ func (s *Server) giveNotice(served <-chan error) error {
 func (s *Server) drain(srv *http.Server, served <-chan error, abandon func()) error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Drain)
 	defer cancel()
+	s.events.end() // their clients go on elsewhere
 	err := srv.Shutdown(ctx)
 	if err != nil {
 		abandon()

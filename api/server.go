@@ -51,6 +51,15 @@ type Backend struct {
 	// Measures are what the limiter of each shard has counted; nil for a shard
 	// that has not been reached.
 	Measures func() map[string]*lease.Measures
+	// Nodes lists the registered nodes as far as they are known, even when it
+	// returns an error. Without it the statistics name none.
+	Nodes func(context.Context) ([]apitype.NodeReport, error)
+	// Busiest returns the users with the most streams, as [lease.Limiter.Busiest]
+	// does; without it the call is answered 503.
+	Busiest func(ctx context.Context, prefix string, most int) ([]lease.Busy, bool, error)
+	// Feed is what the limiter tells; without it those who ask for events are
+	// answered 503, and there is no history.
+	Feed *lease.Feed
 }
 
 // Config is what a Server is made from. Its zero value is fit for production.
@@ -93,6 +102,12 @@ type Server struct {
 	ready    singleflight.Group
 	draining atomic.Bool
 
+	events  eventBounds
+	history history
+	latency latencies
+	busiest busiest
+	beats   atomic.Int64 // heartbeats that were answered as good
+
 	mu      sync.Mutex // serializes Use
 	backend atomic.Pointer[Backend]
 }
@@ -107,6 +122,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, log: cfg.Log, edge: edge, inFlight: make(chan struct{}, cfg.MaxInFlight)}
+	s.events = newEventBounds(cfg.MaxInFlight)
 	s.backend.Store(&Backend{Ready: func(context.Context) error { return errNotReached }})
 	s.metrics = s.newMetrics()
 	router, err := s.routes()
@@ -169,6 +185,15 @@ func (s *Server) Use(b Backend) {
 	if b.Measures != nil {
 		next.Measures = b.Measures
 	}
+	if b.Nodes != nil {
+		next.Nodes = b.Nodes
+	}
+	if b.Busiest != nil {
+		next.Busiest = b.Busiest
+	}
+	if b.Feed != nil {
+		next.Feed = b.Feed
+	}
 	s.backend.Store(&next)
 }
 
@@ -201,7 +226,8 @@ func (s *Server) routes() (*mux.Router, error) {
 	handle(a, "GET", base, listDoc(), s.list)
 	handle(a, "DELETE", base, removeDoc(), s.remove)
 	handle(a, "POST", "/api/v1/streams/heartbeats", heartbeatsDoc(), s.heartbeats)
-	handle(a, "GET", "/api/v1/stats", statsDoc(), s.stats)
+	s.statsRoutes(a)
+	s.eventRoute(r, a)
 	s.ruleRoutes(a)
 	describe(a.OpenAPI())
 

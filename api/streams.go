@@ -155,6 +155,7 @@ func (s *Server) heartbeat(ctx context.Context, in *streamInput) (*reply[apitype
 	if err != nil {
 		return nil, err
 	}
+	s.beats.Add(1)
 	return &reply[apitype.Stream]{stream(st)}, nil
 }
 
@@ -180,6 +181,7 @@ func (s *Server) heartbeats(ctx context.Context, in *beatsInput) (*reply[apitype
 		}
 		s.noteBeat(ctx, res.Err)
 	}
+	s.beats.Add(int64(out.Alive))
 	return &reply[apitype.BeatsResult]{out}, nil
 }
 
@@ -204,44 +206,4 @@ func (s *Server) noteBeat(ctx context.Context, err error) {
 	if err != nil && toProblem(err).Status == internal.status {
 		s.log.ErrorContext(ctx, "heartbeat of a batch", "err", err)
 	}
-}
-
-func (s *Server) stats(ctx context.Context, _ *struct{}) (*reply[apitype.Stats], error) {
-	t, err := s.limiter().Totals(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := apitype.Stats{
-		Streams: t.Streams, Users: t.Users, UsersAtLimit: t.UsersAtLimit, Regions: t.ByRegion,
-		Admitted: t.Admitted, Refused: t.Refused, Expired: t.Expired,
-		Node: s.cfg.Node, Nodes: []apitype.NodeReport{}, Shards: s.shards(ctx), Revision: t.Revision,
-	}
-	if out.Regions == nil {
-		out.Regions = map[string]int{}
-	}
-	if len(out.Shards) == 1 {
-		out.Leader = out.Shards[0].Leader
-	}
-	return &reply[apitype.Stats]{out}, nil
-}
-
-// shards returns what is known of the etcd clusters. The totals do not wait for
-// etcd, so they are worth an answer even when this is not complete.
-func (s *Server) shards(ctx context.Context) []apitype.Shard {
-	list := []apitype.Shard{}
-	ask := s.backend.Load().Shards
-	if ask == nil {
-		return list
-	}
-	known, err := ask(ctx)
-	if err != nil {
-		s.log.WarnContext(ctx, "describe the etcd clusters", "err", err)
-	}
-	for _, sh := range known {
-		if sh.Etcd == nil {
-			sh.Etcd = []apitype.EtcdMember{}
-		}
-		list = append(list, sh)
-	}
-	return list
 }

@@ -31,6 +31,11 @@ type Node struct {
 	Address   string    `json:"address,omitempty"`
 	Version   string    `json:"version,omitempty"`
 	StartedAt time.Time `json:"startedAt"`
+	// What the node last said it has done since it started, and when that was; zero
+	// for one of an earlier version.
+	Admitted   int64     `json:"admitted,omitempty"`
+	Refused    int64     `json:"refused,omitempty"`
+	ReportedAt time.Time `json:"reportedAt,omitzero"`
 }
 
 func nodeKey(prefix, id string) string { return prefix + "/nodes/" + id }
@@ -57,9 +62,13 @@ func Nodes(ctx context.Context, c *clientv3.Client, prefix string) ([]Node, erro
 
 // A Registration keeps a node in the list of nodes for as long as it runs.
 type Registration struct {
+	// Counters are what the node tells of itself with every second renewal; nil for
+	// nothing. It is set before Run.
+	Counters func() (admitted, refused int64)
+
 	etcd  *clientv3.Client
 	key   string
-	value string
+	node  Node
 	log   *slog.Logger
 	every time.Duration // between renewals
 
@@ -67,6 +76,7 @@ type Registration struct {
 	lease   clientv3.LeaseID // 0 while there is none
 	expires time.Time        // when lease has run out for sure as far as we know
 	failing bool
+	told    bool             // by the renewal before
 	foreign clientv3.LeaseID // another process's lease on our key, as last warned of
 }
 
@@ -76,13 +86,21 @@ func NewRegistration(c *clientv3.Client, prefix string, node Node, log *slog.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	value, err := json.Marshal(node)
-	if err != nil { // a Node holds nothing but text and a time after year 9999
-		value = []byte("{}")
+	return &Registration{etcd: c, key: nodeKey(prefix, node.ID), node: node, log: log, every: renewEvery}
+}
+
+// value is what the node says of itself now.
+func (r *Registration) value() string {
+	n := r.node
+	if r.Counters != nil {
+		n.Admitted, n.Refused = r.Counters()
+		n.ReportedAt = time.Now().UTC().Truncate(time.Millisecond)
 	}
-	return &Registration{
-		etcd: c, key: nodeKey(prefix, node.ID), value: string(value), log: log, every: renewEvery,
+	b, err := json.Marshal(n)
+	if err != nil { // a Node holds nothing but text, numbers and a time after year 9999
+		return "{}"
 	}
+	return string(b)
 }
 
 // Run registers the node, again whenever its lease or its key is lost, until
@@ -123,7 +141,11 @@ func (r *Registration) renew(ctx context.Context) error {
 	defer cancel()
 	if r.lease != 0 && time.Now().Before(r.expires) {
 		err := r.keepAlive(ctx)
+		if err == nil && r.Counters != nil && !r.told {
+			return r.put(ctx) // puts the key back as well
+		}
 		if err == nil {
+			r.told = false
 			return r.checkKey(ctx)
 		}
 		if !errors.Is(err, rpctypes.ErrLeaseNotFound) {
@@ -145,9 +167,10 @@ func (r *Registration) register(ctx context.Context) error {
 }
 
 func (r *Registration) put(ctx context.Context) error {
-	if _, err := r.etcd.Put(ctx, r.key, r.value, clientv3.WithLease(r.lease)); err != nil {
+	if _, err := r.etcd.Put(ctx, r.key, r.value(), clientv3.WithLease(r.lease)); err != nil {
 		return fmt.Errorf("put %s: %w", r.key, err)
 	}
+	r.told = true
 	return nil
 }
 

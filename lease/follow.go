@@ -108,6 +108,7 @@ func (v *view) list(ctx context.Context) error {
 	}
 	v.applied.Store(rev) // lower than before, if etcd was restored from a backup
 	v.waiting.release(rev)
+	v.told.listed(rev)
 	return nil
 }
 

@@ -39,12 +39,17 @@ type Config struct {
 	// shorter deadline wins.
 	Timeout time.Duration
 	Log     *slog.Logger // discards if nil
+	// Feed is told what happens; nil for nobody. Limiters of several shards share
+	// one, and Shard tells them apart; "default" if empty.
+	Feed  *Feed
+	Shard string
 }
 
 func (c Config) withDefaults() (Config, error) {
 	c.Prefix = cmp.Or(c.Prefix, "/streamcount")
 	c.TTL = cmp.Or(c.TTL, DefaultTTL)
 	c.Timeout = cmp.Or(c.Timeout, 3*time.Second)
+	c.Shard = cmp.Or(c.Shard, bareShard)
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	switch {
 	case c.Limit < 0 || c.Limit > MaxLimit:
@@ -124,6 +129,7 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 	l.circuit = &circuit{ask: l.probe, log: cfg.Log}
 	l.pending = &provisionals{users: make(map[string][]*provisional)}
 	l.view = newView(etcd, l.keys, viewConfig{timeout: cfg.Timeout, log: cfg.Log, span: cfg.TTL})
+	l.view.told = cfg.Feed.teller(l)
 	l.graves = newGraveyard(l.grant, cfg.TTL, cfg.Timeout, cfg.Log)
 	l.batch = newBatcher(etcd, l.keys, l.graves, cfg.Timeout)
 	l.batch.m = m
@@ -139,6 +145,8 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 // returns when all of that has stopped and the leases that were ready are
 // revoked, or that took too long; a few seconds.
 func (l *Limiter) Run(ctx context.Context) error {
+	l.view.told.enter()
+	defer l.view.told.leave()
 	last := context.WithoutCancel(ctx)
 	sending, stopSending := context.WithCancel(last)
 	defer stopSending()

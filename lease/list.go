@@ -84,7 +84,7 @@ var errViewBehind = errors.New(
 // are in, those of others at most a few seconds later. A node that has just
 // started knows them after a moment; [ErrUnavailable] if that takes too long.
 // Where users have limits of their own, those at their limit are counted anew
-// only once in two seconds.
+// only once in two seconds, or less often where that takes long.
 func (l *Limiter) Totals(ctx context.Context) (Totals, error) {
 	ctx, cancel := l.bound(ctx)
 	defer cancel()
@@ -127,10 +127,14 @@ func (l *Limiter) EachUser(ctx context.Context, f func(user string, streams int)
 type census struct {
 	mu    sync.Mutex
 	taken time.Time
+	took  time.Duration
 	n     int
 }
 
-const censusSpan = 2 * time.Second
+const (
+	censusSpan  = 2 * time.Second
+	censusShare = 50 // of the time, at most, one part goes into counting
+)
 
 func (c *census) count(anew func() int) int { return c.within(censusSpan, anew) }
 
@@ -138,8 +142,10 @@ func (c *census) count(anew func() int) int { return c.within(censusSpan, anew) 
 func (c *census) within(span time.Duration, anew func() int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.taken.IsZero() || time.Since(c.taken) > span {
+	if c.taken.IsZero() || time.Since(c.taken) > max(span, censusShare*c.took) {
+		began := time.Now()
 		c.n, c.taken = anew(), time.Now()
+		c.took = c.taken.Sub(began)
 	}
 	return c.n
 }

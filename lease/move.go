@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -106,14 +107,23 @@ func (l *Limiter) tryDepart(ctx context.Context, user string, routed int64) (lug
 	return luggage, true, nil
 }
 
-// departs reports whether user's streams went away with him in this revision.
-func departs(k keys, user string, events []*mvccpb.Event) bool {
-	if len(events) < 2 || len(events) > 2*MaxLimit { // Depart is no part of a batch
+// movesIn reports whether any user moves in a revision.
+func movesIn(k keys, events []*mvccpb.Event) bool {
+	if len(events) < 2 || len(events) > 2*MaxLimit { // no step of a move is part of a batch
 		return false
 	}
-	place := k.departed(user)
+	away, here := []byte(k.departures()), []byte(k.arrivals())
 	return slices.ContainsFunc(events, func(e *mvccpb.Event) bool {
-		return e.Type == mvccpb.Event_PUT && string(e.Kv.Key) == place
+		return e.Type == mvccpb.Event_PUT && (bytes.HasPrefix(e.Kv.Key, away) || bytes.HasPrefix(e.Kv.Key, here))
+	})
+}
+
+// moves reports whether user's streams went away with him in this revision, or
+// came.
+func moves(k keys, user string, events []*mvccpb.Event) bool {
+	away, here := k.departed(user), k.arrived(user)
+	return slices.ContainsFunc(events, func(e *mvccpb.Event) bool {
+		return e.Type == mvccpb.Event_PUT && (string(e.Kv.Key) == away || string(e.Kv.Key) == here)
 	})
 }
 

@@ -68,8 +68,10 @@ func (l *Limiter) start(ctx context.Context, user string, req Request) (Started,
 		return Started{}, fmt.Errorf("start for %s: %w", user, context.Cause(ctx))
 	case isLimit(err):
 		l.refused.Add(1)
+		l.view.told.refused(user, err)
 	case err == nil:
 		l.admitted.Add(1)
+		l.view.told.admitted()
 	}
 	return st, err
 }

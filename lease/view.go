@@ -28,6 +28,7 @@ type view struct {
 	seed   maphash.Seed
 	shards [256]viewShard
 	tally  tally
+	told   *teller // whom it tells what happens; nil for nobody
 	rules  *rulebook
 	ends   *recent[nonce, grave]     // how streams ended
 	hints  *recent[nonce, time.Time] // when this node renewed the leases of streams not yet seen
@@ -208,95 +209,47 @@ func (v *view) advance(rev int64) {
 	}
 }
 
-// apply takes in the events of whole revisions, in order.
-func (v *view) apply(events []*mvccpb.Event) {
-	for len(events) > 0 {
-		rev, n := events[0].Kv.ModRevision, 1
-		for n < len(events) && events[n].Kv.ModRevision == rev {
-			n++
-		}
-		v.applyRevision(events[:n])
-		v.advance(rev)
-		events = events[n:]
-	}
+// A change is what one event did to a user's keys.
+type change struct {
+	gone, came *live // nil for none
+	left       int   // how many keys the user has after it
 }
 
-// applyRevision takes in one revision. What its tombstones say of streams that
-// did not end in it is not believed: the decision may have failed.
-func (v *view) applyRevision(events []*mvccpb.Event) {
-	var graves map[nonce]grave
-	for _, e := range events {
-		if e.Type != mvccpb.Event_PUT || !strings.HasPrefix(string(e.Kv.Key), v.keys.ended()) {
-			continue
-		}
-		for _, g := range gravesOf(e.Kv.Value) {
-			if graves == nil {
-				graves = make(map[nonce]grave, len(events))
-			}
-			graves[g.Nonce] = g
-		}
-	}
-	for _, e := range events {
-		user, rest, ok := v.keys.split(e.Kv.Key)
-		if !ok {
-			v.applyRule(e)
-			continue
-		}
-		var gone *live
-		if e.Type == mvccpb.Event_PUT {
-			gone = v.put(user, rest, e.Kv)
-		} else {
-			gone = v.remove(user, rest)
-		}
-		if gone != nil && gone.nonce != (nonce{}) && !departs(v.keys, user, events) {
-			v.bury(gone.nonce, graves)
-		}
-	}
-}
-
-// bury remembers why a stream ended. One that ended without a reason has
-// expired, unless this node knows better.
-func (v *view) bury(n nonce, graves map[nonce]grave) {
-	if g, told := graves[n]; told {
-		v.ends.put(n, g)
-		return
-	}
-	if _, known := v.ends.get(n); !known {
-		v.ends.put(n, grave{Nonce: n, Reason: ReasonExpired})
-		v.lapsed.Add(1)
-	}
-}
-
-// put takes a key in, and returns the stream that it overwrites.
-func (v *view) put(user, rest string, kv *mvccpb.KeyValue) (gone *live) {
+// put takes a key in. Of a key that is rewritten for the same stream nothing has
+// come or gone.
+func (v *view) put(user, rest string, kv *mvccpb.KeyValue) change {
 	slot := slotOf(rest)
 	sh := v.shard(user)
 	sh.Lock()
 	defer sh.Unlock()
 	n := 0
+	var old *live
 	for at := sh.users[user]; at != nil; at = at.next {
 		n++
-		if !at.is(slot, rest) {
-			continue
+		if at.is(slot, rest) {
+			old = at
 		}
-		at.gen = v.gen
-		if at.mod == kv.ModRevision {
-			return nil
+	}
+	if old != nil {
+		old.gen = v.gen
+		if old.mod == kv.ModRevision {
+			return change{}
 		}
 		// Readers may hold it: it is replaced, not changed.
 		fresh := v.newLive(slot, rest, kv)
-		sh.replace(user, at, fresh)
-		v.tally.moved(at, fresh)
-		if at.nonce == fresh.nonce {
-			return nil
+		sh.replace(user, old, fresh)
+		v.tally.moved(old, fresh)
+		if old.nonce == fresh.nonce {
+			return change{}
 		}
-		return at
+		return change{old, fresh, n}
 	}
 	s := v.newLive(slot, rest, kv)
 	s.next = sh.users[user]
 	sh.users[strings.Clone(user)] = s // an assignment may keep the key it is given, and all of the string it is cut from
 	v.tally.added(n, s)
-	return nil
+	v.told.saw(user, n+1)
+	return change{came: s, left: n + 1}
 }
 
 func (v *view) newLive(slot int, rest string, kv *mvccpb.KeyValue) *live {
@@ -330,8 +283,8 @@ func (sh *viewShard) replace(user string, old, fresh *live) {
 	}
 }
 
-// remove takes a key out, and returns the stream that held it.
-func (v *view) remove(user, rest string) *live {
+// remove takes a key out.
+func (v *view) remove(user, rest string) change {
 	slot := slotOf(rest)
 	sh := v.shard(user)
 	sh.Lock()
@@ -340,7 +293,8 @@ func (v *view) remove(user, rest string) *live {
 }
 
 // drop takes the first of user's streams out that is meant, of a locked shard.
-func (v *view) drop(sh *viewShard, user string, meant func(*live) bool) (gone *live) {
+func (v *view) drop(sh *viewShard, user string, meant func(*live) bool) change {
+	var gone *live
 	n := 0
 	for at, link := sh.users[user], (*live)(nil); at != nil; link, at = at, at.next {
 		n++
@@ -359,8 +313,9 @@ func (v *view) drop(sh *viewShard, user string, meant func(*live) bool) (gone *l
 	}
 	if gone != nil {
 		v.tally.removed(n, gone)
+		n--
 	}
-	return gone
+	return change{gone: gone, left: n}
 }
 
 // sweep drops what the last list did not see.
@@ -370,7 +325,7 @@ func (v *view) sweep() {
 		sh := &v.shards[i]
 		sh.Lock()
 		for user := range sh.users {
-			for v.drop(sh, user, func(s *live) bool { return s.gen != v.gen }) != nil {
+			for v.drop(sh, user, func(s *live) bool { return s.gen != v.gen }).gone != nil {
 			}
 		}
 		sh.Unlock()

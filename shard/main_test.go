@@ -73,6 +73,12 @@ func (w lagging) Watch(ctx context.Context, key string, opts ...clientv3.OpOptio
 // node starts a router on the shards, which hears of everything lag late.
 func (e etcds) node(tb testing.TB, lag time.Duration, names ...string) *Router {
 	tb.Helper()
+	return e.nodeTelling(tb, nil, lag, names...)
+}
+
+// nodeTelling starts one that tells a feed what happens.
+func (e etcds) nodeTelling(tb testing.TB, feed *lease.Feed, lag time.Duration, names ...string) *Router {
+	tb.Helper()
 	r, err := New(Config{
 		Shards: e.shards(names...), Mapped: true, TTL: lease.DefaultTTL, Log: slog.New(slog.DiscardHandler),
 		Open: func(_ context.Context, s Shard, _ bool) (*Opened, error) {
@@ -81,7 +87,9 @@ func (e etcds) node(tb testing.TB, lag time.Duration, names ...string) *Router {
 			if lag > 0 {
 				on.Watch = lagging{on.Watch, lag}
 			}
-			l, err := lease.New(on, lease.Config{Limit: 3, Secret: []byte(testID), Timeout: 5 * time.Second})
+			l, err := lease.New(on, lease.Config{
+				Limit: 3, Secret: []byte(testID), Timeout: 5 * time.Second, Feed: feed, Shard: s.Name,
+			})
 			return &Opened{Limiter: l}, err
 		},
 	})

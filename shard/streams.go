@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -203,6 +204,32 @@ func (r *Router) Totals(ctx context.Context) (lease.Totals, error) {
 		return lease.Totals{}, errors.Join(errNoMap, firstErr)
 	}
 	return sum, nil
+}
+
+// Busiest is [lease.Limiter.Busiest] over all shards. One that cannot tell is left
+// out, unless none can.
+func (r *Router) Busiest(ctx context.Context, prefix string, most int) (top []lease.Busy, more bool, err error) {
+	told := 0
+	for _, s := range r.Each() {
+		if s.limiter == nil {
+			continue
+		}
+		some, others, failed := s.limiter.Busiest(ctx, prefix, most)
+		if failed != nil {
+			err = errors.Join(err, fmt.Errorf("shard %s: %w", s.Name, failed))
+			continue
+		}
+		told++
+		top, more = append(top, some...), more || others
+	}
+	if told == 0 {
+		return nil, false, errors.Join(errNoMap, err)
+	}
+	slices.SortFunc(top, lease.CompareBusy)
+	if len(top) > most {
+		top, more = top[:most], true
+	}
+	return top, more, nil
 }
 
 // A State is a shard as this node knows it.

@@ -24,15 +24,18 @@ type behind struct {
 	// self is how the node is listed; nil for a command that is no node.
 	self     *cluster.Node
 	embedded *cluster.Embedded // nil unless the node runs an etcd of its own
+	feed     *lease.Feed       // is told what happens on all shards; nil for a command
 
 	mu      sync.Mutex
 	clients map[string]*clientv3.Client // of the shards that are open
+	etcds   map[string]*etcdInfo        // of those as well
 	secret  []byte                      // nil until one shard has told it
+	nodes   cached[[]cluster.Node]
 }
 
 // router returns a router over the shards that the configuration names.
 func (b *behind) router(mapped bool) (*shard.Router, error) {
-	b.clients = make(map[string]*clientv3.Client)
+	b.clients, b.etcds = make(map[string]*clientv3.Client), make(map[string]*etcdInfo)
 	return shard.New(shard.Config{
 		Shards: b.cfg.shards(), Mapped: mapped, Open: b.open, TTL: b.cfg.TTL, Log: b.logs.slog,
 	})
@@ -60,19 +63,21 @@ func (b *behind) open(ctx context.Context, s shard.Shard, first bool) (*shard.Op
 	limiter, err := lease.New(etcd, lease.Config{
 		Prefix: b.cfg.EtcdPrefix, Limit: b.cfg.Limit, TTL: b.cfg.TTL, Region: b.cfg.Region,
 		Cooldown: b.cfg.Cooldown, Outage: lease.Outage(b.cfg.OnOutage), Secret: secret, Log: b.logs.slog,
+		Feed: b.feed, Shard: s.Name,
 	})
 	if err != nil {
 		return nil, errors.Join(err, closeClient(c))
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.clients[s.Name] = c
+	b.clients[s.Name], b.etcds[s.Name] = c, &etcdInfo{client: c, endpoints: endpoints}
 	return &shard.Opened{
 		Limiter: limiter,
 		Run:     func(ctx context.Context) error { return b.accompany(ctx, c, members, follow) },
 		Close: func() error {
 			b.mu.Lock()
 			delete(b.clients, s.Name)
+			delete(b.etcds, s.Name)
 			b.mu.Unlock()
 			return closeClient(c)
 		},
@@ -88,7 +93,11 @@ func (b *behind) accompany(
 	group.Go(func() error { return follow(ctx) })
 	if b.self != nil {
 		group.Go(func() error {
-			return cluster.NewRegistration(c, b.cfg.EtcdPrefix, *b.self, b.logs.slog).Run(ctx)
+			r := cluster.NewRegistration(c, b.cfg.EtcdPrefix, *b.self, b.logs.slog)
+			if b.feed != nil {
+				r.Counters = b.counters
+			}
+			return r.Run(ctx)
 		})
 	}
 	return group.Wait()
@@ -163,6 +172,9 @@ func (b *behind) backend(r *shard.Router) api.Backend {
 		Shards:  func(ctx context.Context) ([]apitype.Shard, error) { return b.describe(ctx, r) },
 
 		Measures: r.Measures,
+		Nodes:    b.listNodes,
+		Busiest:  r.Busiest,
+		Feed:     b.feed,
 	}
 }
 
@@ -195,30 +207,4 @@ func (b *behind) ready(ctx context.Context) error {
 		}
 	}
 	return all
-}
-
-// describe tells what is known of each shard.
-func (b *behind) describe(ctx context.Context, r *shard.Router) ([]apitype.Shard, error) {
-	each := r.Each()
-	out := make([]apitype.Shard, len(each))
-	var group errgroup.Group
-	for i, s := range each {
-		group.Go(func() error {
-			b.mu.Lock()
-			c := b.clients[s.Name]
-			b.mu.Unlock()
-			totals, err := s.Totals(ctx)
-			out[i] = apitype.Shard{Name: s.Name, Streams: totals.Streams}
-			if c != nil {
-				info, infoErr := cluster.Describe(ctx, c)
-				out[i].Leader, out[i].Members = info.Leader, info.Members
-				err = errors.Join(err, infoErr)
-			}
-			if err != nil && len(each) > 1 {
-				out[i].Error = "it does not answer, and its users cannot start streams"
-			}
-			return err
-		})
-	}
-	return out, group.Wait()
 }

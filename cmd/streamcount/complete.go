@@ -90,6 +90,8 @@ func (a *app) flagValues(f *pflag.Flag) completer {
 	switch f.Name {
 	case "plan":
 		return a.completePlans
+	case "user":
+		return a.completeUsers
 	case "replaces":
 		return a.completeStreams
 	case "prefix":

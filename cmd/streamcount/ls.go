@@ -13,15 +13,26 @@ import (
 )
 
 func (a *app) lsCommand() *cobra.Command {
+	var most int
+	var prefix string
 	cmd := &cobra.Command{
 		Use:   "ls [USER]",
-		Short: "List a user's streams, or the totals of all",
+		Short: "List a user's streams, the busiest users, or the totals of all",
 		Example: `  streamcount ls
+  streamcount ls --most 20
   streamcount ls maya
   streamcount ls maya --json | jq -r '.active[].id'`,
 		Args: between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
+			busiest := cmd.Flags().Changed("most") || cmd.Flags().Changed("prefix")
+			switch {
+			case busiest && len(args) > 0:
+				return errMostOfOne
+			case busiest:
+				return call(a, cmd, func(c *client.Client) (apitype.BusiestUsers, error) {
+					return c.BusiestUsers(cmd.Context(), prefix, most)
+				}, a.showBusiest)
+			case len(args) == 0:
 				return call(a, cmd, func(c *client.Client) (apitype.Stats, error) {
 					return c.Stats(cmd.Context())
 				}, a.showStats)
@@ -31,6 +42,8 @@ func (a *app) lsCommand() *cobra.Command {
 			}, a.showUser)
 		},
 	}
+	cmd.Flags().IntVar(&most, "most", 20, "list so many of the busiest users, up to 1000")
+	cmd.Flags().StringVar(&prefix, "prefix", "", "list the busiest users whose ids begin with this")
 	a.addClientFlags(cmd)
 	return cmd
 }

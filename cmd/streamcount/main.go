@@ -88,7 +88,7 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
 		a.serveCommand(), a.configCommand(), a.shardsCommand(),
-		a.startCommand(), a.heartbeatCommand(), a.stopCommand(), a.lsCommand(), a.topCommand(),
+		a.startCommand(), a.heartbeatCommand(), a.stopCommand(), a.lsCommand(), a.topCommand(), a.watchCommand(),
 		a.limitsCommand(), a.plansCommand(), a.keysCommand(), a.benchCommand(), a.healthCommand(), a.versionCommand(),
 		a.manCommand(),
 	)

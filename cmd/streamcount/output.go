@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -128,6 +129,11 @@ func joined(parts ...string) string {
 		return strings.Join(some, "")
 	}
 	return fmt.Sprintf("%s (%s)", some[0], strings.Join(some[1:], ", "))
+}
+
+// joinedBy is the texts that are not empty.
+func joinedBy(sep string, parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), sep)
 }
 
 func orDash(s string) string {

@@ -16,6 +16,7 @@ import (
 	"streamcount/api"
 	"streamcount/api/apitype"
 	"streamcount/cluster"
+	"streamcount/lease"
 	"streamcount/web"
 )
 
@@ -174,7 +175,7 @@ const filesEvery = 5 * time.Second
 // begins to drain.
 func (n *node) runBehind(front, ctx context.Context, server *api.Server) (err error) {
 	var lost <-chan error // nil, and so silent, unless etcd is embedded
-	b := &behind{cfg: n.cfg, logs: n.logs, self: &cluster.Node{
+	b := &behind{cfg: n.cfg, logs: n.logs, feed: lease.NewFeed(), self: &cluster.Node{
 		ID: n.self.ID, Region: n.self.Region, Address: n.addr, Version: n.self.Version,
 		StartedAt: n.self.StartedAt.Time,
 	}}
