@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"streamcount/api/apitype"
 )
 
 // complete returns the words that a shell would be offered, and the directive.
@@ -79,6 +81,35 @@ func TestComplete_IsBounded(t *testing.T) {
 	words, _ := cli{t: t}.complete("stop", "--server=http://"+ln.Addr().String(), "ma")
 	assert.Empty(t, words)
 	assert.Less(t, time.Since(began), 4*time.Second, "bound: 1 s")
+}
+
+func TestComplete_FromTheServer(t *testing.T) {
+	_, c := serve(t, "--data-dir="+t.TempDir())
+	var u apitype.User
+	c.json(exitOK, &u, "start", "maya", "--device-name=TV\x1b[2J", "--content-title=Metropolis")
+	c.run(exitOK, "start", "tom")
+	c.run(exitOK, "plans", "set", "family", "--limit=4")
+	require.Eventually(t, func() bool {
+		words, _ := c.complete("stop", "ma")
+		return len(words) == 1
+	}, 10*time.Second, 50*time.Millisecond)
+	words, directive := c.complete("stop", "ma")
+	assert.Equal(t, []string{"maya\t1 of 3 streams"}, words)
+	assert.Equal(t, noFiles, directive)
+	words, _ = c.complete("ls", "")
+	assert.Len(t, words, 2)
+	words, _ = c.complete("stop", "maya", "")
+	assert.Equal(t, []string{u.Stream.ID + "\t" + `TV\x1b[2J (Metropolis, local)`}, words)
+	words, _ = c.complete("heartbeat", "maya", "x")
+	assert.Empty(t, words)
+	words, _ = c.complete("start", "maya", "--replaces", u.Stream.ID[:4])
+	assert.Len(t, words, 1)
+	words, _ = c.complete("limits", "set", "maya", "--plan", "f")
+	assert.Equal(t, []string{"family\tlimit 4"}, words)
+	words, _ = c.complete("plans", "rm", "")
+	assert.Len(t, words, 1)
+	words, _ = c.complete("top", "--prefix", "t")
+	assert.Equal(t, []string{"tom\t1 of 3 streams"}, words)
 }
 
 // The scripts are at least what their shells can read.

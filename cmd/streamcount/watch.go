@@ -24,6 +24,9 @@ line as it happens. Refusals are those of the node that is asked. A connection t
 lost is made again, and goes on where it was; where something was missed there is a
 line that says gap. --json prints each event as one line of JSON, with its cursor,
 which --after takes.`,
+		Example: `  streamcount watch
+  streamcount watch --user maya
+  streamcount watch --json | jq -r 'select(.type == "refusal") | .userId'`,
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.watch(cmd, w) },
 	}
