@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 
+	"streamcount/access"
 	"streamcount/lease"
 )
 
@@ -40,6 +41,14 @@ func (s *Server) auditStart(ctx context.Context, user string, started lease.Star
 			s.audit(ctx, "evict", user, slog.String("stream", short(e.Stream.ID)),
 				slog.String("device", e.Stream.Device.Name), slog.String("for", short(started.Stream.ID)))
 		}
+	}
+}
+
+// auditStop tells of a stream that an operator ended. Players and their services
+// stop what is their own.
+func (s *Server) auditStop(ctx context.Context, user, id string) {
+	if callerOf(ctx).Kind == access.Operator {
+		s.audit(ctx, "stop", user, slog.String("stream", short(id)))
 	}
 }
 

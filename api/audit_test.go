@@ -64,3 +64,26 @@ func TestAudit_RefusalsEvictionsAndRemovals(t *testing.T) {
 		})
 	}
 }
+
+// An operator ends what is somebody else's; players and their services stop their
+// own streams all the time.
+func TestAudit_StopsByOperators(t *testing.T) {
+	id := someStream().ID
+	for _, as := range []string{"operator", "service", "maya", "anonymous"} {
+		for _, how := range []struct{ method, target, body string }{
+			{"DELETE", "/streams/" + id, ""}, {"POST", "/streams/" + id + "/stop", ""},
+		} {
+			var log bytes.Buffer
+			s := newServer(t, Config{Log: slog.New(slog.NewJSONHandler(&log, nil)), Access: callers}, &fake{})
+			w := call(s, how.method, "/api/v1/streams/users/maya"+how.target, how.body, asHeader, as)
+			require.Equal(t, 200, w.Code, as)
+			if as != "operator" {
+				assert.Empty(t, auditLines(t, &log), as)
+				continue
+			}
+			assert.Equal(t, []map[string]any{
+				{"what": "stop", "user": "maya", "caller": callers[as].String(), "stream": id[:8]},
+			}, auditLines(t, &log))
+		}
+	}
+}

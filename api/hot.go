@@ -31,8 +31,8 @@ var hotCalls = map[string]hotCall{
 	"stop-by-id": hotStop, "stop-by-beacon": hotStop,
 }
 
-func hotStop(ctx context.Context, s *Server, _ *recorder, user userID, id streamID) (any, error) {
-	out, err := s.stopByID(ctx, &streamInput{user, id})
+func hotStop(ctx context.Context, s *Server, w *recorder, user userID, id streamID) (any, error) {
+	out, err := s.stopByID(context.WithValue(ctx, recorderKey{}, w), &streamInput{user, id})
 	return bodyOf(out), err
 }
 

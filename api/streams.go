@@ -125,7 +125,11 @@ func (s *Server) stopOne(ctx context.Context, user, id string) (*reply[apitype.U
 		return nil, invalid.problem("The stream id is empty. Leave streamId out to stop the stream least recently "+
 			"heard from.").at("body.streamId", "expected a stream id")
 	}
-	return stopped(s.limiter().Stop(ctx, user, id))
+	u, err := s.limiter().Stop(ctx, user, id)
+	if err == nil {
+		s.auditStop(ctx, user, id)
+	}
+	return stopped(u, err)
 }
 
 func stopped(u lease.Usage, err error) (*reply[apitype.User], error) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
@@ -140,11 +141,22 @@ func (t *Tab) Fill(css, text string) {
 	t.tb.Helper()
 	t.do("focus "+css, chromedp.Focus(chromedp.CSS(css), chromedp.NodeVisible))
 	Eval[*struct{}](t, `document.activeElement.select(), null`)
-	t.do("type into "+css, chromedp.KeyEvent(kb.Delete+text))
+	t.do("type into "+css, chromedp.KeyEvent(kb.Delete+text, asKeyboards))
 }
 
 // Press sends keys to whatever has the focus.
-func (t *Tab) Press(keys string) { t.tb.Helper(); t.do("press keys", chromedp.KeyEvent(keys)) }
+func (t *Tab) Press(keys string) {
+	t.tb.Helper()
+	t.do("press keys", chromedp.KeyEvent(keys, asKeyboards))
+}
+
+// asKeyboards makes a key what a keyboard makes of it: where a page prevents what
+// its going down would do, no character comes after it.
+func asKeyboards(k *input.DispatchKeyEventParams) {
+	if k.Type == input.DispatchKeyEventTypeKeyDown {
+		k.Type = input.DispatchKeyEventTypeRawKeyDown
+	}
+}
 
 // Text is what can be read in the first element that a CSS selector finds.
 func (t *Tab) Text(css string) string {

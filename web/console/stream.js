@@ -1,0 +1,144 @@
+// The event stream. EventSource cannot send a key, so this reads the same format
+// with fetch, and resumes where it was when the connection is lost.
+
+import { call, credentials, keyProblem, needKey } from "./api.js";
+
+const path = "/api/v1/events";
+const silence = 40_000; // the node says something every 15 s
+const maxWait = 10_000;
+
+/** Makes events of the text of a stream that arrives in pieces. */
+export class Parser {
+  #rest = "";
+  #data = [];
+  #type = "";
+  #id;
+
+  /** Where a later connection is to go on; undefined if nothing was said of it. */
+  cursor;
+  /** How long the node wants to be left alone before another connection, in milliseconds. */
+  retry = 500;
+
+  /** Takes a piece, and returns the events that it completes. */
+  push(piece) {
+    const lines = (this.#rest + piece).split(/\r\n|\n|\r(?!$)/);
+    this.#rest = lines.pop();
+    return lines.map((line) => this.#line(line)).filter(Boolean);
+  }
+
+  #line(line) {
+    if (line === "") {
+      const event = this.#data.length ? { id: this.#id, type: this.#type || "message", data: this.#data.join("\n") } : null;
+      this.#data = [];
+      this.#type = "";
+      this.cursor = this.#id;
+      return event;
+    }
+    const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line);
+    if (field === "data") this.#data.push(value);
+    else if (field === "event") this.#type = value;
+    else if (field === "id") this.#id = value;
+    else if (field === "retry" && /^\d+$/.test(value)) this.retry = Number(value);
+    return null;
+  }
+}
+
+/** An EventStream follows the events until it is stopped, however often the connection is lost. */
+export class EventStream {
+  #onEvents;
+  #onState;
+  #abort = null;
+  #cursor = "";
+  #rest = 500; // the least time before another connection
+  #wake = () => {};
+
+  /** onEvents gets decoded events, several at a time; onState "open", "lost" or "off". */
+  constructor({ onEvents, onState }) {
+    this.#onEvents = onEvents;
+    this.#onState = onState;
+  }
+
+  /** Starts following; it does nothing where it does already. */
+  start() {
+    if (this.#abort) return;
+    this.#abort = new AbortController();
+    this.#follow(this.#abort.signal);
+  }
+
+  /** Stops following. The next start resumes where this one was. */
+  stop() {
+    this.#abort?.abort();
+    this.#abort = null;
+    this.#wake();
+    this.#onState("off");
+  }
+
+  /** Tries again now, if it is waiting to. */
+  retry() {
+    this.#wake();
+  }
+
+  async #follow(signal) {
+    for (let wait = this.#rest; !signal.aborted; wait = Math.min(wait * 2, maxWait)) {
+      try {
+        await this.#connect(signal, () => { wait = 0; });
+      } catch { /* whatever it was: the connection is gone */ }
+      if (signal.aborted) return;
+      this.#onState("lost");
+      await new Promise((resolve) => {
+        wait = Math.max(wait, this.#rest);
+        const timer = setTimeout(resolve, wait * (0.75 + Math.random() / 2));
+        this.#wake = () => { clearTimeout(timer); resolve(); };
+      });
+    }
+  }
+
+  async #connect(stopped, opened) {
+    const dead = new AbortController();
+    let watchdog = setTimeout(() => dead.abort(), silence);
+    try {
+      const response = await fetch(path, {
+        cache: "no-store", credentials: "omit", redirect: "error", signal: AbortSignal.any([stopped, dead.signal]),
+        headers: {
+          Accept: "text/event-stream", ...credentials(),
+          ...(this.#cursor ? { "Last-Event-ID": this.#cursor } : {}),
+        },
+      });
+      if (!response.ok) {
+        await this.#refused(response);
+        return;
+      }
+      opened();
+      this.#onState("open");
+      const parser = new Parser();
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) return;
+        clearTimeout(watchdog);
+        watchdog = setTimeout(() => dead.abort(), silence);
+        this.#deliver(parser.push(value));
+        this.#cursor = parser.cursor ?? this.#cursor;
+        this.#rest = Math.min(parser.retry, maxWait);
+      }
+    } finally {
+      clearTimeout(watchdog);
+      dead.abort();
+    }
+  }
+
+  async #refused(response) {
+    const problem = await response.json().catch(() => ({}));
+    if (response.status === 422 || response.status === 400) this.#cursor = ""; // a cursor that is of no use any more
+    const why = keyProblem(response.status, problem.detail ?? "", true);
+    if (why) await call("GET", "/api/v1/stats").catch(() => needKey(why));
+  }
+
+  #deliver(raw) {
+    const events = [];
+    for (const { data } of raw) {
+      try { events.push(JSON.parse(data)); } catch { /* not an event of ours */ }
+    }
+    if (events.length) this.#onEvents(events);
+  }
+}
