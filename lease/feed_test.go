@@ -93,11 +93,11 @@ var acted = []string{
 	"stop maya 0/2 removed E",
 }
 
-// without drops the refusals, which are told only by the node that made them.
-func without(kind string, lines []string) []string {
+// admittedOnly drops the refusals, which are told only by the node that made them.
+func admittedOnly(lines []string) []string {
 	var out []string
 	for _, l := range lines {
-		if !strings.HasPrefix(l, kind) {
+		if !strings.HasPrefix(l, "refusal") {
 			out = append(out, l)
 		}
 	}
@@ -112,9 +112,9 @@ func TestFeed_EveryKindOnceAndInOrder(t *testing.T) {
 	act(t, l)
 	// A refusal is told at once, what etcd does when it is seen: it may come earlier.
 	got := take(t, near, len(acted))
-	assert.Equal(t, without("refusal", acted), without("refusal", got))
+	assert.Equal(t, admittedOnly(acted), admittedOnly(got))
 	assert.ElementsMatch(t, acted, got)
-	assert.Equal(t, without("refusal", acted), take(t, far, len(acted)-1))
+	assert.Equal(t, admittedOnly(acted), take(t, far, len(acted)-1))
 	assert.Equal(t, Activity{Starts: 5, Stops: 4, Admitted: 5, Refused: 1}, here.Activity())
 	assert.Equal(t, Activity{Starts: 5, Stops: 4}, there.Activity())
 
@@ -171,7 +171,7 @@ func TestFeed_ResumesFromEveryCursor(t *testing.T) {
 		require.Nil(t, again.Next())
 		bare, _, _ := strings.Cut(cursor, "~")
 		for _, text := range []string{cursor, bare} {
-			rest := without("refusal", lines[i:])
+			rest := admittedOnly(lines[i:])
 			other := follow(t, there, text, "")
 			if len(rest) > 0 {
 				require.Equal(t, rest, take(t, other, len(rest)), "after %s on another node", text)
