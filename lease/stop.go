@@ -203,7 +203,7 @@ func (l *Limiter) removeAll(ctx context.Context, user string) (Usage, error) {
 	unsure := false // an earlier try may have been applied
 	var tried snapshot
 	s, err := l.read(ctx, user)
-	for err == nil && len(s.held) > 0 && !(unsure && s.without(tried)) {
+	for err == nil && len(s.held) > 0 && (!unsure || s.sharesWith(tried)) {
 		var now *snapshot
 		if now, err = l.remove(ctx, user, s); err == nil && now == nil {
 			return Usage{User: user, Limit: l.ruleOf(user, nil).limit}, nil
@@ -227,11 +227,11 @@ func (l *Limiter) removeAll(ctx context.Context, user string) (Usage, error) {
 	return Usage{}, ErrNoStreams
 }
 
-// without reports whether none of the streams of an earlier snapshot is left. Then
-// a removal of those has been carried out, whether it was answered or not, and
+// sharesWith reports whether any of the streams of an earlier snapshot is left. If
+// not, a removal of those has been carried out, whether it was answered or not, and
 // whatever the user holds now came after it.
-func (s snapshot) without(earlier snapshot) bool {
-	return !slices.ContainsFunc(s.held, func(h held) bool {
+func (s snapshot) sharesWith(earlier snapshot) bool {
+	return slices.ContainsFunc(s.held, func(h held) bool {
 		return slices.ContainsFunc(earlier.held, func(e held) bool { return e.key == h.key && e.mod == h.mod })
 	})
 }

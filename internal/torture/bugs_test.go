@@ -26,7 +26,7 @@ var mutants = []mutant{
 	{name: "refused on a view that is behind", scene: "late", patches: []patch{{
 		"lease/lapsed.go", "if (err != nil || !ok) && s.viewed {", "if (err != nil || !ok) && s.viewed && !(MUTANT) {",
 	}}},
-	{name: "two writes of a user in a batch", scene: "crowded", patches: []patch{{
+	{name: "two writes of a user in a batch", scene: "together", patches: []patch{{
 		"lease/batch.go", "if r.users[w.user] ||", "if r.users[w.user] && !(MUTANT) ||",
 	}}},
 	{name: "a stop does not compare the put", scene: "crowded", patches: []patch{{

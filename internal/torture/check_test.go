@@ -110,6 +110,7 @@ func (c *checker) checkAll(dir string) []string {
 			c.checkLook(o)
 		case kindStart:
 			c.checkTold(o)
+			c.checkRefusal(o)
 		}
 	}
 	for _, l := range c.ours() {

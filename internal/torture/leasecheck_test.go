@@ -60,6 +60,27 @@ func (c *checker) lastHeard(l *life) time.Duration {
 	return heard
 }
 
+// checkRefusal: 403 is not said because of a stream whose lease has run out. etcd
+// tells a lapse only a second after it, and revokes the lease at about that time.
+func (c *checker) checkRefusal(o *op) {
+	for _, n := range o.Active {
+		live := c.byOp[n]
+		if live == nil {
+			c.complain("refused for a stream that never was: %v", o)
+			continue
+		}
+		heard := time.Duration(0)
+		for _, about := range c.about[n] {
+			if about.Kind != kindStop && about.Call <= o.Call {
+				heard = max(heard, c.workEnds(about))
+			}
+		}
+		if o.Call > max(heard, c.disturbedUntil(o.Call))+c.ttl+time.Second+lateSlack {
+			c.complain("refused for a stream that has lapsed: %v; %v, last heard of at %.3f", o, live, heard.Seconds())
+		}
+	}
+}
+
 // checkGhost: a start that nobody was told of leaves nothing.
 func (c *checker) checkGhost(l *life, there time.Duration) {
 	o := c.startOf(l)

@@ -107,7 +107,7 @@ func (s userState) step(in step, fallback int) []userState {
 		if in.Status == 404 {
 			return s.when(s.own < 0 && s.plan == "")
 		}
-		return s.maybe(in, func(n *userState) { n.setOwn(in) })
+		return s.maybe(in, func(n *userState) { *n = n.withOwn(in) })
 	case in.Kind == kindPlan:
 		return s.maybe(in, func(n *userState) { n.planLimit, n.planEvict = in.Limit, in.Evict })
 	case in.Kind == kindVanish:
@@ -119,11 +119,13 @@ func (s userState) step(in step, fallback int) []userState {
 	panic("no such operation: " + in.Kind)
 }
 
-func (n *userState) setOwn(in step) {
-	n.own, n.plan = in.Limit, in.Plan
+// withOwn is after a limit or plan of the user's own was set, or taken away.
+func (s userState) withOwn(in step) userState {
+	s.own, s.plan = in.Limit, in.Plan
 	if in.Plan != "" {
-		n.own = -1
+		s.own = -1
 	}
+	return s
 }
 
 func (s userState) when(ok bool) []userState {

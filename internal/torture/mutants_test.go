@@ -98,6 +98,9 @@ func scenes() map[string]scene {
 	}
 	alone := crowded
 	alone.busy, alone.style.players = 1, 4
+	together := crowded
+	together.style.oneNode, together.style.players, together.style.think = true, 8, 10*time.Millisecond
+	together.style.weights = map[string]int{"start": 10, "evict": 5, "session": 3, "stop at once": 12, "list": 1}
 	hangs := crowded
 	hangs.style.hangUp = 0.25
 	hangs.load, hangs.cleanup = 1500*time.Millisecond, 4*time.Second
@@ -106,6 +109,7 @@ func scenes() map[string]scene {
 	return map[string]scene{
 		"crowded":    {crowded, 5 * time.Second, 5},
 		"alone":      {alone, 5 * time.Second, 5},
+		"together":   {together, 5 * time.Second, 5},
 		"lossy":      {with(crowded, 2*time.Second, loseReplies), 5 * time.Second, 5},
 		"late":       {with(crowded, 2*time.Second, hearLate), 5 * time.Second, 5},
 		"away":       {with(crowded, 5*time.Second, cutOff), 5 * time.Second, 2},

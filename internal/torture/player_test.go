@@ -36,7 +36,7 @@ type ended struct {
 type style struct {
 	players  int
 	think    time.Duration // between two requests of one player, at most
-	quiet    bool          // mostly watches
+	oneNode  bool          // all clients are at the first
 	hangUp   float64       // how often a client hangs up
 	beats    time.Duration // between two heartbeats of a stream
 	weights  map[string]int
@@ -119,6 +119,9 @@ func (c *crowd) act(rng *rand.Rand) {
 		weights = moves
 	}
 	node, s := rng.IntN(len(c.caller.nodes)), c.any(rng)
+	if c.style.oneNode {
+		node = 0
+	}
 	hang := c.hangUp(rng)
 	o := &op{User: c.user, Node: node}
 	switch move := pick(rng, weights); move {

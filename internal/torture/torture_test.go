@@ -54,7 +54,7 @@ func artifactDir(t *testing.T) string {
 		require.NoError(t, os.MkdirAll(*artifacts, 0o755))
 		return *artifacts
 	}
-	dir, err := os.MkdirTemp("", "streamcount-torture-")
+	dir, err := os.MkdirTemp("", "streamcount-torture-") //nolint:usetesting // it outlives a test that fails
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {

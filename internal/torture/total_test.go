@@ -21,7 +21,6 @@ type total struct {
 	answers                                                  map[string]int
 	latest                                                   time.Duration
 	terms                                                    int
-	checking                                                 time.Duration
 }
 
 // play plays a round and adds it up.
@@ -91,6 +90,9 @@ func (w *world) tidy(ctx context.Context) error {
 		return err
 	}
 	w.watcher.record()
+	if err := w.etcd.checkAgree(ctx, w.watcher.done()); err != nil {
+		return err
+	}
 	if err := w.etcd.compact(ctx, w.watcher.done()-5); err != nil {
 		return err
 	}
@@ -100,6 +102,26 @@ func (w *world) tidy(ctx context.Context) error {
 		}
 	}
 	return w.heal(ctx)
+}
+
+// checkAgree wants all members to hold the same at a revision.
+func (c *cluster) checkAgree(ctx context.Context, rev int64) error {
+	hashes := map[uint32]bool{}
+	for i := range c.members {
+		if err := retry(ctx, func(call context.Context) error {
+			resp, err := c.clients[i].HashKV(call, c.members[i].cfg.Client, rev)
+			if err == nil {
+				hashes[resp.Hash] = true
+			}
+			return err
+		}); err != nil {
+			return fmt.Errorf("hash what a member holds: %w", err)
+		}
+	}
+	if len(hashes) != 1 {
+		return fmt.Errorf("the members of etcd hold different things at revision %d", rev)
+	}
+	return nil
 }
 
 // checkNothingLeaks looks at what is left when nobody does anything: connections,

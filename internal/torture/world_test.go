@@ -34,10 +34,8 @@ type world struct {
 }
 
 type worldConfig struct {
-	node  nodeConfig
-	logs  string
-	quota int64
-	fast  bool
+	node nodeConfig
+	logs string
 }
 
 // build makes the service's binary, once for all tests.
