@@ -24,7 +24,7 @@ type world struct {
 	etcd    *cluster
 	nodes   []*node
 	watcher *watcher
-	stop    func()
+	unwatch func()
 	logs    string // directory of the processes' logs and of what checkers have to show
 
 	beside sync.WaitGroup // faults that take time
@@ -80,27 +80,38 @@ func newEtcd(t *testing.T, quota int64, fast bool, logs string) *cluster {
 func newWorld(t *testing.T, c *cluster, cfg worldConfig) *world {
 	t.Helper()
 	w := &world{cfg: cfg, etcd: c, logs: cfg.logs}
-	w.watcher = &watcher{etcd: c, prefix: cfg.node.prefix, book: newBook(cfg.node.prefix, cfg.node.limit)}
+	w.watch(0)
 	for i := range regions {
 		n, err := newNode(c, i, cfg.logs, cfg.node)
 		w.nodes = append(w.nodes, n)
 		require.NoError(t, err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var watching sync.WaitGroup
-	watching.Go(func() { w.watcher.run(ctx) })
-	w.stop = func() {
-		for _, n := range w.nodes {
-			n.close()
-		}
-		cancel()
-		watching.Wait()
 	}
 	if err := awaitReady(t.Context(), w.nodes, 30*time.Second); err != nil {
 		w.stop()
 		require.NoError(t, err)
 	}
 	return w
+}
+
+// watch begins to follow etcd after a revision.
+func (w *world) watch(after int64) {
+	w.watcher = &watcher{
+		etcd: w.etcd, prefix: w.cfg.node.prefix, book: newBook(w.cfg.node.prefix, w.cfg.node.limit), last: after,
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var watching sync.WaitGroup
+	watching.Go(func() { w.watcher.run(ctx) })
+	w.unwatch = func() {
+		cancel()
+		watching.Wait()
+	}
+}
+
+func (w *world) stop() {
+	for _, n := range w.nodes {
+		n.close()
+	}
+	w.unwatch()
 }
 
 // note adds a window in which something was broken.
