@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sys/unix"
 )
@@ -149,7 +148,7 @@ func noSpace(t *trouble) (func() error, []int) {
 }
 
 func (w *world) makeRoom(ctx context.Context) error {
-	if err := w.heal(ctx); err != nil && !w.etcd.alarmed(ctx) {
+	if err := w.makeWhole(); err != nil {
 		return err
 	}
 	var rev int64
@@ -180,13 +179,6 @@ func (w *world) makeRoom(ctx context.Context) error {
 		_, err := w.etcd.all.AlarmDisarm(call, &clientv3.AlarmMember{})
 		return err
 	})
-}
-
-func (c *cluster) alarmed(ctx context.Context) bool {
-	call, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	resp, err := c.all.AlarmList(call)
-	return err == nil && len((*pb.AlarmResponse)(resp).Alarms) > 0
 }
 
 func (c *cluster) compact(ctx context.Context, rev int64) error {

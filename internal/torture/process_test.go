@@ -21,6 +21,7 @@ type process struct {
 	running *exec.Cmd
 	done    chan struct{} // closed when running has ended
 	paused  bool
+	told    bool // to end
 }
 
 // start runs it.
@@ -39,7 +40,7 @@ func (p *process) start() error {
 	}
 	done := make(chan struct{})
 	p.mu.Lock()
-	p.running, p.done, p.paused = cmd, done, false
+	p.running, p.done, p.paused, p.told = cmd, done, false, false
 	p.mu.Unlock()
 	go func() {
 		_ = cmd.Wait() // whoever ended it knows why
@@ -92,6 +93,9 @@ func (p *process) end(how syscall.Signal, patience time.Duration) bool {
 		return true
 	}
 	p.resume()
+	p.mu.Lock()
+	p.told = true
+	p.mu.Unlock()
 	_ = p.running.Process.Signal(how) // it may have ended
 	select {
 	case <-p.done:
@@ -99,6 +103,16 @@ func (p *process) end(how syscall.Signal, patience time.Duration) bool {
 	case <-time.After(patience):
 		return false
 	}
+}
+
+// died reports whether it ended without being told to.
+func (p *process) died() bool {
+	if p.alive() {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running != nil && !p.told
 }
 
 // pause stops it as a machine does that hangs.

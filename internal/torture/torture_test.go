@@ -28,6 +28,8 @@ var (
 	seedFlag  = flag.Uint64("torture.seed", 0, "where all random choices come from; 0 for a new one")
 	artifacts = flag.String("torture.artifacts", "", "directory for logs and histories; a temporary one if empty")
 	onlyFault = flag.String("torture.fault", "", "inject only faults whose names contain this")
+	eachFault = flag.Duration("torture.each", 0, "how long each fault is tried by itself")
+	nodesRace = flag.Bool("torture.race", false, "build the nodes with the race detector")
 	roundLen  = flag.Duration("torture.round", 45*time.Second, "how long users play before they are looked at")
 )
 
@@ -73,22 +75,36 @@ func need(t *testing.T) {
 	}
 }
 
-// Everything at once, for as long as you like.
-func TestTorture(t *testing.T) {
-	need(t)
-	before := goleak.IgnoreCurrent()
+// mixed are the users of a round of the torture test.
+func mixed(name string, seed uint64, load time.Duration) round {
+	return round{
+		name: name, seed: seed, load: load, busy: 12, quiet: 16, demand: true,
+		style: style{
+			players: 3, think: 150 * time.Millisecond, hangUp: 0.03, beats: 1200 * time.Millisecond, sessions: 2,
+		},
+	}
+}
+
+func newSeed(t *testing.T) uint64 {
+	t.Helper()
 	seed := *seedFlag
 	if seed == 0 {
 		seed = rand.Uint64()>>40 + 1
 	}
 	t.Logf("seed %d: to repeat the choices, -torture.seed=%d", seed, seed)
+	return seed
+}
+
+// Everything at once, for as long as you like.
+func TestTorture(t *testing.T) {
+	need(t)
+	before := goleak.IgnoreCurrent()
+	seed := newSeed(t)
 	binary, err := build()
 	require.NoError(t, err)
 	logs := artifactDir(t)
-	c := newEtcd(t, 64<<20, false, logs)
-	w := newWorld(t, c, worldConfig{
-		logs: logs, node: nodeConfig{binary: binary, prefix: "/torture", ttl: 5 * time.Second, limit: 2},
-	})
+	c := newEtcd(t, quota, false, logs)
+	w := newWorld(t, c, worldConfig{logs: logs, node: usual(binary)})
 	stopped := false
 	defer func() {
 		if !stopped {
@@ -98,16 +114,9 @@ func TestTorture(t *testing.T) {
 	sum := &total{}
 	until := now() + *duration
 	for i := 0; now() < until && !t.Failed(); i++ {
-		load := min(*roundLen, max(until-now(), 2*time.Second))
-		r := round{
-			name: fmt.Sprintf("r%d", i), seed: seed + uint64(i)*1_000_003, load: load, busy: 12, quiet: 16, demand: true,
-			chaos: sum.chaos(*onlyFault),
-			style: style{
-				players: 3, think: 150 * time.Millisecond, hangUp: 0.03, beats: 1200 * time.Millisecond, sessions: 2,
-			},
-		}
-		found := sum.play(t, w, r)
-		for _, f := range found {
+		r := mixed(fmt.Sprintf("r%d", i), seed+uint64(i)*1_000_003, min(*roundLen, max(until-now(), 2*time.Second)))
+		r.chaos = sum.chaos(*onlyFault)
+		for _, f := range sum.play(t, w, r) {
 			t.Errorf("round %d: %s", i, f)
 		}
 		if !t.Failed() {
@@ -124,4 +133,37 @@ func TestTorture(t *testing.T) {
 	c.close()
 	operators.CloseIdleConnections()
 	goleak.VerifyNone(t, before)
+}
+
+// quota is of etcd's database: small enough to be filled in a moment.
+const quota = 64 << 20
+
+func usual(binary string) nodeConfig {
+	return nodeConfig{binary: binary, prefix: "/torture", ttl: 5 * time.Second, limit: 2}
+}
+
+// Each fault by itself, again and again, with what it does to those who start.
+func TestEachFault(t *testing.T) {
+	need(t)
+	if *eachFault == 0 {
+		t.Skip("it takes minutes: -torture.each says how long each fault is to last")
+	}
+	seed := newSeed(t)
+	binary, err := build()
+	require.NoError(t, err)
+	logs := artifactDir(t)
+	w := newWorld(t, newEtcd(t, quota, false, logs), worldConfig{logs: logs, node: usual(binary)})
+	defer w.stop()
+	t.Log("| fault | times | starts | failed | longest without an answer | leader changes |")
+	for i, f := range choose(faults, *onlyFault) {
+		sum := &total{}
+		r := mixed(fmt.Sprintf("f%d", i), seed+uint64(i), *eachFault)
+		r.chaos = sum.chaos(f.name)
+		for _, what := range sum.play(t, w, r) {
+			t.Errorf("%s: %s", f.name, what)
+		}
+		t.Logf("| %s | %d | %d | %d | %.1f s | %d |", f.name, sum.faults[f.name], sum.starts, sum.startsFailed,
+			sum.gap.Seconds(), sum.terms)
+		require.NoError(t, w.tidy(t.Context()))
+	}
 }

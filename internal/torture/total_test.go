@@ -21,6 +21,8 @@ type total struct {
 	answers                                                  map[string]int
 	latest                                                   time.Duration
 	terms                                                    int
+	starts, startsFailed                                     int
+	gap                                                      time.Duration // without an answered start, at most
 }
 
 // play plays a round and adds it up.
@@ -44,7 +46,28 @@ func (s *total) play(t *testing.T, w *world, r round) []string {
 		}
 		s.answers[fmt.Sprintf("%s %d", o.Kind, o.Status)]++
 	}
+	s.countStarts(c.ops)
 	return found
+}
+
+// countStarts finds the longest time without a start that was answered.
+func (s *total) countStarts(ops []*op) {
+	var answered []time.Duration
+	for _, o := range ops {
+		switch {
+		case o.Kind != kindStart || o.Hung:
+		case o.unknown():
+			s.startsFailed++
+			s.starts++
+		default:
+			s.starts++
+			answered = append(answered, o.Return)
+		}
+	}
+	slices.Sort(answered)
+	for i := 1; i < len(answered); i++ {
+		s.gap = max(s.gap, answered[i]-answered[i-1])
+	}
 }
 
 func (s *total) log(t *testing.T, seed uint64) {

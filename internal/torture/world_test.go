@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -37,31 +36,6 @@ type worldConfig struct {
 	node nodeConfig
 	logs string
 }
-
-// build makes the service's binary, once for all tests.
-var build = sync.OnceValues(func() (string, error) { return buildWith("") })
-
-// buildWith builds it with an overlay of sources, if there is one.
-func buildWith(overlay string) (string, error) {
-	dir, err := os.MkdirTemp("", "streamcount-torture-bin-")
-	if err != nil {
-		return "", err
-	}
-	binaries = append(binaries, dir)
-	binary := filepath.Join(dir, "streamcount")
-	args := []string{"build", "-o", binary}
-	if overlay != "" {
-		args = append(args, "-overlay", overlay)
-	}
-	out, err := exec.Command("go", append(args, "streamcount/cmd/streamcount")...).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return binary, nil
-}
-
-// binaries are directories to be removed after all tests.
-var binaries []string
 
 // newEtcd starts a cluster for a test and waits until it works.
 func newEtcd(t *testing.T, quota int64, fast bool, logs string) *cluster {
@@ -133,6 +107,16 @@ func (w *world) takeWindows() []window {
 // heal makes everything whole again and waits until it works. It returns an error
 // if that needs hands.
 func (w *world) heal(ctx context.Context) error {
+	if err := w.makeWhole(); err != nil {
+		return err
+	}
+	if err := w.etcd.awaitHealthy(ctx, 45*time.Second); err != nil {
+		return err
+	}
+	return awaitReady(ctx, w.nodes, 30*time.Second)
+}
+
+func (w *world) makeWhole() error {
 	for _, row := range w.etcd.links {
 		for _, l := range row {
 			l.heal()
@@ -153,16 +137,16 @@ func (w *world) heal(ctx context.Context) error {
 		}
 	}
 	for _, n := range w.nodes {
+		if n.died() {
+			return fmt.Errorf("%s has ended by itself: see %s", n.name, n.log)
+		}
 		if !n.alive() {
 			if err := n.start(); err != nil {
 				return err
 			}
 		}
 	}
-	if err := w.etcd.awaitHealthy(ctx, 45*time.Second); err != nil {
-		return err
-	}
-	return awaitReady(ctx, w.nodes, 30*time.Second)
+	return nil
 }
 
 // play is one round: crowds play for as long as load, while chaos does what it
@@ -209,6 +193,7 @@ func (w *world) play(t *testing.T, r round) (*checker, []string) {
 	if err := w.watcher.awaitNow(t.Context()); err != nil {
 		trouble = append(trouble, err.Error())
 	}
+	trouble = append(trouble, w.readLogs()...)
 	c := newChecker(w.watcher.record(), h, w.takeWindows())
 	c.limit, c.ttl, c.cleanup = w.cfg.node.limit, w.cfg.node.ttl, r.cleanup
 	found := append(trouble, c.checkAll(filepath.Join(w.logs, r.name))...)
@@ -274,6 +259,23 @@ func (w *world) demandOnce(calls *caller, prefix string) []string {
 	}
 	if len(asked) != 15*len(w.nodes) {
 		out = append(out, fmt.Sprintf("all is well, but only %d of %d calls were answered", len(asked), 15*len(w.nodes)))
+	}
+	return out
+}
+
+// readLogs looks for what no node may say.
+func (w *world) readLogs() []string {
+	var out []string
+	for _, n := range w.nodes {
+		text, err := os.ReadFile(n.log)
+		if err != nil {
+			out = append(out, err.Error())
+		}
+		for _, bad := range []string{"DATA RACE", "panic", "fatal error"} {
+			if strings.Contains(string(text), bad) {
+				out = append(out, fmt.Sprintf("%s says %q: see %s", n.name, bad, n.log))
+			}
+		}
 	}
 	return out
 }
