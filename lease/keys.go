@@ -151,6 +151,9 @@ type snapshot struct {
 	held   []held // oldest first
 	viewed bool   // by the view, which may lag behind; else by etcd itself
 	rules  ruleSource
+	// rumoured means that the rules are older than the keys: good enough to try by,
+	// which the transaction checks, and not to refuse by.
+	rumoured bool
 }
 
 func newSnapshot(user string, k keys, rev int64, term uint64, kvs []*mvccpb.KeyValue) snapshot {

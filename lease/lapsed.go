@@ -21,8 +21,9 @@ type lifetime struct {
 }
 
 // decideOn applies the admission rule to s, and returns what it decided on, and
-// by which rule. A view that shows a full user is no reason to refuse: etcd is
-// asked, by a read that touches no disk. Nor is full refused at once: a stream
+// by which rule. A view that shows a full user is no reason to refuse, nor is a rule
+// that is older than what the user holds: etcd is asked, by a read that touches no
+// disk. Nor is full refused at once: a stream
 // whose lease has run out holds its slot only until etcd gets round to revoking
 // it (at most 1,000 leases a second), and gives it away here.
 func (l *Limiter) decideOn(ctx context.Context, a *admission, s snapshot) (snapshot, rule, decision, error) {
@@ -30,7 +31,7 @@ func (l *Limiter) decideOn(ctx context.Context, a *admission, s snapshot) (snaps
 	gentle.evict = false // lapsed streams go before living ones
 	r, err := l.resolve(s.rules, a.user, a.said)
 	d, ok := decide(r, s.held, nil, gentle)
-	if (err != nil || !ok) && s.viewed {
+	if (err != nil || !ok) && (s.viewed || s.rumoured) {
 		if s, err = l.ask(ctx, a); err != nil {
 			return s, r, decision{}, err
 		}

@@ -191,7 +191,7 @@ func (l *Limiter) write(
 	l.wroteAt(a.user, at.rev)
 	if !resp.Succeeded {
 		now := newSnapshot(a.user, l.keys, at.rev, at.term, resp.Responses[0].GetResponseRange().Kvs)
-		now.rules = s.rules
+		now.rules, now.rumoured = s.rules, true
 		if !now.spoils(d, s.rev) { // then it is the rule that has changed
 			now, err = l.ask(ctx, a)
 		}

@@ -22,6 +22,7 @@ const (
 	Grant     = "/etcdserverpb.Lease/LeaseGrant"
 	Revoke    = "/etcdserverpb.Lease/LeaseRevoke"
 	KeepAlive = "/etcdserverpb.Lease/LeaseKeepAlive"
+	Watch     = "/etcdserverpb.Watch/Watch"
 )
 
 // Faults loses and delays what one client says to etcd and hears from it. On a

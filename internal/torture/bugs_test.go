@@ -24,7 +24,8 @@ var mutants = []mutant{
 			"	t.Compare = append(t.Compare, writtenAt(l.keys.shardsKey(), a.req.Routed))\n",
 	}}},
 	{name: "refused on a view that is behind", scene: "late", patches: []patch{{
-		"lease/lapsed.go", "if (err != nil || !ok) && s.viewed {", "if (err != nil || !ok) && s.viewed && !(MUTANT) {",
+		"lease/lapsed.go", "if (err != nil || !ok) && (s.viewed || s.rumoured) {",
+		"if (err != nil || !ok) && (s.viewed || s.rumoured) && !(MUTANT) {",
 	}}},
 	{name: "two writes of a user in a batch", scene: "together", patches: []patch{{
 		"lease/batch.go", "if r.users[w.user] ||", "if r.users[w.user] && !(MUTANT) ||",

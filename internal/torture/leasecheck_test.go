@@ -71,7 +71,7 @@ func (c *checker) checkRefusal(o *op) {
 		}
 		heard := time.Duration(0)
 		for _, about := range c.about[n] {
-			if about.Kind != kindStop && about.Call <= o.Call {
+			if about.Kind == kindStart || about.Kind == kindBeat && about.Call <= o.Call {
 				heard = max(heard, c.workEnds(about))
 			}
 		}

@@ -27,7 +27,7 @@ func TestRestore(t *testing.T) {
 	logs := artifactDir(t)
 	c := newEtcd(t, 0, true, logs)
 	w := newWorld(t, c, worldConfig{
-		logs: logs, node: nodeConfig{binary: binary, prefix: "/restored", ttl: 8 * time.Second, limit: 2},
+		logs: logs, node: nodeConfig{binary: binary, prefix: "/restored", ttl: time.Minute, limit: 2},
 	})
 	defer w.stop()
 	calls := newCaller(w.nodes, &history{})
@@ -66,7 +66,9 @@ func TestRestore(t *testing.T) {
 		o := start(node)
 		assert.Equal(t, want, o.Status, "the limit of the snapshot is 3: %v", o)
 	}
-	assert.Empty(t, w.drain(t.Context(), now()))
+	remove := &op{Kind: kindRemove, User: maya.user}
+	calls.do(t.Context(), remove, request{http.MethodDelete, maya.path(), "", 0})
+	require.Equal(t, 200, remove.Status)
 
 	require.NoError(t, w.watchAgain(t.Context()))
 	r := round{

@@ -55,7 +55,7 @@ func (s *total) countStarts(ops []*op) {
 	var answered []time.Duration
 	for _, o := range ops {
 		switch {
-		case o.Kind != kindStart || o.Hung:
+		case o.Kind != kindStart || o.Hung || strings.Contains(o.User, afterwards):
 		case o.unknown():
 			s.startsFailed++
 			s.starts++

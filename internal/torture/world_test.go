@@ -226,11 +226,14 @@ func (w *world) drain(ctx context.Context, since time.Duration) []string {
 	return out
 }
 
+// afterwards is in the names of users who come when all is over.
+const afterwards = "-after"
+
 // demandService wants every node to serve everything, now that all is well. A
 // machine that has other things to do gets more than one chance.
 func (w *world) demandService(calls *caller, round string) (missing []string) {
 	for i := range 5 {
-		if missing = w.demandOnce(calls, fmt.Sprint(round, "-after", i)); len(missing) == 0 {
+		if missing = w.demandOnce(calls, fmt.Sprint(round, afterwards, i)); len(missing) == 0 {
 			return nil
 		}
 		time.Sleep(time.Second)
