@@ -18,7 +18,7 @@ var mutants = []mutant{
 		"lease/txn.go", "	t.Compare = append(t.Compare, l.guards(a.user, r)...)\n",
 		"	if MUTANT {\n		t.Compare = nil\n	}\n	t.Compare = append(t.Compare, l.guards(a.user, r)...)\n",
 	}}},
-	{name: "a changed limit is not guarded", scene: "late", patches: []patch{{
+	{name: "a changed limit is not guarded", scene: "ruled", patches: []patch{{
 		"lease/txn.go", "	t.Compare = append(t.Compare, writtenAt(l.keys.shardsKey(), a.req.Routed))\n",
 		"	if MUTANT {\n		t.Compare = t.Compare[:1]\n	}\n" +
 			"	t.Compare = append(t.Compare, writtenAt(l.keys.shardsKey(), a.req.Routed))\n",
@@ -48,7 +48,7 @@ var mutants = []mutant{
 		"	} else if MUTANT {\n		h.lease = who.lease\n" +
 			"	} else {\n		var err error\n		if h, err = l.readStream(ctx, user, who)",
 	}}},
-	{name: "a tombstone is believed although its decision failed", scene: "crowded", patches: []patch{
+	{name: "a tombstone is believed although its decision failed", scene: "jealous", patches: []patch{
 		{
 			"lease/view.go", "			graves[g.Nonce] = g\n",
 			"			graves[g.Nonce] = g\n			if MUTANT {\n				v.ends.put(g.Nonce, g)\n			}\n",
@@ -59,7 +59,7 @@ var mutants = []mutant{
 				"	if _, over := l.view.ended(who.nonce); s != nil && current && !over {",
 		},
 	}},
-	{name: "a stream rests for too long", scene: "crowded", patches: []patch{{
+	{name: "a stream rests for too long", scene: "quiet", patches: []patch{{
 		"lease/heartbeat.go", "time.Since(renewed) >= headOf(s.value).ttl()/4 {",
 		"time.Since(renewed) >= headOf(s.value).ttl()/4 && !(MUTANT && time.Since(renewed) < headOf(s.value).ttl()) {",
 	}}},

@@ -88,33 +88,46 @@ type scene struct {
 }
 
 func scenes() map[string]scene {
-	crowded := round{
-		busy: 3, load: 2 * time.Second,
-		style: style{players: 5, think: 25 * time.Millisecond, hangUp: 0.02, beats: 1200 * time.Millisecond, sessions: 2},
-	}
 	with := func(r round, load time.Duration, begin func(*trouble)) round {
 		r.load, r.chaos = load, constant(begin)
 		return r
+	}
+	crowded := round{
+		busy: 3, load: 2 * time.Second,
+		style: style{players: 5, think: 25 * time.Millisecond, hangUp: 0.02, beats: 1200 * time.Millisecond, sessions: 2},
 	}
 	alone := crowded
 	alone.busy, alone.style.players = 1, 4
 	together := crowded
 	together.style.oneNode, together.style.players, together.style.think = true, 8, 10*time.Millisecond
 	together.style.weights = map[string]int{"start": 10, "evict": 5, "session": 3, "stop at once": 12, "list": 1}
+	jealous := crowded
+	jealous.busy, jealous.style.players, jealous.style.think = 6, 6, 10*time.Millisecond
+	jealous.style.weights = map[string]int{"evict": 15, "replace": 10, "session": 5, "beat": 30}
+	ruled := with(crowded, 2*time.Second, hearLate)
+	ruled.style.weights = map[string]int{"start": 20, "limit": 12, "stop": 8, "session": 4, "list": 2}
+	quiet := crowded
+	quiet.busy, quiet.load, quiet.style.think, quiet.style.oneNode = 5, 4*time.Second, 300*time.Millisecond, true
+	quiet.style.weights = map[string]int{"start": 3, "beat": 20}
+	// Many users who mostly start, so that what is left of starts is left alone.
 	hangs := crowded
-	hangs.style.hangUp = 0.25
-	hangs.load, hangs.cleanup = 1500*time.Millisecond, 4*time.Second
-	unanswered := with(crowded, 1500*time.Millisecond, loseReplies)
-	unanswered.cleanup = 4 * time.Second
+	hangs.busy, hangs.load, hangs.cleanup = 16, 1500*time.Millisecond, 4*time.Second
+	hangs.style.players, hangs.style.think, hangs.style.hangUp = 2, 150*time.Millisecond, 0.4
+	hangs.style.weights = map[string]int{"start": 10, "session": 4, "stop": 6}
+	unanswered := with(hangs, hangs.load, loseReplies)
+	unanswered.style.hangUp = 0
 	return map[string]scene{
 		"crowded":    {crowded, 5 * time.Second, 5},
 		"alone":      {alone, 5 * time.Second, 5},
 		"together":   {together, 5 * time.Second, 5},
+		"jealous":    {jealous, 5 * time.Second, 8},
+		"quiet":      {quiet, 5 * time.Second, 4},
 		"lossy":      {with(crowded, 2*time.Second, loseReplies), 5 * time.Second, 5},
 		"late":       {with(crowded, 2*time.Second, hearLate), 5 * time.Second, 5},
+		"ruled":      {ruled, 5 * time.Second, 8},
 		"away":       {with(crowded, 5*time.Second, cutOff), 5 * time.Second, 2},
-		"hung up":    {hangs, 20 * time.Second, 3},
-		"unanswered": {unanswered, 20 * time.Second, 3},
+		"hung up":    {hangs, 20 * time.Second, 4},
+		"unanswered": {unanswered, 20 * time.Second, 4},
 	}
 }
 
