@@ -50,7 +50,7 @@ var mutants = []mutant{
 	}}},
 	{name: "a tombstone is believed although its decision failed", scene: "jealous", patches: []patch{
 		{
-			"lease/view.go", "			graves[g.Nonce] = g\n",
+			"lease/apply.go", "			graves[g.Nonce] = g\n",
 			"			graves[g.Nonce] = g\n			if MUTANT {\n				v.ends.put(g.Nonce, g)\n			}\n",
 		},
 		{
