@@ -87,6 +87,7 @@ func TestImports(t *testing.T) {
 		"internal/browser":     {[]string{"internal/bench/child"}, "it starts Chromium and the service, and looks from outside"},
 		"web":                  {nil, "files, and how they are served; what they show comes from the public API"},
 		"internal/containers":  {nil, "it starts what docker-compose.yml says, and looks from outside"},
+		"internal/etcdsim":     {nil, "test machinery, below everything"},
 		"internal/etcdtest":    {nil, "test machinery, below everything"},
 		"internal/bench":       {[]string{"internal/bench/child", "internal/bench/load", "internal/bench/plot"}, "it measures from outside: HTTP and processes, nothing of the service's own code"},
 		"internal/bench/child": {nil, "it runs programs"},

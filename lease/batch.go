@@ -57,7 +57,7 @@ type batcher struct {
 }
 
 const (
-	batchQueue    = 8192    // writes that may wait; more are refused
+	batchQueue    = 8192    // writes that may wait; more are refused, and starts when half as many do
 	batchesAtOnce = 4       // under way
 	batchCrowd    = 100     // so many must wait for a second batch to be sent beside the first
 	batchMembers  = 256     // more adds latency and saves nothing
@@ -77,7 +77,11 @@ func newBatcher(e Etcd, k keys, g *graveyard, timeout time.Duration) *batcher {
 // neither errLeaseGone nor errNotApplied leaves the outcome unknown.
 func (b *batcher) do(w *write) (*pb.TxnResponse, moment, error) {
 	w.done, w.queued = make(chan written, 1), time.Now()
-	if b.waiting.Add(1) > batchQueue {
+	most := int64(batchQueue)
+	if putsAnything(w.txn) {
+		most /= 2 // so that there is room for those that only free what is there
+	}
+	if b.waiting.Add(1) > most {
 		b.waiting.Add(-1)
 		return nil, moment{}, errQueueFull
 	}

@@ -17,9 +17,10 @@ type circuit struct {
 	ask func(context.Context) error
 	log *slog.Logger
 
-	open   atomic.Bool
-	opened atomic.Int64 // how often
-	closed atomic.Int64 // the instant when it was last closed again; 0 for never
+	open     atomic.Bool
+	opened   atomic.Int64 // how often
+	closed   atomic.Int64 // the instant when it was last closed again; 0 for never
+	answered time.Time    // when the last question was asked that was answered; only heard uses it
 }
 
 const (
@@ -33,37 +34,39 @@ var errCircuitOpen = errors.New("etcd has not answered for some seconds; it is a
 
 // run asks until ctx ends.
 func (c *circuit) run(ctx context.Context) error {
-	answered := time.Now()
+	c.answered = time.Now()
 	for {
 		call, cancel := context.WithTimeout(ctx, circuitAnswer)
 		began := time.Now()
 		err := c.ask(call)
 		cancel()
-		pulse := circuitPulse
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return nil
-		case err == nil:
-			answered = began
-			if c.open.CompareAndSwap(true, false) {
-				c.closed.Store(int64(instantOf(time.Now())))
-				c.log.Info("etcd answers again")
-			}
-		case time.Since(answered) < circuitPatience:
-			pulse = circuitHurry
-		default:
-			pulse = circuitHurry
-			if c.open.CompareAndSwap(false, true) {
-				c.opened.Add(1)
-				c.log.Warn("etcd does not answer: calls that need it fail at once until it does", "err", err)
-			}
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(pulse):
+		case <-time.After(c.heard(began, time.Now(), err)):
 		}
 	}
+}
+
+// heard takes in what became at now of the question that began at began, and returns
+// how long to wait before the next.
+func (c *circuit) heard(began, now time.Time, err error) time.Duration {
+	switch {
+	case err == nil:
+		c.answered = began
+		if c.open.CompareAndSwap(true, false) {
+			c.closed.Store(int64(instantOf(now)))
+			c.log.Info("etcd answers again")
+		}
+		return circuitPulse
+	case now.Sub(c.answered) >= circuitPatience && c.open.CompareAndSwap(false, true):
+		c.opened.Add(1)
+		c.log.Warn("etcd does not answer: calls that need it fail at once until it does", "err", err)
+	}
+	return circuitHurry
 }
 
 // closedSince reports whether the circuit was open less than d ago, or is.

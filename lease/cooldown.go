@@ -42,26 +42,32 @@ func (k keys) cooldowns(user, session, device string) []string {
 	return out
 }
 
-// cool are the marks that a start leaves on those it evicts; none where there is
-// no lease for them in time.
-func (l *Limiter) cool(a *admission, d decision) []*pb.RequestOp {
-	if l.cfg.Cooldown <= 0 {
-		return nil
-	}
+// marks are the keys that a start puts which ends these streams of user's.
+func (k keys) marks(user string, ends []ending) []string {
 	var marks []string
 	cooled := 0
-	for _, e := range slices.Backward(d.ends) {
+	for _, e := range slices.Backward(ends) {
 		if e.reason != ReasonEvicted || cooled == maxCooled {
 			continue
 		}
 		r := recordOf(e.value)
-		for _, key := range l.keys.cooldowns(a.user, r.Session, r.device().ID) {
+		for _, key := range k.cooldowns(user, r.Session, r.device().ID) {
 			if !slices.Contains(marks, key) { // etcd takes a key once in a transaction
 				marks = append(marks, key)
 			}
 		}
 		cooled++
 	}
+	return marks
+}
+
+// cool are the marks that a start leaves on those it evicts; none where there is
+// no lease for them in time.
+func (l *Limiter) cool(a *admission, d decision) []*pb.RequestOp {
+	if l.cfg.Cooldown <= 0 {
+		return nil
+	}
+	marks := l.keys.marks(a.user, d.ends)
 	if len(marks) == 0 {
 		return nil
 	}

@@ -37,21 +37,10 @@ func newGates() *gates {
 // enter waits for user's gate. It reports whether others were inside meanwhile;
 // leave must be called unless there is an error.
 func (g *gates) enter(ctx context.Context, user string) (waited bool, err error) {
-	s := &g.shards[maphash.String(g.seed, user)%uint64(len(g.shards))]
-	s.Lock()
-	at := s.of[user]
-	if at == nil {
-		at = &gate{free: make(chan struct{}, 1)}
-		at.free <- struct{}{}
-		s.of[user] = at
+	at, waited, err := g.join(user)
+	if err != nil {
+		return false, err
 	}
-	if at.users >= maxAtGate {
-		s.Unlock()
-		return false, errCrowded
-	}
-	at.users++
-	waited = at.users > 1
-	s.Unlock()
 	select {
 	case <-at.free:
 		return waited, nil
@@ -59,6 +48,24 @@ func (g *gates) enter(ctx context.Context, user string) (waited bool, err error)
 		g.gone(user)
 		return false, fmt.Errorf("%w: wait for other starts of this user: %w", errNotApplied, context.Cause(ctx))
 	}
+}
+
+// join stands in line at user's gate. Whoever receives from free is inside.
+func (g *gates) join(user string) (at *gate, waited bool, err error) {
+	s := &g.shards[maphash.String(g.seed, user)%uint64(len(g.shards))]
+	s.Lock()
+	defer s.Unlock()
+	at = s.of[user]
+	if at == nil {
+		at = &gate{free: make(chan struct{}, 1)}
+		at.free <- struct{}{}
+		s.of[user] = at
+	}
+	if at.users >= maxAtGate {
+		return nil, false, errCrowded
+	}
+	at.users++
+	return at, at.users > 1, nil
 }
 
 func (g *gates) leave(user string) {

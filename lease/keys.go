@@ -71,14 +71,14 @@ func (k keys) ended() string { return k.prefix + "/ended/" }
 // tombstone is a new key for graves.
 func (k keys) tombstone() string { return k.ended() + rand.Text() }
 
-// split takes a key under users apart: whose it is, and the rest.
+// split takes a key under users apart: whose it is, and the rest. What is in nobody's
+// prefix is nobody's.
 func (k keys) split(key []byte) (user, rest string, ok bool) {
 	path, ok := strings.CutPrefix(string(key), k.users())
 	if !ok {
 		return "", "", false
 	}
-	user, rest, _ = strings.Cut(path, "/")
-	return user, rest, true
+	return strings.Cut(path, "/")
 }
 
 // A nonce tells streams apart that had the same slot or lease.

@@ -167,11 +167,15 @@ func (l *Limiter) tryArrive(ctx context.Context, user string, luggage Luggage, r
 	if err := l.checkRouted(resp.Responses[1].GetResponseRange().Kvs, routed); err != nil {
 		return false, err
 	}
-	if len(resp.Responses[0].GetResponseRange().Kvs) == 1 {
+	arrived := int64(0)
+	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) == 1 {
+		arrived = kvs[0].ModRevision
+	}
+	if arrived > routed { // else it was in a move before this one, which was broken off at its end
 		return true, nil
 	}
 	t := &pb.TxnRequest{
-		Compare: []*pb.Compare{writtenAt(l.keys.shardsKey(), routed), writtenAt(l.keys.arrived(user), 0)},
+		Compare: []*pb.Compare{writtenAt(l.keys.shardsKey(), routed), writtenAt(l.keys.arrived(user), arrived)},
 		Success: []*pb.RequestOp{putOp(l.keys.arrived(user), nil, 0)},
 	}
 	if luggage.Override != nil {

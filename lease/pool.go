@@ -23,7 +23,7 @@ type pool struct {
 	ttl      atomic.Int64 // of the last lease that etcd granted, a time.Duration
 	taken    atomic.Int64 // starts since the last look
 	granting atomic.Int32
-	rate     float64 // starts a second, lately
+	pace     pace
 }
 
 const (
@@ -68,16 +68,13 @@ func (p *pool) run(ctx context.Context) error {
 	var g errgroup.Group
 	look := time.NewTicker(poolLook)
 	defer look.Stop()
-	last := time.Now()
-	revokes := 0.0
+	p.pace.last = time.Now()
 	for {
 		now := time.Now()
-		want := p.want(now.Sub(last))
-		revokes = min(revokes+now.Sub(last).Seconds()*poolRevokes, poolGrants)
-		last = now
+		want, revokes := p.pace.look(now, p.taken.Swap(0))
 		p.renewDue(ctx, &g, want, now)
 		p.grantMissing(ctx, &g, want)
-		revokes -= float64(p.revokeSurplus(ctx, &g, 2*want, int(revokes)))
+		p.pace.revoked(p.revokeSurplus(ctx, &g, 2*want, revokes))
 		select {
 		case <-ctx.Done():
 			_ = g.Wait() // its functions return nil
@@ -88,15 +85,31 @@ func (p *pool) run(ctx context.Context) error {
 	}
 }
 
-// want is how many leases should wait, by the starts of the last moments.
-func (p *pool) want(since time.Duration) int {
+// pace says how many leases should wait, and how many too many may be revoked.
+type pace struct {
+	last    time.Time
+	rate    float64 // starts a second, lately
+	revokes float64 // that may be made by now
+}
+
+// look takes in how many starts there were since the last look.
+func (p *pace) look(now time.Time, taken int64) (want, revokes int) {
+	since := now.Sub(p.last).Seconds()
+	p.last = now
 	if since > 0 {
-		now := float64(p.taken.Swap(0)) / since.Seconds()
-		weight := 1 - math.Exp(-since.Seconds()) // a second's memory
-		p.rate += weight * (now - p.rate)
-		p.rate = max(p.rate, now/2) // up fast, down slowly
+		lately := float64(taken) / since
+		p.rate += (1 - math.Exp(-since)) * (lately - p.rate) // a second's memory
+		p.rate = max(p.rate, lately/2)                       // up fast, down slowly
 	}
-	return max(poolMin, min(poolMax, int(p.rate*poolAhead.Seconds())))
+	p.revokes = min(p.revokes+since*poolRevokes, poolGrants)
+	return max(poolMin, min(poolMax, int(p.rate*poolAhead.Seconds()))), int(p.revokes)
+}
+
+func (p *pace) revoked(n int) { p.revokes -= float64(n) }
+
+// grants is how many more grants are to be under way.
+func grants(want, waiting, granting int) int {
+	return max(0, min(want-waiting, poolGrants)-granting)
 }
 
 // renewDue keeps waiting leases fresh.
@@ -128,7 +141,7 @@ func (p *pool) renewDue(ctx context.Context, g *errgroup.Group, want int, now ti
 // grantMissing grants until enough leases wait.
 func (p *pool) grantMissing(ctx context.Context, g *errgroup.Group, want int) {
 	waiting, _ := p.book.sizes()
-	for missing := want - waiting; missing > int(p.granting.Load()) && p.granting.Load() < poolGrants; {
+	for range grants(want, waiting, int(p.granting.Load())) {
 		p.granting.Add(1)
 		g.Go(func() error {
 			defer p.granting.Add(-1)

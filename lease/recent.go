@@ -10,6 +10,7 @@ import (
 type recent[K comparable, V any] struct {
 	span time.Duration
 	max  int
+	now  func() time.Time
 
 	mu         sync.Mutex
 	young, old map[K]V
@@ -17,7 +18,7 @@ type recent[K comparable, V any] struct {
 }
 
 func newRecent[K comparable, V any](span time.Duration, maximum int) *recent[K, V] {
-	return &recent[K, V]{span: span, max: maximum, young: map[K]V{}, turned: time.Now()}
+	return &recent[K, V]{span: span, max: maximum, now: time.Now, young: map[K]V{}, turned: time.Now()}
 }
 
 func (r *recent[K, V]) put(k K, v V) {
@@ -25,7 +26,7 @@ func (r *recent[K, V]) put(k K, v V) {
 	defer r.mu.Unlock()
 	r.turn()
 	if len(r.young) >= r.max {
-		r.old, r.young, r.turned = r.young, map[K]V{}, time.Now()
+		r.old, r.young, r.turned = r.young, map[K]V{}, r.now()
 	}
 	r.young[k] = v
 }
@@ -50,11 +51,11 @@ func (r *recent[K, V]) drop(k K) {
 
 // turn makes the young generation the old one when its span is over.
 func (r *recent[K, V]) turn() {
-	switch age := time.Since(r.turned); {
+	switch age := r.now().Sub(r.turned); {
 	case age < r.span:
 	case age < 2*r.span:
 		r.old, r.young, r.turned = r.young, map[K]V{}, r.turned.Add(r.span)
 	default:
-		r.old, r.young, r.turned = nil, map[K]V{}, time.Now()
+		r.old, r.young, r.turned = nil, map[K]V{}, r.now()
 	}
 }

@@ -108,10 +108,25 @@ func (l *Limiter) tryStop(ctx context.Context, user string, h held) (Usage, erro
 	l.wroteAt(user, at.rev)
 	left := l.usage(user, r, resp.Responses[len(resp.Responses)-1].GetResponseRange())
 	if !resp.Succeeded {
-		return left, l.howEnded(ctx, h.nonce, at.rev)
+		return l.notThere(ctx, user, h, left, resp, at)
 	}
 	l.parted([]granted{g}, []grave{reason})
 	return left, nil
+}
+
+// notThere looks at why the put that a stop names does not stand any more.
+func (l *Limiter) notThere(
+	ctx context.Context, user string, h held, left Usage, resp *pb.TxnResponse, at moment,
+) (Usage, error) {
+	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) == 1 {
+		l.view.heardOfShards(shardsKeyOf(kvs[0]))
+	}
+	if kvs := resp.Responses[1].GetResponseRange().Kvs; len(kvs) == 1 {
+		if now := newHeld(l.keys.user(user), kvs[0]); now.nonce == h.nonce && now.lease == h.lease {
+			return l.tryStop(ctx, user, now) // its user went and came back, and the view is from before
+		}
+	}
+	return left, l.howEnded(ctx, h.nonce, at.rev)
 }
 
 // pause waits a moment before a repetition. It reports whether ctx ended.

@@ -76,13 +76,14 @@ func (l *Limiter) usage(user string, r rule, resp *pb.RangeResponse) Usage {
 }
 
 // stopTxn frees the slot of h if the same put still stands there, and counts
-// what is left.
+// what is left. Else the user may have moved, or have come back: it reads first the
+// key that says so, and the slot's.
 func (l *Limiter) stopTxn(user string, r rule, h held) *pb.TxnRequest {
 	count := r.tallyOp(below(l.keys.user(user)))
 	return &pb.TxnRequest{
 		Compare: []*pb.Compare{writtenAt(h.key, h.mod)},
 		Success: []*pb.RequestOp{deleteOp(oneKey(h.key)), count},
-		Failure: []*pb.RequestOp{count},
+		Failure: []*pb.RequestOp{readOp(oneKey(l.keys.shardsKey())), readOp(oneKey(h.key)), count},
 	}
 }
 

@@ -39,8 +39,11 @@ func (r *Router) Move(ctx context.Context, to []Shard, tell func(Progress)) erro
 		return err
 	}
 	m, err := r.begin(ctx, to)
-	if err != nil || m == nil {
+	if err != nil {
 		return err
+	}
+	if m == nil { // another may have been broken off at its very end
+		return r.forget(ctx, r.now.Load())
 	}
 	if err := r.sweep(ctx, m, tell); err != nil {
 		return err
@@ -292,8 +295,13 @@ func (r *Router) settle(ctx context.Context, m *Map) error {
 	if err := r.spread(ctx, last, m.all()); err != nil {
 		return err
 	}
-	for _, s := range last.Shards {
-		h, err := r.at(ctx, last, s.Name)
+	return r.forget(ctx, last)
+}
+
+// forget removes what arrivals have left.
+func (r *Router) forget(ctx context.Context, m *Map) error {
+	for _, s := range m.Shards {
+		h, err := r.at(ctx, m, s.Name)
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,215 @@
+package etcdsim
+
+import (
+	"bytes"
+	"slices"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// An Etcd is all members of a cluster, and what they hold. Make one with [New].
+type Etcd struct {
+	// Audit is called with every revision that has changed anything, before anybody
+	// can see it, and with what has made it.
+	Audit func(*Etcd, Cause)
+
+	mu      sync.Mutex
+	rev     int64
+	term    uint64
+	keys    map[string]*mvccpb.KeyValue
+	leases  map[int64]*lease
+	history []*mvccpb.Event // all there ever were
+	changed chan struct{}   // closed with the next revision
+}
+
+// A Cause is what has made a revision.
+type Cause int
+
+// The causes.
+const (
+	Written Cause = iota // a transaction, or a delete
+	Revoked              // somebody revoked a lease
+	Expired              // a lease had run out
+)
+
+type lease struct {
+	ttl  time.Duration
+	ends time.Time // it may be revoked after that
+}
+
+// New returns an empty etcd.
+func New() *Etcd {
+	return &Etcd{
+		rev: 1, term: 1, keys: map[string]*mvccpb.KeyValue{}, leases: map[int64]*lease{}, changed: make(chan struct{}),
+	}
+}
+
+// revokeEvery is how often etcd looks for leases that have run out.
+const revokeEvery = 500 * time.Millisecond
+
+// Tick revokes what has run out. The leader of a real etcd calls itself twice a
+// second.
+func (e *Etcd) Tick() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for id, l := range e.leases {
+		if time.Now().After(l.ends) {
+			e.revoke(id, Expired)
+		}
+	}
+}
+
+// Elect changes the leader: every lease starts anew.
+func (e *Etcd) Elect() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.term++
+	for _, l := range e.leases {
+		l.ends = time.Now().Add(l.ttl)
+	}
+}
+
+// Read returns the keys below a prefix, in order. Only Audit may call it with mu
+// held, by [Etcd.Locked].
+func (e *Etcd) Read(prefix string) []*mvccpb.KeyValue {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.Locked(prefix)
+}
+
+// Locked is [Etcd.Read] for Audit.
+func (e *Etcd) Locked(prefix string) []*mvccpb.KeyValue {
+	return e.match([]byte(prefix), append([]byte(prefix), 0xff))
+}
+
+// Leases is how many there are.
+func (e *Etcd) Leases() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.leases)
+}
+
+// match are the keys in a range as etcd's requests describe it.
+func (e *Etcd) match(from, end []byte) []*mvccpb.KeyValue {
+	if len(end) == 0 {
+		if kv := e.keys[string(from)]; kv != nil {
+			return []*mvccpb.KeyValue{kv}
+		}
+		return nil
+	}
+	return inRange(e.keys, from, end)
+}
+
+func inRange(keys map[string]*mvccpb.KeyValue, from, end []byte) []*mvccpb.KeyValue {
+	var out []*mvccpb.KeyValue
+	for _, kv := range keys {
+		if bytes.Compare(kv.Key, from) >= 0 && (len(end) == 1 && end[0] == 0 || bytes.Compare(kv.Key, end) < 0) {
+			out = append(out, kv)
+		}
+	}
+	slices.SortFunc(out, func(a, b *mvccpb.KeyValue) int { return bytes.Compare(a.Key, b.Key) })
+	return out
+}
+
+// past are the keys in a range as they were at a revision.
+func (e *Etcd) past(from, end []byte, rev int64) []*mvccpb.KeyValue {
+	then := map[string]*mvccpb.KeyValue{}
+	for _, ev := range e.history {
+		switch {
+		case ev.Kv.ModRevision > rev:
+		case ev.Type == mvccpb.Event_PUT:
+			then[string(ev.Kv.Key)] = ev.Kv
+		default:
+			delete(then, string(ev.Kv.Key))
+		}
+	}
+	if len(end) == 0 {
+		end = append(slices.Clone(from), 0)
+	}
+	return inRange(then, from, end)
+}
+
+// write is a revision in the making.
+type write struct {
+	*Etcd
+	cause  Cause
+	events []*mvccpb.Event
+}
+
+func (w *write) put(r *pb.PutRequest) {
+	kv := &mvccpb.KeyValue{
+		Key: r.Key, Value: r.Value, Lease: r.Lease, CreateRevision: w.rev + 1, ModRevision: w.rev + 1, Version: 1,
+	}
+	if old := w.keys[string(r.Key)]; old != nil {
+		kv.CreateRevision, kv.Version = old.CreateRevision, old.Version+1
+	}
+	w.keys[string(r.Key)] = kv
+	w.events = append(w.events, &mvccpb.Event{Type: mvccpb.Event_PUT, Kv: kv})
+}
+
+func (w *write) delete(from, end []byte) []*mvccpb.KeyValue {
+	gone := w.match(from, end)
+	for _, kv := range gone {
+		delete(w.keys, string(kv.Key))
+		w.events = append(w.events, &mvccpb.Event{
+			Type: mvccpb.Event_DELETE, Kv: &mvccpb.KeyValue{Key: kv.Key, ModRevision: w.rev + 1},
+		})
+	}
+	return gone
+}
+
+// commit makes it the present revision, if it has changed anything.
+func (w *write) commit() {
+	if len(w.events) == 0 {
+		return
+	}
+	w.rev++
+	w.history = append(w.history, w.events...)
+	if w.Audit != nil {
+		w.Audit(w.Etcd, w.cause)
+	}
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// revoke ends a lease and its keys, in one revision.
+func (e *Etcd) revoke(id int64, why Cause) {
+	delete(e.leases, id)
+	w := &write{Etcd: e, cause: why}
+	for _, kv := range inRange(e.keys, nil, []byte{0}) {
+		if kv.Lease == id {
+			w.delete(kv.Key, nil)
+		}
+	}
+	w.commit()
+}
+
+func (e *Etcd) header() *pb.ResponseHeader {
+	return &pb.ResponseHeader{Revision: e.rev, RaftTerm: e.term}
+}
+
+// read answers a range, within a write or not.
+func (e *Etcd) read(r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	var kvs []*mvccpb.KeyValue
+	switch {
+	case r.Revision > e.rev:
+		return nil, rpctypes.ErrGRPCFutureRev
+	case r.Revision > 0:
+		kvs = e.past(r.Key, r.RangeEnd, r.Revision)
+	default:
+		kvs = e.match(r.Key, r.RangeEnd)
+	}
+	resp := &pb.RangeResponse{Header: e.header(), Count: int64(len(kvs))}
+	if n := int(r.Limit); n > 0 && len(kvs) > n {
+		kvs, resp.More = kvs[:n], true
+	}
+	if !r.CountOnly {
+		resp.Kvs = kvs
+	}
+	return resp, nil
+}
