@@ -164,7 +164,8 @@ func (s *Server) guard(op *huma.Operation, next http.Handler) http.Handler {
 				"Retry-After.").with("Retry-After", soon()).write(w)
 			return
 		}
-		if hot != nil && hot(rec, r, vars) {
+		if hot != nil && plain(r, vars) {
+			s.serve(op, w, func() { hot(rec, r, vars) })
 			return
 		}
 		if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
@@ -179,7 +180,7 @@ func (s *Server) guard(op *huma.Operation, next http.Handler) http.Handler {
 		ctx := context.WithValue(r.Context(), recorderKey{}, rec)
 		ctx, cancel := context.WithTimeout(ctx, s.cfg.RequestTimeout)
 		defer cancel()
-		next.ServeHTTP(w, forHuma(r.WithContext(ctx), body))
+		s.serve(op, w, func() { next.ServeHTTP(w, forHuma(r.WithContext(ctx), body)) })
 	})
 }
 

@@ -43,30 +43,29 @@ func bodyOf[T any](r *reply[T]) any {
 	return &r.Body
 }
 
-// hot returns the short way for an operation, or nil. The way reports whether it
-// has answered.
-func (s *Server) hot(op *huma.Operation) func(w *recorder, r *http.Request, vars map[string]string) bool {
+// plain reports whether a request carries nothing but its path, in plain order.
+func plain(r *http.Request, vars map[string]string) bool {
+	id, withID := vars["id"]
+	return r.URL.RawQuery == "" && r.ContentLength == 0 && lease.ValidUser(vars["user"]) && (!withID || plainID(id))
+}
+
+// hot returns the short way for plain requests of an operation, or nil.
+func (s *Server) hot(op *huma.Operation) func(w *recorder, r *http.Request, vars map[string]string) {
 	call := hotCalls[op.OperationID]
 	if call == nil {
 		return nil
 	}
-	return func(w *recorder, r *http.Request, vars map[string]string) bool {
-		id, withID := vars["id"]
-		plain := r.URL.RawQuery == "" && r.ContentLength == 0 && lease.ValidUser(vars["user"]) && (!withID || plainID(id))
-		if !plain {
-			return false
-		}
-		out, err := call(r.Context(), s, w, userID(vars["user"]), streamID(id))
+	return func(w *recorder, r *http.Request, vars map[string]string) {
+		out, err := call(r.Context(), s, w, userID(vars["user"]), streamID(vars["id"]))
 		if err != nil {
 			p := toProblem(err)
 			if p.Status >= http.StatusInternalServerError {
 				w.err, w.gone = err, r.Context().Err() != nil
 			}
 			p.write(w)
-			return true
+			return
 		}
 		writeJSON(w, out)
-		return true
 	}
 }
 

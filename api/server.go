@@ -97,6 +97,7 @@ type Server struct {
 	router   *mux.Router
 	handler  http.Handler
 	inFlight chan struct{}
+	shed     *shedder
 	edge     *edge
 	metrics  *metrics.Metrics
 	ready    singleflight.Group
@@ -121,8 +122,10 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, edge: edge, inFlight: make(chan struct{}, cfg.MaxInFlight)}
-	s.events = newEventBounds(cfg.MaxInFlight)
+	s := &Server{
+		cfg: cfg, log: cfg.Log, edge: edge, inFlight: make(chan struct{}, cfg.MaxInFlight),
+		shed: newShedder(cfg.MaxInFlight), events: newEventBounds(cfg.MaxInFlight),
+	}
 	s.backend.Store(&Backend{Ready: func(context.Context) error { return errNotReached }})
 	s.metrics = s.newMetrics()
 	router, err := s.routes()

@@ -24,6 +24,9 @@ func audience(ctx context.Context, v *visit) error {
 	vs.renew(ctx, checkers, v.s.Heartbeat/2)
 	v.phase("measuring")
 	vs.evening(ctx)
+	if v.counts {
+		v.steady()
+	}
 	v.phase("checking that every viewer is alive")
 	vs.check(ctx)
 	vs.verify(ctx, min(vs.users(), maxListed))

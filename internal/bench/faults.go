@@ -25,6 +25,8 @@ const (
 	connection              // no answer
 	timeout                 // no answer in time
 	unsent                  // a request was due, but the backlog was too long
+	grown                   // it held more and more
+	collapsed               // less was done under overload than the target can do
 	overloaded              // 503 or 429: the server said so, and players go on
 	degraded                // a heartbeat that was answered without a renewal
 	faults
@@ -32,8 +34,8 @@ const (
 
 var faultNames = [faults]string{
 	"lost streams", "over the limit", "wrongly refused", "wrongly admitted", "not ended", "late heartbeats",
-	"unexpected status", "malformed answers", "connection errors", "timeouts", "not sent", "overload answers",
-	"degraded heartbeats",
+	"unexpected status", "malformed answers", "connection errors", "timeouts", "not sent", "growths", "collapses",
+	"overload answers", "degraded heartbeats",
 }
 
 // harmless faults are shown, but say nothing against the target: it refused

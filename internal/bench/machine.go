@@ -94,8 +94,9 @@ func timeFsync(dir string) (_ time.Duration, err error) {
 // usage is what a process and its children have used. Where the system does not
 // tell, it is zero.
 type usage struct {
-	cpu      time.Duration
-	resident int64 // bytes
+	cpu         time.Duration
+	resident    int64 // bytes
+	descriptors int
 }
 
 // tickLength is the unit of times in /proc: USER_HZ, which is 100 on all of
@@ -116,6 +117,8 @@ func processUsage(pid int) usage {
 			kb, _ := strings.CutSuffix(procField(filepath.Join(filepath.Dir(path), "status"), "VmRSS"), " kB")
 			n, _ := strconv.ParseInt(kb, 10, 64) // 0 for what has just ended
 			sum.resident += n << 10
+			open, _ := os.ReadDir(filepath.Join(filepath.Dir(path), "fd")) // of another user's process it is not told
+			sum.descriptors += len(open)
 		}
 	}
 	return sum

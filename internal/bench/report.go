@@ -37,6 +37,8 @@ type TargetReport struct {
 	Memory *Memory `json:"memory,omitempty"`
 	// Ready is how many seconds a restart took until /readyz answered 200.
 	Ready *Stat `json:"readySeconds,omitempty"`
+	// Samples are what the target held in the last run, once a second.
+	Samples []Sample `json:"samples,omitempty"`
 }
 
 // A CallReport is about one kind of call.
@@ -118,7 +120,7 @@ func (r *Report) sumUp() {
 }
 
 func (r *Report) target(name string, runs []result, t *tally) TargetReport {
-	out := TargetReport{Name: name, Faults: t.list()}
+	out := TargetReport{Name: name, Faults: t.list(), Samples: runs[len(runs)-1].samples}
 	for o := range ops {
 		if c, ok := callReport(opNames[o], summaries(runs, o)); ok {
 			out.Calls = append(out.Calls, c)

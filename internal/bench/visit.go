@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,12 +23,16 @@ const (
 	opRestart
 	opOthersStart
 	opOthersStop
+	opPeak
+	opOverload
+	opShed
 	ops
 	opNone = ops // not measured
 )
 
 var opNames = [ops]string{
-	"start+stop", "start", "stop", "heartbeat", "refused start", "zap", "restart", "others' start", "others' stop",
+	"start+stop", "start", "stop", "heartbeat", "refused start", "zap", "restart", "others' start", "others' stop", "at the peak",
+	"under overload", "refused: overload",
 }
 
 const (
@@ -71,6 +74,7 @@ type result struct {
 	idle     int64 // bytes of the target before anyone watched
 	resident int64 // and the most while measuring
 	streams  int64 // that were alive then
+	samples  []Sample
 	ready    time.Duration
 }
 
@@ -106,14 +110,17 @@ func (v *visit) measure(d time.Duration, list ...op) (end func()) {
 		v.series[o] = load.NewSeries(begin, step)
 	}
 	before, own, answered := v.usage(), ownCPU(), v.answers.Load()
-	peak := v.watchMemory()
+	samples := v.watchTarget(begin)
 	return func() {
 		v.span.Store(nil)
 		v.result.took = time.Since(begin)
 		v.result.server = v.usage().cpu - before.cpu
 		v.result.generator = ownCPU() - own
 		v.result.handled = v.answers.Load() - answered
-		v.result.resident = peak()
+		v.result.samples = samples()
+		for _, s := range v.result.samples {
+			v.result.resident = max(v.result.resident, s.Resident)
+		}
 		for o, s := range v.series {
 			if s != nil {
 				sum := s.Summary()
@@ -129,26 +136,6 @@ func (v *visit) usage() usage {
 		return usage{}
 	}
 	return processUsage(v.server.process.PID())
-}
-
-// watchMemory looks at the target's memory once a second until the function
-// returned is called, which returns the most that it saw.
-func (v *visit) watchMemory() (peak func() int64) {
-	ctx, cancel := context.WithCancel(v.ctx)
-	most := v.usage().resident
-	var wg sync.WaitGroup
-	if v.server != nil {
-		wg.Go(func() {
-			for wait(ctx, time.Second) {
-				most = max(most, v.usage().resident)
-			}
-		})
-	}
-	return func() int64 {
-		cancel()
-		wg.Wait()
-		return max(most, v.usage().resident)
-	}
 }
 
 // load runs do at the scenario's rate, first without measuring.

@@ -1,0 +1,125 @@
+package api
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// shedder bounds how many starts are served at once, by how long they take. Under
+// overload a queue only makes everybody wait; and starts that wait in it hold up the
+// heartbeats of those who play. So while starts take much longer than they would
+// alone, fewer are let in, and the others are refused at once. Heartbeats and stops
+// are never refused for that: they keep, or free, what is there.
+type shedder struct {
+	most int
+
+	mu     sync.Mutex
+	limit  float64
+	inside int
+	full   bool          // somebody was refused in this window
+	began  time.Time     // of this window
+	sum    time.Duration // of what was served in it
+	served int
+	quick  quickest
+}
+
+const (
+	shedWindow = 100 * time.Millisecond
+	shedFew    = 5 // fewer say nothing
+	// shedFloor may be inside whatever they take, so that a service with little to do
+	// refuses nobody because etcd is slow.
+	shedFloor = 64
+	// Starts may take shedPatience, or shedTimes as long as they take at best.
+	shedPatience = 100 * time.Millisecond
+	shedTimes    = 4
+	shedEpoch    = time.Minute // for which the best is remembered, and once more
+)
+
+func newShedder(most int) *shedder {
+	return &shedder{most: most, limit: float64(min(most, 4*shedFloor))}
+}
+
+// sheds are the calls that are refused under overload.
+var sheds = map[string]bool{"start": true, "list": true, "stats": true}
+
+// serve answers a call by do, or refuses it where there is too much to do.
+func (s *Server) serve(op *huma.Operation, w http.ResponseWriter, do func()) {
+	if !sheds[op.OperationID] {
+		do()
+		return
+	}
+	began := time.Now()
+	if !s.shed.enter(began) {
+		overloaded.problem("The node has more to do than it can. Play on, and try again after the seconds in "+
+			"Retry-After.").with("Retry-After", soon()).write(w)
+		return
+	}
+	defer func() {
+		now := time.Now()
+		s.shed.leave(now, now.Sub(began))
+	}()
+	do()
+}
+
+// enter reports whether one more may be served at now; leave must be called then.
+func (s *shedder) enter(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.turn(now)
+	if s.inside >= int(s.limit) {
+		s.full = true
+		return false
+	}
+	s.inside++
+	return true
+}
+
+// leave says that one was served, and how long it took.
+func (s *shedder) leave(now time.Time, took time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inside--
+	s.sum += took
+	s.served++
+	s.turn(now)
+}
+
+// turn moves the limit when a window is over: up slowly where somebody was refused
+// though nobody waits for long, down by a tenth where everybody does.
+func (s *shedder) turn(now time.Time) {
+	if now.Sub(s.began) < shedWindow {
+		return
+	}
+	if s.served >= shedFew {
+		mean := s.sum / time.Duration(s.served)
+		best := s.quick.note(now, mean)
+		switch slow := mean > max(shedPatience, shedTimes*best); {
+		case slow:
+			s.limit = max(shedFloor, min(s.limit, float64(s.inside+s.served))*0.9)
+		case s.full:
+			s.limit += max(1, s.limit/20)
+		}
+		s.limit = min(s.limit, float64(s.most))
+	}
+	s.began, s.sum, s.served, s.full = now, 0, 0, false
+}
+
+// quickest is the least of what was noted in this epoch and the last.
+type quickest struct {
+	began     time.Time
+	now, last time.Duration
+}
+
+func (q *quickest) note(now time.Time, d time.Duration) time.Duration {
+	switch age := now.Sub(q.began); {
+	case age > 2*shedEpoch:
+		*q = quickest{now, d, d}
+	case age > shedEpoch:
+		*q = quickest{now, d, q.now}
+	}
+	q.now = min(q.now, d)
+	return min(q.now, q.last)
+}
