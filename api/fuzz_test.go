@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"bytes"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -39,6 +40,40 @@ func FuzzRequest(f *testing.F) {
 		require.Equal(t, "nosniff", w.Header().Get("X-Content-Type-Options"))
 		if w.Code >= 400 && strings.HasPrefix(r.URL.Path, "/api/") {
 			require.Equal(t, problemType, w.Header().Get("Content-Type"))
+		}
+	})
+}
+
+// The scanner of heads finds as many plain requests as net/http does, and no more is
+// read from a connection after one that says its length in two ways.
+func FuzzHeads(f *testing.F) {
+	f.Add([]byte(post(userBase+"/stop", `{}`) + bare("GET", userBase)))
+	f.Add([]byte(startHead + "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n"))
+	f.Add([]byte("GET / HTTP/1.1\r\nHost: x\r\n folded: y\r\n\r\n"))
+	f.Add([]byte("\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var whole, pieces headScanner
+		verdict := whole.feed(raw)
+		for i := range raw {
+			if got := pieces.feed(raw[i : i+1]); got != nil {
+				require.Equal(t, verdict, got, "a byte at a time")
+			}
+		}
+		require.Equal(t, whole.requests, pieces.requests)
+		in := bufio.NewReader(bytes.NewReader(raw))
+		for n := int64(1); ; n++ {
+			r, err := http.ReadRequest(in)
+			if err != nil {
+				return
+			}
+			if verdict != nil && verdict.request == n {
+				return // it is the connection's last
+			}
+			require.False(t, r.Header.Get("Transfer-Encoding") != "" || len(r.TransferEncoding) > 0, "request %d is not plain", n)
+			require.GreaterOrEqual(t, whole.requests, n, "request %d was missed", n)
+			if _, err := io.CopyN(io.Discard, r.Body, r.ContentLength); err != nil && r.ContentLength > 0 {
+				return
+			}
 		}
 	})
 }
