@@ -39,7 +39,7 @@ const (
 )
 
 func newShedder(most int) *shedder {
-	return &shedder{most: most, limit: float64(min(most, 4*shedFloor))}
+	return &shedder{most: most, limit: float64(most)}
 }
 
 // sheds are the calls that are refused under overload.
@@ -87,23 +87,25 @@ func (s *shedder) leave(now time.Time, took time.Duration) {
 	s.turn(now)
 }
 
-// turn moves the limit when a window is over: up slowly where somebody was refused
-// though nobody waits for long, down by a tenth where everybody does.
+// turn moves the limit when a window is over: down where everybody waits for long, and
+// up again where nobody does, or where there is little to do.
 func (s *shedder) turn(now time.Time) {
 	if now.Sub(s.began) < shedWindow {
 		return
 	}
+	slow := false
 	if s.served >= shedFew {
 		mean := s.sum / time.Duration(s.served)
-		best := s.quick.note(now, mean)
-		switch slow := mean > max(shedPatience, shedTimes*best); {
-		case slow:
-			s.limit = max(shedFloor, min(s.limit, float64(s.inside+s.served))*0.9)
-		case s.full:
-			s.limit += max(1, s.limit/20)
+		patience := max(shedPatience, shedTimes*s.quick.note(now, mean))
+		if slow = mean > patience; slow {
+			part := min(max(float64(patience)/float64(mean), 0.7), 0.9)
+			s.limit = max(shedFloor, min(s.limit, float64(s.inside+s.served))*part)
 		}
-		s.limit = min(s.limit, float64(s.most))
 	}
+	if idle := float64(s.inside) < s.limit/2; !slow && (idle || s.full && s.served >= shedFew) {
+		s.limit += max(1, s.limit/20)
+	}
+	s.limit = min(s.limit, float64(s.most))
 	s.began, s.sum, s.served, s.full = now, 0, 0, false
 }
 

@@ -39,6 +39,9 @@ func overload(ctx context.Context, v *visit) error {
 	beats.Wait()
 	v.result.streams = vs.alive()
 	end()
+	if v.result.ops[opShed].Count == 0 {
+		v.result.ops[opShed] = nil
+	}
 	if good < goodputShare*peak && v.s.For >= leastOverload && ctx.Err() == nil {
 		v.tally.add(collapsed, 1, "%.0f a second were done under overload, %.0f at the peak", good, peak)
 	}
