@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"streamcount/access"
 	"streamcount/metrics"
 )
@@ -19,6 +21,7 @@ type recorder struct {
 	status int    // 0 until the answer begins
 	route  string // as registered, never as sent
 	counts *metrics.Route
+	span   trace.Span // nil unless the request is traced
 	user   string
 	caller access.Caller
 	client netip.Addr
@@ -53,12 +56,14 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 func (s *Server) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec, start := &recorder{ResponseWriter: w}, time.Now()
+		r = s.beginSpan(rec, r)
 		defer func() {
 			cut := s.recovered(rec, r, recover())
 			took := time.Since(start)
 			s.count(rec, r, took)
 			s.latency.note(rec.timed, took)
 			s.logRequest(rec, r, took)
+			rec.endSpan(r)
 			if cut {
 				panic(http.ErrAbortHandler) // the answer has begun and cannot be taken back
 			}

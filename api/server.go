@@ -14,6 +14,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humamux"
 	"github.com/gorilla/mux"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/singleflight"
 
 	"streamcount/access"
@@ -66,6 +67,8 @@ type Backend struct {
 type Config struct {
 	Node apitype.Node // who answers; Node.Version is also the document's
 	Log  *slog.Logger // nil means slog.Default()
+	// Tracer makes the spans of requests; nil for none.
+	Tracer trace.Tracer
 
 	// Access says who may call; nil lets whoever reaches the service do everything.
 	Access Access

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -21,6 +22,7 @@ type write struct {
 	caller context.Context // its end gives the write up as long as it was not sent; nil for never
 	done   chan written    // holds one
 	queued time.Time
+	wait   trace.Span // nil unless traced
 }
 
 // written is etcd's answer to a write, or the error of it.
@@ -85,6 +87,7 @@ func (b *batcher) do(w *write) (*pb.TxnResponse, moment, error) {
 		b.waiting.Add(-1)
 		return nil, moment{}, errQueueFull
 	}
+	w.wait = b.beginWait(w.ctx)
 	b.queue <- w // there is room
 	select {
 	case r := <-w.done:
@@ -219,11 +222,13 @@ func (b *batcher) send(batch []*write) {
 		return
 	}
 	b.measure(batch)
+	span := b.beginBatch(batch)
+	defer end(span)
 	var under int64 // the tombstone's lease, if there is anything to tell
 	if slices.ContainsFunc(batch, func(w *write) bool { return len(w.graves) > 0 }) {
 		under = b.graves.take()
 	}
-	resp, err := b.commit(batch, under)
+	resp, err := b.commit(batch, under, span)
 	switch {
 	case err == nil:
 		tell(batch, resp)
@@ -231,7 +236,7 @@ func (b *batcher) send(batch []*write) {
 	case errors.Is(err, errLeaseGone):
 		b.graves.drop(under)
 		if len(batch) == 1 && under != 0 { // the tombstone's lease, or the member's?
-			resp, err = b.commit(batch, 0)
+			resp, err = b.commit(batch, 0, span)
 			if err == nil {
 				tell(batch, resp)
 				return
@@ -269,6 +274,7 @@ func (b *batcher) stillWanted(batch []*write) []*write {
 			err = w.caller.Err()
 		}
 		if err != nil {
+			w.giveUp()
 			w.done <- written{err: fmt.Errorf("%w: given up before it was sent: %w", errNotApplied, err)}
 			continue
 		}
@@ -277,9 +283,12 @@ func (b *batcher) stillWanted(batch []*write) []*write {
 	return wanted
 }
 
-func (b *batcher) commit(batch []*write, under int64) (*pb.TxnResponse, error) {
+func (b *batcher) commit(batch []*write, under int64, span trace.Span) (*pb.TxnResponse, error) {
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(batch[0].ctx), lastDeadline(batch, b.timeout))
 	defer cancel()
+	if span != nil {
+		ctx = trace.ContextWithSpan(ctx, span)
+	}
 	resp, err := b.kv.Txn(ctx, b.txnOf(batch, under))
 	if err != nil {
 		return nil, classify(err)

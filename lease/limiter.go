@@ -10,6 +10,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 )
@@ -43,6 +44,7 @@ type Config struct {
 	// one, and Shard tells them apart; "default" if empty.
 	Feed  *Feed
 	Shard string
+	Tracer  trace.Tracer // makes spans for callers whose own is recorded; none if nil
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -111,6 +113,7 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 		return nil, err
 	}
 	m := newMeasures()
+	m.tracer = cfg.Tracer
 	etcd = etcd.timed(m)
 	l := &Limiter{
 		m:       m,

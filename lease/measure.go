@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Measures is what a [Limiter] has counted since it was made, and how it is now.
@@ -124,6 +126,7 @@ type measures struct {
 	calls                          [callRenew + 1]histogram
 	term                           atomic.Uint64 // the last that etcd answered in
 	expired                        atomic.Int64  // as shown last
+	tracer                         trace.Tracer  // nil if nothing is traced
 	mostStreams                    atomic.Int64  // that any user was seen to have
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -42,6 +43,7 @@ type renewCall struct {
 	sent  time.Time
 	tries int
 	done  chan renewal // holds one
+	span  trace.Span   // nil unless traced
 }
 
 func newRenewer(c pb.LeaseClient) *renewer {
@@ -85,7 +87,7 @@ func (r *renewer) beginStart(ctx context.Context, lease int64) <-chan renewal {
 }
 
 func (l *lane) begin(ctx context.Context, lease int64) <-chan renewal {
-	c := &renewCall{lease: lease, ctx: ctx, done: make(chan renewal, 1)}
+	c := &renewCall{lease: lease, ctx: ctx, done: make(chan renewal, 1), span: l.m.spanOf(ctx, callRenew)}
 	select {
 	case l.queue <- c:
 	default:
@@ -211,6 +213,7 @@ func (l *lane) requeue(calls []*renewCall, err error) {
 // answer tells a caller what became of the renewal.
 func (l *lane) answer(c *renewCall, r renewal) {
 	l.m.renewed(r)
+	endCall(c.span, r.err)
 	c.done <- r
 }
 
@@ -255,6 +258,7 @@ func (f *flight) answer(resp *pb.LeaseKeepAliveResponse) bool {
 	f.moved = time.Now()
 	r := renewalOf(resp, c.sent)
 	f.m.renewed(r)
+	endCall(c.span, r.err)
 	f.m.calls[callRenew].add(int64(f.moved.Sub(c.sent)))
 	c.done <- r
 	return true

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"streamcount/api"
@@ -19,8 +20,9 @@ import (
 
 // behind is the etcd clusters that a node stands on.
 type behind struct {
-	cfg  *Config
-	logs logs
+	cfg    *Config
+	logs   logs
+	tracer trace.Tracer
 	// self is how the node is listed; nil for a command that is no node.
 	self     *cluster.Node
 	embedded *cluster.Embedded // nil unless the node runs an etcd of its own
@@ -64,6 +66,7 @@ func (b *behind) open(ctx context.Context, s shard.Shard, first bool) (*shard.Op
 		Prefix: b.cfg.EtcdPrefix, Limit: b.cfg.Limit, TTL: b.cfg.TTL, Region: b.cfg.Region,
 		Cooldown: b.cfg.Cooldown, Outage: lease.Outage(b.cfg.OnOutage), Secret: secret, Log: b.logs.slog,
 		Feed: b.feed, Shard: s.Name,
+		Tracer: b.tracer,
 	})
 	if err != nil {
 		return nil, errors.Join(err, closeClient(c))

@@ -43,6 +43,7 @@ type Config struct {
 	Notice           time.Duration
 	authConfig
 	edgeConfig
+	traceConfig
 
 	file string // --config
 	from sources
@@ -81,6 +82,7 @@ func (c *Config) flags() *pflag.FlagSet {
 		"how long a node that is told to stop says so at /readyz and still serves, so that load balancers see it")
 	c.authConfig.register(fs)
 	c.edgeConfig.register(fs)
+	c.traceConfig.register(fs)
 	fs.StringVar(&c.file, "config", "", "YAML `file` whose keys are these flags")
 	return fs
 }
@@ -95,6 +97,7 @@ func (c *Config) load(fs *pflag.FlagSet, environ []string) error {
 		return err
 	}
 	c.from = from
+	c.fromOtel(environ)
 	return c.validate()
 }
 
@@ -128,6 +131,7 @@ func (c *Config) validate() error {
 		c.check(!c.Demo || c.Limit > 0, "demo", "true", "with limit 0 nobody can watch: raise limit"),
 		c.checkAuth(),
 		c.checkEdge(),
+		c.checkTrace(),
 		c.checkShards(),
 		c.checkNear(),
 		c.checkEtcd(),

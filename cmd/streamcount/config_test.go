@@ -76,7 +76,7 @@ func TestConfig_EveryKeyHasEveryWayIn(t *testing.T) {
 		"auth-jwks-file": "t", "auth-secret-file": "s", "auth-issuer": "i", "auth-audience": "a", "auth-plan-claim": "p",
 		"auth-limit-claim": "l", "auth-leeway": "1s", "auth-stream-ids": "false", "tls-cert": "c", "tls-key": "k", "tls-client-ca": "a", "cors-origins": "https://a.example",
 		"hosts": "h", "trusted-proxies": "10.0.0.0/8", "rate-per-user": "9", "rate-per-address": "9", "rate-per-key": "9",
-		"shard": "b=h:1,i:2", "on-outage": "admit", "etcd-near": "a:1",
+		"shard": "b=h:1,i:2", "on-outage": "admit", "etcd-near": "a:1", "trace-endpoint": "http://c:4318", "trace-sample": "0.5",
 	}
 	var cfg Config
 	assert.ElementsMatch(t, flagNames(cfg.flags()), keys(values), "a new key needs a value here")

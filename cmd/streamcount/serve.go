@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"streamcount/access"
@@ -82,6 +84,7 @@ type node struct {
 	addr    string // where it listens
 	self    apitype.Node
 	onReady func()
+	tracer  trace.Tracer // nil if nothing is traced
 }
 
 // describe is the address and what the node runs on.
@@ -116,6 +119,15 @@ func short(d time.Duration) string {
 // been reached. When ctx ends, or anything fails, the HTTP server drains first,
 // because what it still answers needs the rest.
 func (n *node) run(ctx context.Context, ln net.Listener) error {
+	if n.cfg.traced() {
+		n.logs.slog = slog.New(traceHandler{n.logs.slog.Handler()})
+		traces, err := newTracing(ctx, &n.cfg.traceConfig, n.self, n.logs.slog)
+		if err != nil {
+			return errors.Join(fmt.Errorf("traces: %w", err), ln.Close())
+		}
+		defer traces.stop(n.logs.slog)
+		n.tracer = traces.tracer()
+	}
 	front, followers, err := n.front()
 	if err != nil {
 		return errors.Join(err, ln.Close())
@@ -143,7 +155,7 @@ func (n *node) run(ctx context.Context, ln net.Listener) error {
 // front is how the HTTP server is to be, and what keeps its files up to date.
 func (n *node) front() (api.Config, []background, error) {
 	c := api.Config{
-		Node: n.self, Log: n.logs.slog, Drain: n.cfg.Drain, Notice: n.cfg.Notice,
+		Node: n.self, Log: n.logs.slog, Tracer: n.tracer, Drain: n.cfg.Drain, Notice: n.cfg.Notice,
 		NoStreamIDAccess: !n.cfg.StreamIDs, Edge: n.cfg.edge(), Pages: web.Pages(),
 	}
 	var followers []background
@@ -175,7 +187,7 @@ const filesEvery = 5 * time.Second
 // begins to drain.
 func (n *node) runBehind(front, ctx context.Context, server *api.Server) (err error) {
 	var lost <-chan error // nil, and so silent, unless etcd is embedded
-	b := &behind{cfg: n.cfg, logs: n.logs, feed: lease.NewFeed(), self: &cluster.Node{
+	b := &behind{cfg: n.cfg, logs: n.logs, feed: lease.NewFeed(), tracer: n.tracer, self: &cluster.Node{
 		ID: n.self.ID, Region: n.self.Region, Address: n.addr, Version: n.self.Version,
 		StartedAt: n.self.StartedAt.Time,
 	}}

@@ -123,7 +123,7 @@ func setFromFile(f *pflag.Flag, value any, source string) error {
 	wrong := badValue(f, fmt.Sprint(value), source, errors.New("wrong type"))
 	switch v := value.(type) {
 	case string:
-		if f.Value.Type() == "int" || f.Value.Type() == "bool" || f.Value.Set(v) != nil {
+		if slices.Contains([]string{"int", "float64", "bool"}, f.Value.Type()) || f.Value.Set(v) != nil {
 			return wrong
 		}
 	case bool:
@@ -131,7 +131,7 @@ func setFromFile(f *pflag.Flag, value any, source string) error {
 			return wrong
 		}
 	case json.Number:
-		if f.Value.Type() != "int" || f.Value.Set(v.String()) != nil {
+		if t := f.Value.Type(); t != "int" && t != "float64" || f.Value.Set(v.String()) != nil {
 			return wrong
 		}
 	case []any:
@@ -165,6 +165,7 @@ func setList(f *pflag.Flag, list []any, wrong error) error {
 func badValue(f *pflag.Flag, value, source string, err error) error {
 	want := map[string]string{
 		"int":         "a whole number, such as 3",
+		"float64":     "a number, such as 0.01",
 		"bool":        "true or false",
 		"duration":    "a duration with a unit, such as 90s or 5m",
 		"string":      "a text, in quotes if it looks like a number or yes or no",
