@@ -55,7 +55,7 @@ func newBatchRig(t *testing.T) batchRig {
 	kv := &gatedKV{KVClient: clientv3.RetryKVClient(c), let: make(chan struct{})}
 	no := func(context.Context) (granted, error) { return granted{}, errors.New("none") }
 	g := newGraveyard(no, time.Minute, time.Millisecond, slog.New(slog.DiscardHandler))
-	b := newBatcher(Etcd{KV: kv}, keys{etcdtest.Prefix(t)}, g, 5*time.Second)
+	b := newBatcher(Etcd{KV: kv}, keys{etcdtest.Prefix(t)}, g, 30*time.Second)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- b.run(ctx) }()
