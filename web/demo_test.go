@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -15,16 +16,16 @@ import (
 
 const users = "/api/v1/streams/users/"
 
-// demo is the address of the demo player for a user and a device.
-func demo(n *browser.Node, user, device string) string {
-	return n.URL + "/demo?" + url.Values{"user": {user}, "device": {device}}.Encode()
+// demo is the address of maya's demo player on a device, at a node or a line to it.
+func demo(at, device string) string {
+	return at + "/demo?" + url.Values{"user": {"maya"}, "device": {device}}.Encode()
 }
 
-// play opens a demo player and presses play; the service has to admit it.
-func play(t *testing.T, p *browser.Profile, n *browser.Node, user, device string) *browser.Tab {
+// play opens maya's demo player and presses play; the service has to admit it.
+func play(t *testing.T, p *browser.Profile, n *browser.Node, device string) *browser.Tab {
 	t.Helper()
-	tab := p.Tab(demo(n, user, device))
-	tab.Click("#play")
+	tab := p.Tab(demo(n.URL, device))
+	tab.Click("#curtain-main")
 	plays(tab)
 	return tab
 }
@@ -55,21 +56,20 @@ func await(t *testing.T, n *browser.Node, user string, count int) apitype.User {
 // them, and that one says by whom. Then another closes, and its place is free.
 func TestDemo_FourScreens(t *testing.T) {
 	n, p := browser.StartNode(t, "--ttl=60s"), browser.Open(t)
-	evil := `<img src=x onerror="document.title='owned'"><b>TV</b>`
-	first := play(t, p, n, "maya", evil)
-	second := play(t, p, n, "maya", "Laptop")
-	third := play(t, p, n, "maya", "Phone")
-	fourth := p.Tab(demo(n, "maya", "Tablet"))
-	fourth.Click("#play")
+	first := play(t, p, n, "Living room TV")
+	second := play(t, p, n, "Laptop")
+	third := play(t, p, n, "Phone")
+	fourth := p.Tab(demo(n.URL, "Tablet"))
+	fourth.Looks("demo-idle")
+	fourth.Size(1280, 800)
+	fourth.Click("#curtain-main")
 	fourth.WaitText("#curtain-title", "All 3 places are in use")
-	assert.Equal(t, "curtain-title", browser.Eval[string](fourth, `document.activeElement.id`))
-	for _, device := range []string{evil, "Laptop", "Phone"} {
+	fourth.Wait("the heading has the focus", `document.activeElement.id === "curtain-title"`)
+	for _, device := range []string{"Living room TV", "Laptop", "Phone"} {
 		fourth.WaitText("#curtain-others", device)
 	}
-	assert.Equal(t, 0, browser.Eval[int](fourth, `document.querySelectorAll("#curtain-others img, #curtain-others b").length`),
-		"names are text")
-	assert.False(t, browser.Eval[bool](fourth, `document.querySelector("#film").getAttribute("aria-label").includes(", playing")`))
-	fourth.Looks("refused")
+	assert.Contains(t, browser.Eval[string](fourth, `document.querySelector("#film").ariaLabel`), "not playing")
+	fourth.Looks("demo-refused")
 
 	fourth.Size(1280, 800)
 	fourth.Click(`#curtain-others button[aria-label="Play here instead of Laptop"]`)
@@ -77,7 +77,7 @@ func TestDemo_FourScreens(t *testing.T) {
 	second.WaitText("#curtain-title", "Another screen took over")
 	second.WaitText("#curtain-text", "“Tablet”")
 	assert.Equal(t, 3, streams(n, "maya").Streams)
-	second.Looks("replaced")
+	second.Looks("demo-replaced")
 
 	second.Size(1280, 800)
 	second.Click("#curtain-main")
@@ -88,13 +88,81 @@ func TestDemo_FourScreens(t *testing.T) {
 	second.Click("#curtain-main")
 	plays(second)
 	second.WaitText("#screens", "Laptop (this screen)")
-	first.Looks("playing")
-	assert.NotEqual(t, "owned", browser.Eval[string](first, `document.title`))
+	first.Looks("demo-playing")
 }
 
-func TestDemo_Looks(t *testing.T) {
-	n := browser.StartNode(t)
-	tab := browser.Open(t).Tab(demo(n, "maya", "Laptop"))
-	tab.WaitText("#nobody", "Nobody is watching.")
-	tab.Looks("idle")
+// With nothing but keys: play, be refused, choose who gives way, stop.
+func TestDemo_Keyboard(t *testing.T) {
+	t.Parallel()
+	n, p := browser.StartNode(t, "--limit=1", "--ttl=60s"), browser.Open(t)
+	play(t, p, n, "TV")
+	tab := p.Tab(demo(n.URL, "Laptop"))
+	for range 12 {
+		if browser.Eval[string](tab, `document.activeElement.id`) == "curtain-main" {
+			break
+		}
+		tab.Press(kb.Tab)
+	}
+	tab.Press(kb.Enter)
+	tab.WaitText("#curtain-title", "The only place is in use")
+	tab.Wait("the heading has the focus", `document.activeElement.id === "curtain-title"`)
+	tab.Press(kb.Tab)
+	assert.Equal(t, "Play here instead of TV", browser.Eval[string](tab, `document.activeElement.ariaLabel`))
+	tab.Press(kb.Enter)
+	plays(tab)
+	tab.Wait("stop has the focus", `document.activeElement.id === "stop"`)
+	tab.Press(kb.Enter)
+	await(t, n, "maya", 0)
+}
+
+// A viewer may stop another screen first, and name the device anew while it plays: to
+// something that would be a page of its own, were it not shown as text.
+func TestDemo_StopOtherAndRename(t *testing.T) {
+	t.Parallel()
+	n, p := browser.StartNode(t, "--limit=1", "--ttl=60s"), browser.Open(t)
+	first := play(t, p, n, "TV")
+	second := p.Tab(demo(n.URL, "Laptop"))
+	second.Click("#curtain-main")
+	second.Click(`#curtain-others button[aria-label="Stop TV"]`)
+	first.WaitText("#curtain-title", "Stopped from elsewhere")
+	second.WaitText("#curtain-title", "A place is free now")
+	second.Click("#curtain-main")
+	plays(second)
+	before := await(t, n, "maya", 1).Active[0]
+
+	evil := `<img src=x onerror="document.title='owned'"><b>TV</b>`
+	second.Fill("#device", evil)
+	second.Press(kb.Enter)
+	second.WaitText("#screens", evil+" (this screen)")
+	first.WaitText("#screens", evil)
+	for _, tab := range []*browser.Tab{first, second} {
+		assert.Zero(t, browser.Eval[int](tab, `document.querySelectorAll(".others img, .others b").length`), "names are text")
+		assert.NotEqual(t, "owned", browser.Eval[string](tab, `document.title`))
+	}
+	after := await(t, n, "maya", 1).Active[0]
+	assert.NotEqual(t, before.ID, after.ID)
+	assert.Equal(t, before.Session, after.Session)
+	plays(second)
+
+	assert.Equal(t, http.StatusOK, n.Call(http.MethodDelete, users+"maya", "", nil))
+	second.WaitText("#curtain-title", "All screens were stopped")
+}
+
+// Evicted by whoever takes the place of the oldest, a screen says so, and may not
+// do the same at once.
+func TestDemo_Evicted(t *testing.T) {
+	t.Parallel()
+	n, p := browser.StartNode(t, "--limit=1"), browser.Open(t)
+	first := play(t, p, n, "TV")
+	second := p.Tab(demo(n.URL, "Phone"))
+	second.Click("#curtain-main")
+	second.Click("#curtain-oldest")
+	plays(second)
+	first.WaitText("#curtain-text", "“Phone”")
+	first.WaitText("#curtain-text", "playing longest")
+	first.WaitText("#status", "Another screen took over")
+	first.Click("#curtain-main")
+	first.WaitText("#curtain-others", "Phone")
+	first.Click("#curtain-oldest")
+	first.WaitText("#curtain-text", "may take over again in")
 }

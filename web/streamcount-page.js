@@ -3,9 +3,9 @@
 
 import { Heart } from "./streamcount-worker.js";
 
-const READY_WITHIN = 5_000; // for a worker to speak
+const READY_WITHIN = 3_000; // for a worker to speak
 const LET_GO_WITHIN = 400; // for the page that was here before a reload
-const HEARD_WITHIN = 200; // from another tab
+const HEARD_WITHIN = 1_000; // from another tab, which may be busy
 
 /** 128 random bits; crypto.randomUUID is for secure pages alone. */
 function random() {
@@ -37,7 +37,7 @@ export class Tab {
     let session = this.session ?? recall(key);
     if (!session || !(await this.#hold(session))) {
       session = random();
-      await this.#hold(session);
+      await this.#hold(session, true);
     }
     this.session = session;
     remember(key, session);
@@ -49,10 +49,11 @@ export class Tab {
     this.#release = null;
   }
 
-  #hold(session) {
+  /** Tries to be the only tab with a session. Nobody else can have a fresh one. */
+  #hold(session, fresh = false) {
     const name = `streamcount.${session}`;
     if (navigator.locks) return this.#lock(name);
-    if (typeof BroadcastChannel !== "undefined") return this.#askAround(name);
+    if (typeof BroadcastChannel !== "undefined") return this.#askAround(name, fresh ? 0 : HEARD_WITHIN);
     return true;
   }
 
@@ -69,7 +70,7 @@ export class Tab {
   }
 
   /** Locks are for secure pages. Elsewhere whoever has a session speaks up when another tab asks. */
-  #askAround(name) {
+  #askAround(name, patience) {
     const channel = new BroadcastChannel(name);
     const me = random();
     let holding = false;
@@ -90,7 +91,7 @@ export class Tab {
         holding = true;
         this.#release = () => channel.close();
         resolve(true);
-      }, HEARD_WITHIN);
+      }, patience);
     });
   }
 }
@@ -134,7 +135,8 @@ export class Pulse {
       event.preventDefault();
       this.#stay();
     };
-    this.#timer = setTimeout(() => this.#stay(), READY_WITHIN);
+    // Twice: where the page itself was busy, the worker's word may be waiting.
+    this.#timer = setTimeout(() => { this.#timer = setTimeout(() => this.#stay(), READY_WITHIN); }, READY_WITHIN);
   }
 
   send(message) {

@@ -189,6 +189,7 @@ export class Heart {
     const pace = this.#pace();
     this.#plan(Math.max(backoff(this.#failures++, pace), Math.min(after, pace)));
     if (status === 401) this.#tell({ said: "unauthorized", url, why });
+    if (status === 401 && this.#failures === 1) return; // a fresh credential may settle it
     this.#tell({ said: "missed", url, status, why: said?.degraded ? "the service cannot reach its store" : why });
   }
 }

@@ -185,11 +185,13 @@ export class Stream extends EventTarget {
   #admitted(said, quiet) {
     this.#info = said.stream;
     this.#since = performance.now();
+    const wasDegraded = this.#degraded !== null;
     this.#degraded = null;
     this.#wish.replaces = undefined; // done; a start that follows must not end anything more
     this.#beat();
     this.#become("playing");
     this.#say("started", { stream: said.stream, streams: said.streams, limit: said.limit, quiet });
+    if (wasDegraded) this.#say("recovered", {});
     return this.#state;
   }
 
@@ -255,7 +257,7 @@ export class Stream extends EventTarget {
   async #authorizeHeart(why) {
     const authorization = await this.#authorization(true);
     if (authorization) this.#pulse?.send({ do: "authorize", authorization });
-    else this.#say("problem", { status: 401, title: why, detail: "Heartbeats need a credential: give the Stream a token." });
+    else this.#say("problem", { status: 401, title: why, detail: "Heartbeats need a credential: see the option token." });
   }
 
   #gone(reason, by) {

@@ -252,3 +252,14 @@ func (t *Tab) Theme(name string) {
 		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: name}},
 	})
 }
+
+// Freeze stops the page, as systems do with pages that have been hidden for long, or
+// lets it run again.
+func (t *Tab) Freeze(frozen bool) {
+	t.tb.Helper()
+	state := page.SetWebLifecycleStateStateActive
+	if frozen {
+		state = page.SetWebLifecycleStateStateFrozen
+	}
+	call(t, page.SetWebLifecycleState, page.SetWebLifecycleStateParams{State: state})
+}

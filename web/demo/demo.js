@@ -29,6 +29,8 @@ let stream = null;
 let skew = 0; // what the service's clock is ahead of ours, in milliseconds
 let active = []; // the user's screens, as far as we know
 let limit = null;
+let heardAt = null; // when the service last told us of them; null before
+let stale = false; // it did not answer when it was asked again
 
 const others = new Screens($("curtain-others"), [
   { label: "Play here instead", about: (name) => `Play here instead of ${name}`,
@@ -47,7 +49,8 @@ function setUp() {
   for (const f of films) $("films").append(new Option(f.title, f.id));
   choose(memory.get(thisTab, "film", films[Math.floor(Math.random() * films.length)].id));
   use($("user").value);
-  for (const id of ["play", "curtain-main"]) $(id).addEventListener("click", () => (onAir() ? stop() : play()));
+  $("stop").addEventListener("click", stop);
+  $("curtain-main").addEventListener("click", () => play());
   $("curtain-oldest").addEventListener("click", () => play({ onLimit: "replace-oldest" }));
   $("films").addEventListener("change", changeFilm);
   $("settings").addEventListener("submit", (event) => event.preventDefault());
@@ -90,7 +93,6 @@ function use(user) {
   on("refused", (d) => {
     know(d);
     render();
-    if (!d.quiet) $("curtain-title").focus();
   });
   for (const type of ["waiting", "degraded", "recovered", "lost", "problem", "ended"]) on(type, render);
 }
@@ -141,7 +143,7 @@ async function changeSettings(event) {
   }
   const before = stream, resume = onAir();
   active = [];
-  limit = null;
+  limit = heardAt = null;
   use($("user").value);
   render();
   await before.close();
@@ -154,22 +156,29 @@ async function look() {
   if (document.hidden) return;
   const asked = stream;
   const seen = await asked.list();
-  if (seen && asked === stream) know(seen);
-  renderScreens();
+  if (asked !== stream) return;
+  stale = !seen;
+  if (seen) know(seen);
+  keepingFocus(drawScreens);
 }
 
 function know(seen) {
   active = seen.active;
   limit = seen.limit ?? limit;
+  heardAt = new Date();
   if (seen.at > 0) skew = seen.at + 500 - Date.now(); // the header has whole seconds
 }
 
 function render() {
+  keepingFocus(draw);
+}
+
+function draw() {
   const state = stream.state;
   $("stage").dataset.state = stream.degraded ? "degraded" : state;
   film.run(stream.mayPlay);
   $("film").setAttribute("aria-label", `${showing.title}, ${stream.mayPlay ? "playing" : "not playing"}`);
-  $("play").textContent = onAir() ? "Stop" : "Play";
+  $("stop").hidden = !onAir();
   $("curtain").hidden = onAir();
   const [title, text] = curtain();
   setText("curtain-title", title);
@@ -177,7 +186,17 @@ function render() {
   setText("curtain-main", state === "ended" ? "Play here again" : "Play");
   setText("chip", chip());
   $("chip").hidden = $("chip").textContent === "";
-  renderScreens();
+  $("status").classList.toggle("unseen", !onAir()); // the curtain says it
+  drawScreens();
+}
+
+/** Whoever pressed a button that is gone now is next to what took its place. */
+function keepingFocus(change) {
+  const focused = document.activeElement;
+  change();
+  if (focused === document.body || focused.checkVisibility()) return;
+  if (onAir()) $("stop").focus();
+  else $("curtain-title").focus();
 }
 
 /** What is said where the film would be. */
@@ -190,12 +209,12 @@ function curtain() {
       const wait = stream.refusal.evictAfterSeconds;
       return [n === 1 ? "The only place is in use" : `All ${n} places are in use`,
         wait ? `This screen was itself replaced a moment ago, and may take over again in ${wait} s.` :
-          "The film is already playing on these screens. Choose which one should give way."];
+          "These screens are playing. Choose which one should give way."];
     }
     case "ended":
       return ending(stream.ending.reason, stream.ending.by);
     default:
-      return ["Ready when you are", "Press play to take one of the places."];
+      return ["Ready when you are", "Playing takes one of the places that you have."];
   }
 }
 
@@ -220,11 +239,14 @@ function status() {
   }
 }
 
-function renderScreens() {
+function drawScreens() {
   const now = Date.now() + skew, mine = stream.info?.id;
-  screens.show(active, mine, now);
+  screens.show(active, mine, stale && heardAt ? heardAt.getTime() + skew : now);
   setText("count", active.length > 0 || limit !== null ? places(active.length, limit) : "");
-  $("nobody").hidden = active.length > 0;
+  $("nobody").hidden = active.length > 0 || stale;
+  $("stale").hidden = !stale;
+  setText("stale", heardAt ? `The service is not answering. This was so at ${clock(heardAt)}.` :
+    "The service does not say.");
   const full = stream.state === "refused" && active.length >= stream.refusal.limit;
   others.show(full ? active : [], mine, now);
   $("curtain-others").hidden = !full || active.length === 0;
@@ -240,7 +262,7 @@ function renderScreens() {
 
 function tick() {
   setText("clock", played(film.played));
-  renderScreens();
+  keepingFocus(drawScreens);
 }
 
 /** Text that is the same is left alone, so that screen readers do not read it again. */

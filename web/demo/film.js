@@ -1,9 +1,9 @@
 // A film that needs no file: hills that pass under a slow sun, drawn on a canvas.
 
-/** What is on. Each film has its hours of the day: [sky above, sky below, light, far hills, near hills]. */
+/** What is on. Each film has its time of day: [sky above, sky below, light, far hills, near hills], and stars or none. */
 export const films = [
-  { id: "metropolis", title: "Metropolis", colours: ["#1d2b3a", "#c98d5b", "#f7dfb0", "#3c4a57", "#141c24"] },
-  { id: "nosferatu", title: "Nosferatu", colours: ["#0f1c2e", "#476a86", "#dbe6e6", "#22384d", "#0a121c"] },
+  { id: "metropolis", title: "Metropolis", colours: ["#1d2b3a", "#c98d5b", "#f7dfb0", "#3c4a57", "#141c24"], stars: true },
+  { id: "nosferatu", title: "Nosferatu", colours: ["#0f1c2e", "#476a86", "#dbe6e6", "#22384d", "#0a121c"], stars: true },
   { id: "the-general", title: "The General", colours: ["#7fb0b8", "#f1e3bd", "#fff7dd", "#6d9279", "#2c4a3e"] },
   { id: "sunrise", title: "Sunrise", colours: ["#45395c", "#eba17a", "#ffe6b8", "#7b5266", "#2d2238"] },
   { id: "safety-last", title: "Safety Last!", colours: ["#375a7f", "#d8d7c4", "#fdf6e0", "#69809a", "#27384d"] },
@@ -67,7 +67,7 @@ export class Film {
     sky.addColorStop(0, above);
     sky.addColorStop(1, below);
     this.#fill(sky, 0, 0, w, h);
-    this.#drawStars(w, h, light, t);
+    if (this.#film.stars) this.#drawStars(w, h, light, t);
     this.#drawSun(w, h, light, t);
     for (let i = 0; i < 4; i++) this.#drawHills(w, h, i, mix(far, near, i / 3), t);
     this.#drawTrain(w, h, near, light, t);
@@ -102,24 +102,25 @@ export class Film {
 
   #drawHills(w, h, layer, colour, t) {
     const pen = this.#pen;
-    const base = h * (0.56 + layer * 0.11);
+    const base = h * (0.56 + layer * 0.1);
     const shift = t * (6 + layer * layer * 9);
     pen.fillStyle = colour;
     pen.beginPath();
     pen.moveTo(0, h);
-    for (let x = 0; x <= w; x += 8) pen.lineTo(x, base - ridge((x + shift) / w, layer) * h * (0.16 - layer * 0.025));
+    for (let x = 0; x <= w; x += 8) pen.lineTo(x, base - ridge((x + shift) / w, layer) * h * (0.16 - layer * 0.04));
     pen.lineTo(w, h);
     pen.fill();
   }
 
   /** A train crosses the foreground every so often: something to see that time passes. */
   #drawTrain(w, h, body, light, t) {
-    const y = h * 0.885;
+    const y = h * 0.91;
     const x = ((t * 90) % (w * 1.7)) - w * 0.35;
-    this.#fill(body, 0, y + h * 0.035, w, h);
+    const dark = mix(body, "#000000", 0.35);
+    this.#fill(dark, 0, y + h * 0.035, w, h * 0.006);
     for (let car = 0; car < 5; car++) {
       const left = x - car * w * 0.066;
-      this.#fill(body, left, y, w * 0.062, h * 0.035);
+      this.#fill(dark, left, y, w * 0.062, h * 0.033);
       for (let window = 0; window < 4; window++) {
         this.#fill(light, left + w * (0.007 + window * 0.0135), y + h * 0.008, w * 0.008, h * 0.011);
       }

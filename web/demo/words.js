@@ -4,7 +4,7 @@
 /** A time of day, such as 20:31; "" where there is none. */
 export function clock(time) {
   const at = new Date(time ?? NaN);
-  return isNaN(at) ? "" : at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  return isNaN(at) ? "" : at.toLocaleTimeString([], { hour: "numeric", minute: "2-digit" });
 }
 
 /** A playing time, such as 1:05. */
