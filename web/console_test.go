@@ -152,6 +152,7 @@ func TestConsole_Restart(t *testing.T) {
 	assert.False(t, browser.Eval[bool](tab, `document.querySelector("#banner").checkVisibility()`))
 	n.Freeze() // connections are taken, and nothing is answered
 	tab.WaitText("#banner", "The node does not answer. The figures are from ")
+	assert.True(t, browser.Eval[bool](tab, `document.querySelector("#banner").checkVisibility()`))
 	tab.WaitText("#state", "Stale, ")
 	first := browser.Eval[string](tab, `document.querySelector("#banner").innerText`)
 	tab.Wait("the age grows", `parseInt(document.querySelector("#state").innerText.replace(/\D+/, "")) >= 9`)
