@@ -111,6 +111,8 @@ func (c *checker) checkAll(dir string) []string {
 		case kindStart:
 			c.checkTold(o)
 			c.checkRefusal(o)
+		case kindLimit, kindPlan:
+			c.checkRule(o)
 		}
 	}
 	for _, l := range c.ours() {

@@ -18,7 +18,8 @@ import (
 // The watcher narrows them. A start happened when its key was put, so its interval
 // shrinks to the time in which that revision was committed; and of an unknown
 // outcome it knows more than the client: a start whose key never came has not
-// happened, and other writes can have done only what the watcher saw done. What
+// happened, and other writes can have done only what the watcher saw done. Changes
+// of rules are taken from the watcher alone. What
 // nobody can tell stays open: such an operation may have had its effect or not,
 // and returns when the last effect that could be its own was seen.
 type linear struct {
@@ -29,15 +30,10 @@ type linear struct {
 func (c *checker) linearize() map[string][]porcupine.Operation {
 	l := linear{checker: c, ops: map[string][]porcupine.Operation{}}
 	for _, o := range c.ops {
-		if o.Kind == kindPlan {
-			for user := range c.users {
-				if planName(user) == o.Plan {
-					l.rule(user, o)
-				}
-			}
-			continue
-		}
 		l.take(o)
+	}
+	for _, change := range c.rules {
+		l.rule(change)
 	}
 	for _, live := range c.ours() {
 		l.vanish(live)
@@ -63,8 +59,6 @@ func (l linear) take(o *op) {
 		if !o.unknown() {
 			l.add(o.User, step{op: o}, o.Call, o.Return)
 		}
-	case kindLimit:
-		l.rule(o.User, o)
 	}
 }
 
@@ -154,23 +148,16 @@ func (l linear) many(o *op) {
 	}
 }
 
-func (l linear) rule(user string, o *op) {
-	if !o.unknown() {
-		l.add(user, step{op: o}, o.Call, o.Return)
-		return
-	}
-	key := "limits/" + o.User
-	if o.Kind == kindPlan {
-		key = "plans/" + o.Plan
-	}
-	last := time.Duration(0)
-	for _, change := range l.rules {
-		if change.key == key && l.notAfter(change.rev, change.seen) >= o.Call {
-			last = max(last, l.notAfter(change.rev, change.seen))
+// rule is a change of a limit or a plan, as the watcher saw it. What clients were
+// told of theirs is held against these elsewhere.
+func (l linear) rule(change ruleChange) {
+	from, to := l.notBefore(change.rev), l.notAfter(change.rev, change.seen)
+	o := change.asOp()
+	o.Call, o.Return = from, to
+	for user := range l.users {
+		if user == o.User || o.Kind == kindPlan && planName(user) == o.Plan {
+			l.add(user, step{op: o}, from, to)
 		}
-	}
-	if last > 0 {
-		l.add(user, step{op: o}, o.Call, last)
 	}
 }
 

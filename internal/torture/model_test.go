@@ -104,12 +104,10 @@ func (s userState) step(in step, fallback int) []userState {
 	case in.Kind == kindList:
 		return s.when(s.lists(in.Active))
 	case in.Kind == kindLimit:
-		if in.Status == 404 {
-			return s.when(s.own < 0 && s.plan == "")
-		}
-		return s.maybe(in, func(n *userState) { *n = n.withOwn(in) })
+		return []userState{s.withOwn(in)}
 	case in.Kind == kindPlan:
-		return s.maybe(in, func(n *userState) { n.planLimit, n.planEvict = in.Limit, in.Evict })
+		s.planLimit, s.planEvict = in.Limit, in.Evict
+		return []userState{s}
 	case in.Kind == kindVanish:
 		if in.unclear {
 			return []userState{s, s.without(in.Stream)}
