@@ -89,6 +89,7 @@ func TestImports(t *testing.T) {
 		"internal/containers":  {nil, "it starts what docker-compose.yml says, and looks from outside"},
 		"internal/etcdsim":     {nil, "test machinery, below everything"},
 		"internal/etcdtest":    {nil, "test machinery, below everything"},
+		"examples/hls":         {nil, "it shows what others write, who have nothing of ours"},
 		"internal/bench":       {[]string{"internal/bench/child", "internal/bench/load", "internal/bench/plot"}, "it measures from outside: HTTP and processes, nothing of the service's own code"},
 		"internal/bench/child": {nil, "it runs programs"},
 		"internal/bench/load":  {nil, "it makes requests, and knows nothing of streams"},

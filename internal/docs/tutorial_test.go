@@ -178,7 +178,8 @@ func (r *reader) film() {
 // what may stand for each.
 var varying = []struct{ shown, may string }{
 	{`eyJ\w+…`, `eyJ[\w.-]+`},
-	{`…`, `(?s:.*)`},
+	{`\n…\n`, `\n(?s:.*)`},
+	{`…`, `.*`},
 	{`AQ[\w-]{50}`, `AQ[\w-]{50}`},
 	{`\d{4}-\d\d-\d\dT[\d:.]+Z`, `\d{4}-\d\d-\d\dT[\d:.]+Z`},
 	{`\b\d+s ago`, `(\d+s ago|now|\d{4}-\d\d-\d\d [\d:]+)`},
