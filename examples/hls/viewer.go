@@ -83,7 +83,7 @@ func (s *site) alive(r *http.Request, user, stream string) bool {
 	if err != nil {
 		return true
 	}
-	defer answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }() // what it says beyond its status is not needed
 	code := answer.StatusCode
 	return code == http.StatusOK || code == http.StatusTooManyRequests || code >= http.StatusInternalServerError
 }
