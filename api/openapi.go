@@ -17,6 +17,8 @@ import (
 const (
 	tagStreams = "Streams"
 	tagNode    = "Node"
+
+	bearer = "bearer" // names the way to say who calls
 )
 
 // humaConfig turns off what huma would serve by itself: its documentation page
@@ -32,10 +34,17 @@ func (s *Server) humaConfig() huma.Config {
 		"A stream that goes silent gives its slot back after `ttlSeconds`.\n\n" +
 		"**Only 403 means \"too many streams\".** On 5xx, 429 or no answer a player goes on playing and tries " +
 		"again. Every refusal is a problem (RFC 9457). Ignore fields that you do not know in answers; fields " +
-		"that this service does not know in requests are refused."
+		"that this service does not know in requests are refused.\n\n" +
+		"A service that asks who calls takes an API key or a viewer's token as `Authorization: Bearer ...`: press " +
+		"*Authorize* to try calls here. One heartbeat or stop needs the stream's id and nothing else, unless the " +
+		"operator wants it otherwise. On 403 look at the title: only *Maximum number of streams reached* is the limit."
+	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{bearer: {
+		Type: "http", Scheme: "bearer", Description: "An API key, or a token of the identity provider for one viewer.",
+	}}
 	c.Tags = []*huma.Tag{
-		{Name: tagStreams, Description: "The streams of a user."},
-		{Name: tagNode, Description: "The node that answers, and the totals of all nodes."},
+		{Name: tagStreams, Description: "One playback of a user: start, heartbeat, stop. Players need nothing else."},
+		{Name: tagRules, Description: "Who may have how many streams. A change is in force for every start after it."},
+		{Name: tagNode, Description: "What happens, on the node that answers and on all. For operators."},
 	}
 	return c
 }
@@ -68,6 +77,7 @@ func (d opDoc) operation(method, path string) huma.Operation {
 		MaxBodyBytes:    cmp.Or(d.maxBody, maxBody) + 1, // huma counts a full body as too large
 		BodyReadTimeout: -1,                             // the guard has read it
 		Metadata:        map[string]any{doesKey: d.does},
+		Security:        []map[string][]string{{bearer: {}}, {}}, // or nothing, where nobody is asked
 		Responses: map[string]*huma.Response{
 			"200": {Content: map[string]*huma.MediaType{"application/json": {Example: d.reply}}},
 		},
