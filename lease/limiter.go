@@ -42,9 +42,9 @@ type Config struct {
 	Log     *slog.Logger // discards if nil
 	// Feed is told what happens; nil for nobody. Limiters of several shards share
 	// one, and Shard tells them apart; "default" if empty.
-	Feed  *Feed
-	Shard string
-	Tracer  trace.Tracer // makes spans for callers whose own is recorded; none if nil
+	Feed   *Feed
+	Shard  string
+	Tracer trace.Tracer // makes spans for callers whose own is recorded; none if nil
 }
 
 func (c Config) withDefaults() (Config, error) {

@@ -135,7 +135,7 @@ func (l linear) many(o *op) {
 		}
 		s.victims = append(s.victims, live.op)
 		last = max(last, to)
-		s.unclear = s.unclear || from <= o.Return
+		s.unclear = s.unclear || o.Kind == kindQuietest && from <= o.Return
 	}
 	switch {
 	case !o.unknown():

@@ -100,7 +100,14 @@ func (s userState) step(in step, fallback int) []userState {
 		if in.Status == 404 {
 			return s.when(len(s.streams) == 0)
 		}
-		return s.maybe(in, func(n *userState) { n.streams = nil })
+		// A node whose own try got no answer sees that all which that was to end is
+		// gone, and cannot tell whether something else has ended it.
+		removed := s
+		removed.streams = nil
+		if in.unknown() || in.unclear {
+			return []userState{s, removed}
+		}
+		return []userState{removed}
 	case in.Kind == kindList:
 		return s.when(s.lists(in.Active))
 	case in.Kind == kindLimit:
@@ -131,16 +138,6 @@ func (s userState) when(ok bool) []userState {
 		return []userState{s}
 	}
 	return nil
-}
-
-// maybe is what an operation changes, or not, if its outcome is unknown.
-func (s userState) maybe(in step, change func(*userState)) []userState {
-	next := s
-	change(&next)
-	if in.unknown() {
-		return []userState{s, next}
-	}
-	return []userState{next}
 }
 
 // lists reports whether the streams are those, in whatever order.
