@@ -51,6 +51,7 @@ func (s *Server) front(next http.Handler) http.Handler {
 			case s.inFlight <- struct{}{}:
 				defer func() { <-s.inFlight }()
 			default:
+				s.turnedAway.full.Add(1)
 				overloaded.problem("The node has as many requests in flight as it may. Play on, and try again "+
 					"after the seconds in Retry-After.").with("Retry-After", soon()).write(w)
 				return

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -11,7 +12,16 @@ import (
 	"streamcount/metrics"
 )
 
-const metricsPath = "/metrics"
+const (
+	metricsPath = "/metrics"
+	eventsPath  = "/api/v1/events"
+)
+
+// turnedAway counts requests that were refused because there is too much to do.
+type turnedAway struct {
+	full atomic.Int64 // as many are in flight as may be
+	slow atomic.Int64 // those that are served take too long
+}
 
 // newMetrics are metrics of what the Server and its backend are at each scrape.
 func (s *Server) newMetrics() *metrics.Metrics {
@@ -19,6 +29,10 @@ func (s *Server) newMetrics() *metrics.Metrics {
 		Version: s.cfg.Node.Version, Node: s.cfg.Node.ID, Region: s.cfg.Node.Region,
 		Ready:    s.notReady,
 		InFlight: func() int { return len(s.inFlight) },
+		Shed: func() map[string]int64 {
+			return map[string]int64{"in-flight": s.turnedAway.full.Load(), "slow": s.turnedAway.slow.Load()}
+		},
+		EventStreams: func() int { return len(s.events.slots) },
 		Shards: func() map[string]*lease.Measures {
 			if ask := s.backend.Load().Measures; ask != nil {
 				return ask()
@@ -32,7 +46,11 @@ func (s *Server) newMetrics() *metrics.Metrics {
 // counted tells the recorder which route was taken, of which it has the counters
 // from the beginning.
 func (s *Server) counted(method, route string, h http.HandlerFunc) http.Handler {
-	counts := s.metrics.Route(method, route)
+	register := s.metrics.Route
+	if route == eventsPath {
+		register = s.metrics.Stream
+	}
+	counts := register(method, route)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if rec, ok := w.(*recorder); ok {
 			rec.route, rec.counts = route, counts

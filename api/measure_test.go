@@ -195,4 +195,6 @@ func TestMetrics_WhenNothingElseIsAnswered(t *testing.T) {
 	assert.Contains(t, text, "\nstreamcount_ready 0\n")
 	assert.Contains(t, text, "\nstreamcount_http_requests_in_flight 1\n")
 	assert.Contains(t, text, `streamcount_node_info{node="node-1",region="eu"} 1`)
+	assert.Contains(t, text, `streamcount_http_requests_shed_total{reason="in-flight"} 1`)
+	assert.NotContains(t, text, `duration_seconds_count{method="GET",route="/api/v1/events"}`, "it is as long as its reader likes")
 }

@@ -103,8 +103,10 @@ type Server struct {
 	shed     *shedder
 	edge     *edge
 	metrics  *metrics.Metrics
-	ready    singleflight.Group
-	draining atomic.Bool
+
+	turnedAway turnedAway
+	ready      singleflight.Group
+	draining   atomic.Bool
 
 	events  eventBounds
 	history history

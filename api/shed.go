@@ -53,6 +53,7 @@ func (s *Server) serve(op *huma.Operation, w http.ResponseWriter, do func()) {
 	}
 	began := time.Now()
 	if !s.shed.enter(began) {
+		s.turnedAway.slow.Add(1)
 		overloaded.problem("The node has more to do than it can. Play on, and try again after the seconds in "+
 			"Retry-After.").with("Retry-After", soon()).write(w)
 		return

@@ -13,7 +13,7 @@ import (
 
 // untraced are the paths of requests that come all the time and say nothing, or
 // that go on for as long as their readers like.
-var untraced = map[string]bool{"/healthz": true, "/readyz": true, metricsPath: true, "/api/v1/events": true}
+var untraced = map[string]bool{"/healthz": true, "/readyz": true, metricsPath: true, eventsPath: true}
 
 // beginSpan begins the span of a request, if it is traced. No span says whose
 // request it is.

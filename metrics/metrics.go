@@ -17,9 +17,11 @@ import (
 type Source struct {
 	Version, Node, Region string
 
-	Shards   func() map[string]*lease.Measures // by name; nil for one that was not reached
-	Ready    func(context.Context) error       // as the node tells load balancers
-	InFlight func() int                        // requests
+	Shards       func() map[string]*lease.Measures // by name; nil for one that was not reached
+	Ready        func(context.Context) error       // as the node tells load balancers
+	InFlight     func() int                        // requests
+	Shed         func() map[string]int64           // requests turned away, by reason
+	EventStreams func() int
 	// CertificateExpires is when the certificate does that the node shows now.
 	CertificateExpires func() time.Time
 }
@@ -84,13 +86,16 @@ var (
 	ready = prometheus.NewDesc("streamcount_ready",
 		"1 if the node would say at /readyz that it should be sent requests, else 0.", nil, nil)
 	inFlight = prometheus.NewDesc("streamcount_http_requests_in_flight", "Requests being served.", nil, nil)
-	expires  = prometheus.NewDesc("streamcount_tls_certificate_expiry_timestamp_seconds",
+	shed     = prometheus.NewDesc("streamcount_http_requests_shed_total",
+		"Requests turned away because there is too much to do.", []string{"reason"}, nil)
+	streams = prometheus.NewDesc("streamcount_event_streams", "Streams of events that are open.", nil, nil)
+	expires = prometheus.NewDesc("streamcount_tls_certificate_expiry_timestamp_seconds",
 		"When the certificate expires that the node shows.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *nodeCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, ready, inFlight, expires} {
+	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, ready, inFlight, shed, streams, expires} {
 		out <- d
 	}
 }
@@ -112,6 +117,14 @@ func (c *nodeCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	if c.InFlight != nil {
 		gauge(inFlight, float64(c.InFlight()))
+	}
+	if c.EventStreams != nil {
+		gauge(streams, float64(c.EventStreams()))
+	}
+	if c.Shed != nil {
+		for reason, n := range c.Shed() {
+			out <- prometheus.MustNewConstMetric(shed, prometheus.CounterValue, float64(n), reason)
+		}
 	}
 	if c.CertificateExpires != nil {
 		gauge(expires, float64(c.CertificateExpires().Unix()))
