@@ -24,6 +24,7 @@ type shedder struct {
 	sum    time.Duration // of what was served in it
 	served int
 	quick  quickest
+	held   time.Time // until then it goes down no further
 }
 
 const (
@@ -94,17 +95,21 @@ func (s *shedder) turn(now time.Time) {
 	if now.Sub(s.began) < shedWindow {
 		return
 	}
-	slow := false
+	slow, step := false, s.limit/20
 	if s.served >= shedFew {
 		mean := s.sum / time.Duration(s.served)
 		patience := max(shedPatience, shedTimes*s.quick.note(now, mean))
-		if slow = mean > patience; slow {
-			part := min(max(float64(patience)/float64(mean), 0.7), 0.9)
+		if slow = mean > patience; slow && now.After(s.held) {
+			part := min(max(float64(patience)/float64(mean), 0.1), 0.9)
 			s.limit = max(shedFloor, min(s.limit, float64(s.inside+s.served))*part)
+			s.held = now.Add(mean) // whoever is inside now will be as slow, whatever the limit
+		}
+		if mean > patience/2 {
+			step *= float64(shedWindow) / float64(max(shedWindow, mean)) // nor can more show sooner
 		}
 	}
 	if idle := float64(s.inside) < s.limit/2; !slow && (idle || s.full && s.served >= shedFew) {
-		s.limit += max(1, s.limit/20)
+		s.limit += max(1, step)
 	}
 	s.limit = min(s.limit, float64(s.most))
 	s.began, s.sum, s.served, s.full = now, 0, 0, false
