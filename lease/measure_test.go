@@ -134,3 +134,13 @@ func TestHistogram(t *testing.T) {
 	seconds.add(int64(500 * time.Millisecond))
 	assert.Equal(t, Distribution{Count: 1, Sum: 0.5, Most: map[float64]uint64{1: 1}}, seconds.read())
 }
+
+// What is noted of one call to etcd, and of one that a write waited for.
+func BenchmarkMeasures_Called(b *testing.B) {
+	m := newMeasures()
+	for b.Loop() {
+		began, span := m.begin(b.Context(), callWrite)
+		m.called(callWrite, began, 1, nil)
+		endCall(span, nil)
+	}
+}
