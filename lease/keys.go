@@ -225,8 +225,9 @@ func headOf(value []byte) head {
 }
 
 // scanHead reads the head of a record as json.Marshal writes it, which is what
-// nearly all values are; of anything else it says nothing. A view of a million
-// streams decodes each of them.
+// nearly all values are. Of most others it says nothing, but it does not look for
+// members that come later than a record has them: whoever adds one to records must
+// put it behind these. A view of a million streams decodes each of them.
 func scanHead(value []byte) (h head, ok bool) {
 	rest, ok := bytes.CutPrefix(value, []byte(`{"n":"`))
 	size := base64.RawURLEncoding.EncodedLen(len(h.Nonce))
