@@ -225,9 +225,9 @@ func headOf(value []byte) head {
 }
 
 // scanHead reads the head of a record as json.Marshal writes it, which is what
-// nearly all values are. Of most others it says nothing, but it does not look for
-// members that come later than a record has them: whoever adds one to records must
-// put it behind these. A view of a million streams decodes each of them.
+// nearly all values are; of most others it says nothing. Only of a value that has a
+// member twice does it say something else than json.Unmarshal. A view of a million
+// streams decodes each of them.
 func scanHead(value []byte) (h head, ok bool) {
 	rest, ok := bytes.CutPrefix(value, []byte(`{"n":"`))
 	size := base64.RawURLEncoding.EncodedLen(len(h.Nonce))
@@ -247,8 +247,14 @@ func scanHead(value []byte) (h head, ok bool) {
 	if h.Session, rest, ok = scanString(rest, `,"s":"`); !ok {
 		return head{}, false
 	}
-	return h, len(rest) > 0 && (rest[0] == '}' || rest[0] == ',')
+	return h, bytes.HasPrefix(rest, []byte("}")) || slices.ContainsFunc(afterHead, func(next string) bool {
+		return bytes.HasPrefix(rest, []byte(next))
+	})
 }
+
+// afterHead are the members of a record that may follow its head. Behind any other, of
+// a later version, there may be more of the head.
+var afterHead = []string{`,"d":`, `,"c":`, `,"p":`, `,"m":`}
 
 // scanNumber reads a member that is a positive whole number.
 func scanNumber(b []byte, name string) (value int64, rest []byte, ok bool) {

@@ -234,3 +234,10 @@ func TestErrors_AreWhatTheyCarry(t *testing.T) {
 	assert.ErrorIs(t, fmt.Errorf("x: %w", &EndedError{Reason: ReasonStopped}), ErrEnded)
 	assert.Contains(t, (&LimitError{Limit: 3, Active: make([]Stream, 3)}).Error(), "3 of 3")
 }
+
+// A record of a later version, with a member that this one does not know, is read the
+// slow way: its head may go on behind that.
+func TestHeadOf_ALaterVersion(t *testing.T) {
+	h := headOf([]byte(`{"n":"AQAAAAAAAAAAAAAA","t":1,"l":90,"new":"","s":"tab"}`))
+	assert.Equal(t, head{Nonce: nonce{1}, TTL: 90, Session: "tab"}, h)
+}
