@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 )
@@ -49,7 +50,10 @@ func newNode(c *cluster, i int, dir string, cfg nodeConfig) (*node, error) {
 			"--etcd-near", ends[i%members], "--etcd-prefix", cfg.prefix, "--ttl", cfg.ttl.String(),
 			"--limit", fmt.Sprint(cfg.limit), "--region", regions[i%len(regions)], "--node", name,
 			"--cooldown", "0s", "--rate-per-user", "0", "--drain", "5s", "--log-level", "warn")
-		cmd.Env = append(cmd.Environ(), cfg.env...)
+		own := slices.DeleteFunc(cmd.Environ(), func(v string) bool { // those for tests mean nothing to a node
+			return strings.HasPrefix(v, "STREAMCOUNT_")
+		})
+		cmd.Env = append(own, cfg.env...)
 		return cmd
 	}}
 	return n, n.start()
