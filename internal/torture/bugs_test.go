@@ -36,9 +36,9 @@ var mutants = []mutant{
 			"			Success: []*pb.RequestOp{deleteOp(oneKey(h.key)), count},\n		}\n	}\n",
 	}}},
 	{name: "whoever comes second hands the lease on too", scene: "crowded", patches: []patch{{
-		"lease/stop.go", "	if !resp.Succeeded {\n		return left, l.howEnded(",
+		"lease/stop.go", "	if !resp.Succeeded {\n		return l.notThere(",
 		"	if !resp.Succeeded && MUTANT {\n		l.pool.retire(g)\n	}\n" +
-			"	if !resp.Succeeded {\n		return left, l.howEnded(",
+			"	if !resp.Succeeded {\n		return l.notThere(",
 	}}},
 	{name: "the nonce is not looked at", scene: "alone", patches: []patch{{
 		"lease/heartbeat.go", "h.lease == who.lease && h.nonce == who.nonce", "h.lease == who.lease && (h.nonce == who.nonce || MUTANT)",
