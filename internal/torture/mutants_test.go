@@ -116,6 +116,7 @@ func scenes() map[string]scene {
 	hangs.style.weights = map[string]int{"start": 10, "session": 4, "stop": 6}
 	unanswered := with(hangs, hangs.load, loseReplies)
 	unanswered.style.hangUp = 0
+	hangs = with(hangs, hangs.load, far)
 	return map[string]scene{
 		"crowded":    {crowded, 5 * time.Second, 5},
 		"alone":      {alone, 5 * time.Second, 5},
@@ -147,6 +148,16 @@ func constant(begin func(*trouble)) func(context.Context, *world, *rand.Rand) er
 func loseReplies(t *trouble) {
 	for i := range t.nodes {
 		t.background(func() { loseAgain(t.ctx, t.nodes[i], back, uint64(i)+t.rng.Uint64()) })
+	}
+}
+
+// far keeps starts under way for longer than those who hang up wait, who would else be
+// answered now and then, and would not hear it.
+func far(t *trouble) {
+	for _, n := range t.nodes {
+		for _, l := range n.links {
+			l.slow(back, 40*ms, 0)
+		}
 	}
 }
 
