@@ -2,10 +2,6 @@
 const $ = (css) => document.querySelector(css);
 const viewer = () => fetch("/viewer").then((answer) => (answer.ok ? answer.json() : null));
 const say = (text) => { $("#say").textContent = text; };
-const me = await viewer();
-$("#login").hidden = Boolean(me);
-$("#player").hidden = !me;
-if (me) await player(me);
 
 async function player({ user, server, token }) {
   const { Stream } = await import(`${server}/streamcount.js`);
@@ -91,3 +87,8 @@ class Film {
 function event(target, name) {
   return new Promise((resolve) => { target.addEventListener(name, resolve, { once: true }); });
 }
+
+const me = await viewer();
+$("#login").hidden = Boolean(me);
+$("#player").hidden = !me;
+if (me) await player(me);
