@@ -75,7 +75,7 @@ func (l *Limiter) rested(user, id string, who ident) (Stream, bool) {
 	if time.Since(renewed) >= headOf(s.value).ttl()/4 {
 		return Stream{}, false
 	}
-	if _, over := l.view.ended(who.nonce); over {
+	if l.view.saidGone(who.nonce) {
 		return Stream{}, false
 	}
 	st := streamOf(user, id, s.value)
@@ -88,7 +88,7 @@ func (l *Limiter) rested(user, id string, who ident) (Stream, bool) {
 func (l *Limiter) beat(ctx context.Context, user, id string, who ident, doubtful bool) (Stream, error) {
 	s, current := l.view.lookup(user, who)
 	var h held
-	if _, over := l.view.ended(who.nonce); s != nil && current && !over {
+	if s != nil && current && !l.view.saidGone(who.nonce) {
 		at := s.renewedAt()
 		h = s.held(l.keys, user)
 		doubtful = doubtful || !at.IsZero() && time.Since(at) > headOf(s.value).ttl()*7/8
@@ -184,7 +184,8 @@ func (l *Limiter) readStream(ctx context.Context, user string, who ident) (held,
 	return held{}, l.howEnded(ctx, who.nonce, resp.Header.Revision)
 }
 
-// howEnded says how a stream ended that was gone at revision rev.
+// howEnded says how a stream ended that was gone at revision rev. What has been
+// said to be gone stays so, also while the view does not show it yet.
 func (l *Limiter) howEnded(ctx context.Context, n nonce, rev int64) *EndedError {
 	if g, ok := l.view.ended(n); ok {
 		return g.err()
@@ -195,6 +196,7 @@ func (l *Limiter) howEnded(ctx context.Context, n nonce, rev int64) *EndedError 
 	if g, ok := l.view.ended(n); ok {
 		return g.err()
 	}
+	l.view.sayGone(n)
 	return &EndedError{Reason: ReasonEnded}
 }
 

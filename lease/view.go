@@ -31,6 +31,7 @@ type view struct {
 	told   *teller // whom it tells what happens; nil for nobody
 	rules  *rulebook
 	ends   *recent[nonce, grave]     // how streams ended
+	gone   *recent[nonce, struct{}]  // streams that clients were told are over before the view knew
 	hints  *recent[nonce, time.Time] // when this node renewed the leases of streams not yet seen
 	lapsed atomic.Int64              // streams seen to expire
 
@@ -112,6 +113,7 @@ func newView(e Etcd, k keys, cfg viewConfig) *view {
 		seed:  maphash.MakeSeed(),
 		rules: newRulebook(),
 		ends:  newRecent[nonce, grave](cfg.span, 1<<18),
+		gone:  newRecent[nonce, struct{}](cfg.span, 1<<17),
 		hints: newRecent[nonce, time.Time](10*time.Second, 1<<17),
 	}
 	for i := range v.shards {
@@ -161,6 +163,19 @@ func (v *view) lookup(user string, who ident) (*live, bool) {
 
 // ended is how a stream ended, as far as that is remembered.
 func (v *view) ended(n nonce) (grave, bool) { return v.ends.get(n) }
+
+// sayGone remembers that a client is told of a stream's end of which the view
+// does not know: whatever it shows of the stream is not to be believed any more.
+func (v *view) sayGone(n nonce) { v.gone.put(n, struct{}{}) }
+
+// saidGone reports whether a stream is over, or may be: that etcd has to be asked.
+func (v *view) saidGone(n nonce) bool {
+	if _, over := v.ends.get(n); over {
+		return true
+	}
+	_, said := v.gone.get(n)
+	return said
+}
 
 // note remembers at once how this node ended a stream. Where etcd takes no
 // tombstones, its watch may have shown the end before, as if it had expired.
