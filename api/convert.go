@@ -12,7 +12,7 @@ func stream(s lease.Stream) apitype.Stream {
 	return apitype.Stream{
 		ID:               s.ID,
 		StartedAt:        apitype.At(s.StartedAt),
-		ExpiresAt:        apitype.At(s.ExpiresAt),
+		ExpiresAt:        asOfNow(s.ExpiresAt),
 		TTLSeconds:       ttl,
 		HeartbeatSeconds: max(1, ttl/3),
 		Region:           s.Region,
@@ -21,6 +21,16 @@ func stream(s lease.Stream) apitype.Stream {
 		Content:          content(s.Content),
 		Degraded:         s.Degraded,
 	}
+}
+
+// asOfNow tells a time to come by the wall clock as that goes now: it may have been
+// set since t was reckoned, which then still says right how long it is until t.
+func asOfNow(t time.Time) *apitype.Time {
+	if t.IsZero() {
+		return nil
+	}
+	now := time.Now()
+	return apitype.At(now.Add(t.Sub(now)))
 }
 
 func streams(list []lease.Stream) []apitype.Stream {

@@ -9,7 +9,9 @@ type instant int64
 
 var epoch = time.Now().Add(-time.Second) // so that no time of ours is 0
 
-func instantOf(t time.Time) instant { return instant(t.Sub(epoch)) }
+func instantOf(t time.Time) instant {
+	return instant(t.Sub(epoch))
+}
 
 // time returns the zero time for never.
 func (i instant) time() time.Time {

@@ -54,11 +54,18 @@ var mutants = []mutant{
 			"			graves[g.Nonce] = g\n			if MUTANT {\n				v.ends.put(g.Nonce, g)\n			}\n",
 		},
 		{
-			"lease/heartbeat.go", "	if _, over := l.view.ended(who.nonce); s != nil && current && !over {",
+			"lease/heartbeat.go", "	if s != nil && current && !l.view.saidGone(who.nonce) {",
 			"	if g, over := l.view.ended(who.nonce); over && MUTANT {\n		return Stream{}, g.err()\n	}\n" +
-				"	if _, over := l.view.ended(who.nonce); s != nil && current && !over {",
+				"	if s != nil && current && !l.view.saidGone(who.nonce) {",
 		},
 	}},
+	{name: "what was said to be gone is forgotten", scene: "behind", patches: []patch{{
+		"lease/heartbeat.go", "	l.view.sayGone(n)\n", "	if !(MUTANT) {\n		l.view.sayGone(n)\n	}\n",
+	}}},
+	{name: "the wall clock counts", scene: "clocks", patches: []patch{{
+		"lease/instant.go", "	return instant(t.Sub(epoch))\n",
+		"	if MUTANT {\n		return instant(t.Round(0).Sub(epoch.Round(0)))\n	}\n	return instant(t.Sub(epoch))\n",
+	}}},
 	{name: "a stream rests for too long", scene: "quiet", patches: []patch{{
 		"lease/heartbeat.go", "time.Since(renewed) >= headOf(s.value).ttl()/4 {",
 		"time.Since(renewed) >= headOf(s.value).ttl()/4 && !(MUTANT && time.Since(renewed) < headOf(s.value).ttl()) {",

@@ -2,6 +2,7 @@ package torture
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,22 +10,29 @@ import (
 )
 
 // build makes the service's binary, once for all tests.
-var build = sync.OnceValues(func() (string, error) { return buildWith("") })
+var build = sync.OnceValues(func() (string, error) { return buildWith(nil) })
 
-// buildWith builds it with an overlay of sources, if there is one.
-func buildWith(overlay string) (string, error) {
+// buildWith builds it with other sources in the place of some, and with a clock
+// that can be set.
+func buildWith(sources map[string]string) (string, error) {
 	dir, err := os.MkdirTemp("", "streamcount-torture-bin-")
 	if err != nil {
 		return "", err
 	}
 	binaries = append(binaries, dir)
+	replace, err := clockOverlay()
+	if err != nil {
+		return "", err
+	}
+	maps.Copy(replace, sources)
+	overlay, err := writeOverlay(dir, replace)
+	if err != nil {
+		return "", err
+	}
 	binary := filepath.Join(dir, "streamcount")
-	args := []string{"build", "-o", binary}
+	args := []string{"build", "-o", binary, "-overlay", overlay}
 	if *nodesRace {
 		args = append(args, "-race")
-	}
-	if overlay != "" {
-		args = append(args, "-overlay", overlay)
 	}
 	out, err := exec.Command("go", append(args, "streamcount/cmd/streamcount")...).CombinedOutput()
 	if err != nil {

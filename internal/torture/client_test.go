@@ -109,7 +109,7 @@ func (c *caller) do(ctx context.Context, o *op, r request) *answer {
 	if err != nil || json.Unmarshal(body, a) != nil {
 		o.Status = 0 // half an answer is none
 	}
-	o.take(a, body)
+	o.take(a, body, c.nodes[o.Node].clock)
 	c.history.add(o)
 	return a
 }
@@ -121,8 +121,8 @@ func cmpOr(n, otherwise int) int {
 	return otherwise
 }
 
-// take notes what an answer says.
-func (o *op) take(a *answer, body []byte) {
+// take notes what an answer says, of a node whose wall clock is off.
+func (o *op) take(a *answer, body []byte, off *clock) {
 	if o.unknown() {
 		if o.Status != 0 && o.Status != 503 {
 			o.Text = string(body)
@@ -139,7 +139,8 @@ func (o *op) take(a *answer, body []byte) {
 		o.Nonce = nonceOf(a.Stream.ID)
 	}
 	if !expires.IsZero() {
-		o.Expires = sinceEpoch(expires)
+		wrong, ok := off.during(o.Call, o.Return)
+		o.Expires, o.ClockSet = sinceEpoch(expires)-wrong, !ok
 	}
 	if !o.expected() {
 		o.Text = string(body)

@@ -14,6 +14,7 @@ var faults = []fault{
 	{name: "node killed", weight: 6, min: 300 * ms, max: 2500 * ms, begin: onNode(func(_ *trouble, n *node) { n.kill() })},
 	{name: "node paused", weight: 6, min: 300 * ms, max: 7000 * ms, begin: onNode(func(_ *trouble, n *node) { n.pause() })},
 	{name: "node restarted", weight: 4, min: 100 * ms, max: 500 * ms, begin: restartNode},
+	{name: "clock set", weight: 6, min: 300 * ms, max: 5000 * ms, begin: setClock},
 
 	// Between nodes and etcd.
 	{name: "node cut from a member", weight: 4, min: 500 * ms, max: 3000 * ms, begin: onNode(func(t *trouble, n *node) {

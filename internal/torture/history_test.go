@@ -61,6 +61,7 @@ type op struct {
 	Reason   string        `json:",omitempty"`
 	Degraded bool          `json:",omitempty"`
 	Expires  time.Duration `json:",omitempty"` // 0 if not told
+	ClockSet bool          `json:",omitempty"` // meanwhile: Expires may be by the old time or by the new one
 	Nonce    string        `json:",omitempty"` // of the stream that was started, out of its id
 	Text     string        `json:",omitempty"` // of an answer that no client should get
 }
@@ -96,6 +97,9 @@ func (o *op) String() string {
 	}
 	if o.Expires != 0 {
 		fmt.Fprintf(&b, " expires %.3f", o.Expires.Seconds())
+	}
+	if o.ClockSet {
+		b.WriteString(" while the clock was set")
 	}
 	if o.Degraded {
 		b.WriteString(" degraded")

@@ -2,7 +2,6 @@ package torture
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -62,17 +61,13 @@ import (
 
 var mutant, _ = strconv.Atoi(os.Getenv("` + mutantVariable + `"))
 `
-	overlay := struct{ Replace map[string]string }{map[string]string{}}
+	replace := map[string]string{}
 	for path, text := range texts {
-		changed := filepath.Join(dir, fmt.Sprintf("%d.go", len(overlay.Replace)))
+		changed := filepath.Join(dir, fmt.Sprintf("%d.go", len(replace)))
 		require.NoError(t, os.WriteFile(changed, []byte(text), 0o600))
-		overlay.Replace[path] = changed
+		replace[path] = changed
 	}
-	text, err := json.Marshal(overlay)
-	require.NoError(t, err)
-	file := filepath.Join(dir, "overlay.json")
-	require.NoError(t, os.WriteFile(file, text, 0o600))
-	binary, err := buildWith(file)
+	binary, err := buildWith(replace)
 	require.NoError(t, err, "the mutants do not compile")
 	return binary
 }
@@ -117,6 +112,10 @@ func scenes() map[string]scene {
 	unanswered := with(hangs, hangs.load, loseReplies)
 	unanswered.style.hangUp = 0
 	hangs = with(hangs, hangs.load, far)
+	behind := with(crowded, 6*time.Second, pauseFollowers)
+	behind.busy, behind.style.players, behind.style.think = 12, 3, 80*time.Millisecond
+	behind.style.weights = map[string]int{"session": 6, "stop": 8, "dead beat": 20}
+	clocks := with(quiet, 9*time.Second, setClocks)
 	return map[string]scene{
 		"crowded":    {crowded, 5 * time.Second, 5},
 		"alone":      {alone, 5 * time.Second, 5},
@@ -125,7 +124,9 @@ func scenes() map[string]scene {
 		"quiet":      {quiet, 5 * time.Second, 4},
 		"lossy":      {with(crowded, 2*time.Second, loseReplies), 5 * time.Second, 5},
 		"late":       {with(crowded, 2*time.Second, hearLate), 5 * time.Second, 5},
+		"behind":     {behind, 5 * time.Second, 4},
 		"ruled":      {ruled, 5 * time.Second, 8},
+		"clocks":     {clocks, 5 * time.Second, 3},
 		"away":       {with(crowded, 5*time.Second, cutOff), 5 * time.Second, 2},
 		"hung up":    {hangs, 20 * time.Second, 4},
 		"unanswered": {unanswered, 20 * time.Second, 4},
@@ -138,6 +139,7 @@ func constant(begin func(*trouble)) func(context.Context, *world, *rand.Rand) er
 		win := window{Name: "constant", From: now(), Nodes: []int{0, 1, 2}}
 		begin(&trouble{w, ctx, rng, time.Minute})
 		<-ctx.Done()
+		w.beside.Wait() // whoever pauses something resumes it
 		err := w.heal(context.WithoutCancel(ctx))
 		win.To = now()
 		w.note(win)
@@ -159,6 +161,30 @@ func far(t *trouble) {
 			l.slow(back, 40*ms, 0)
 		}
 	}
+}
+
+// setClocks sets all nodes' clocks an hour ahead.
+func setClocks(t *trouble) {
+	t.background(func() {
+		wait(t.ctx, time.Second)
+		for _, n := range t.nodes {
+			_ = n.clock.set(time.Hour) // the round ends by setting it too, and says so if that fails
+		}
+	})
+}
+
+// pauseFollowers has one follower stand still at a time, for less than a node
+// takes to notice: who watches it is behind, and writes through the leader.
+func pauseFollowers(t *trouble) {
+	t.background(func() {
+		for t.ctx.Err() == nil {
+			m := t.etcd.members[t.follower()]
+			m.pause()
+			wait(t.ctx, 2500*ms)
+			m.resume()
+			wait(t.ctx, 300*ms)
+		}
+	})
 }
 
 func hearLate(t *trouble) {

@@ -19,6 +19,7 @@ type node struct {
 	url   string
 	links [members]*link
 	doors []*relay
+	clock *clock
 }
 
 // nodeConfig is how nodes are to be.
@@ -45,6 +46,10 @@ func newNode(c *cluster, i int, dir string, cfg nodeConfig) (*node, error) {
 		ends = append(ends, "http://"+door.address())
 	}
 	name := "node" + fmt.Sprint(i)
+	var err error
+	if n.clock, err = newClock(dir, name); err != nil {
+		return n, err
+	}
 	n.process = process{name: name, log: logFile(dir, name), cmd: func() *exec.Cmd {
 		cmd := exec.Command(cfg.binary, "serve", "--listen", address, "--etcd-endpoints", strings.Join(ends, ","),
 			"--etcd-near", ends[i%members], "--etcd-prefix", cfg.prefix, "--ttl", cfg.ttl.String(),
@@ -53,7 +58,7 @@ func newNode(c *cluster, i int, dir string, cfg nodeConfig) (*node, error) {
 		own := slices.DeleteFunc(cmd.Environ(), func(v string) bool { // those for tests mean nothing to a node
 			return strings.HasPrefix(v, "STREAMCOUNT_")
 		})
-		cmd.Env = append(own, cfg.env...)
+		cmd.Env = append(append(own, clockVariable+"="+n.clock.path), cfg.env...)
 		return cmd
 	}}
 	return n, n.start()

@@ -127,6 +127,9 @@ func (w *world) makeWhole() error {
 			l.heal()
 		}
 		n.resume()
+		if err := n.clock.set(0); err != nil {
+			return err
+		}
 	}
 	for _, m := range w.etcd.members {
 		m.resume()
