@@ -175,6 +175,9 @@ func (f *eventFollower) read(body io.Reader, alive func()) error {
 		case "id":
 			id = string(value)
 		case "data":
+			if len(data)+len(value) > maxEvent {
+				return fmt.Errorf("%w: an event of more than %d bytes", errUnreadable, maxEvent)
+			}
 			data = append(append(data, value...), '\n')
 		}
 	}

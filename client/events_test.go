@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,6 +92,16 @@ func TestEvents_EndsWithWhatWillNotPass(t *testing.T) {
 		assert.ErrorIs(t, err, ErrClosed)
 	}
 	assert.Empty(t, *asked)
+}
+
+// An event without end is not collected without end.
+func TestEvents_BoundsAnEvent(t *testing.T) {
+	f := eventFollower{yield: func(Event, error) bool { t.Error("nothing was said to its end"); return true }}
+	line := "data: " + strings.Repeat(" ", 1<<16) + "\n"
+	lines := 0
+	err := f.read(strings.NewReader(strings.Repeat(line, 64)+"\n"), func() { lines++ })
+	require.ErrorIs(t, err, errUnreadable)
+	assert.LessOrEqual(t, lines, maxEvent>>16+1)
 }
 
 func TestEvents_EndsWithItsContext(t *testing.T) {

@@ -1,14 +1,43 @@
 package client
 
 import (
+	"bytes"
+	"io"
 	"net/http"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"streamcount/api/apitype"
 )
+
+// FuzzEvents: a stream of events says the same however it comes in pieces.
+func FuzzEvents(f *testing.F) {
+	f.Add([]byte("id: a1\ndata: {\"type\":\"start\",\"userId\":\"maya\"}\n\n: ping\nid: a2\n\n"))
+	f.Add([]byte("data: {\"type\":\"gap\",\r\ndata: \"at\":\"2026-01-02T03:04:05.678Z\"}\r\n\r\n"))
+	f.Add([]byte("event: x\nretry: 5\ndata\n\ndata: [\n\n"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		read := func(r io.Reader) (events []Event, cursor string, said error) {
+			ef := eventFollower{yield: func(e Event, _ error) bool {
+				events = append(events, e)
+				return true
+			}}
+			lines := 0
+			said = ef.read(r, func() { lines++ })
+			require.LessOrEqual(t, lines, bytes.Count(body, []byte("\n"))+1)
+			return events, ef.watch.After, said
+		}
+		events, cursor, said := read(bytes.NewReader(body))
+		require.Error(t, said, "a stream of events has no end of its own")
+		require.LessOrEqual(t, len(events), bytes.Count(body, []byte("data")))
+		slowly, at, also := read(iotest.OneByteReader(bytes.NewReader(body)))
+		require.Equal(t, events, slowly)
+		require.Equal(t, cursor, at)
+		require.EqualError(t, also, said.Error())
+	})
+}
 
 // Whatever an answer says, it is understood or an error; and what a server asks a
 // client to wait is within reason.
