@@ -29,6 +29,7 @@ type sim struct {
 	spans   map[string][]span // how many streams each user had, and from when on
 	puts    map[nonce]put     // every stream there ever was
 	live    map[nonce]string
+	leases  map[nonce]int64
 	held    map[nonce]bool          // by a viewer who has not asked for the end
 	gone    map[nonce]etcdsim.Cause // how streams went
 	evicted map[string]time.Time    // when a start told that it had evicted a stream of this session
@@ -54,6 +55,7 @@ type simConfig struct {
 	delay, lag             time.Duration
 	lost                   float64
 	cuts, aways, elections int // links that are cut, times that all are, changes of the leader
+	backlog, unnoticed     time.Duration
 	outage                 Outage
 }
 
@@ -68,7 +70,7 @@ func drawSim(t *rapid.T, outage Outage) simConfig {
 		length: 2 * time.Minute, delay: ms("delay", 100), lag: ms("lag", 1500),
 		lost: float64(rapid.IntRange(0, 10).Draw(t, "lost")) / 100, outage: outage,
 		cuts: rapid.IntRange(0, 3).Draw(t, "cuts"), aways: rapid.IntRange(0, 2).Draw(t, "aways"),
-		elections: rapid.IntRange(0, 2).Draw(t, "elections"),
+		elections: rapid.IntRange(0, 2).Draw(t, "elections"), backlog: ms("backlog", 5000), unnoticed: ms("unnoticed", 20000),
 	}
 }
 
@@ -103,6 +105,13 @@ func (s *sim) audit(e *etcdsim.Etcd, why etcdsim.Cause) {
 		user, _, _ := k.split(kv.Key)
 		now[user]++
 		live[headOf(kv.Value).Nonce] = user
+		s.leases[headOf(kv.Value).Nonce] = kv.Lease
+	}
+	buried := map[nonce]bool{}
+	for _, kv := range e.Locked(k.ended()) {
+		for _, g := range gravesOf(kv.Value) {
+			buried[g.Nonce] = buried[g.Nonce] || kv.ModRevision == e.Revision()
+		}
 	}
 	for n, user := range live {
 		if _, known := s.puts[n]; known {
@@ -118,8 +127,15 @@ func (s *sim) audit(e *etcdsim.Etcd, why etcdsim.Cause) {
 			continue
 		}
 		s.gone[n] = why
-		if why == etcdsim.Written && s.held[n] && !begun[user] {
+		if why != etcdsim.Written || !s.held[n] {
+			continue
+		}
+		if !begun[user] {
 			s.faultLocked("%s of %s was ended, and nobody asked for it", n, user)
+		}
+		silent := time.Since(e.Renewed(s.leases[n]))
+		if !buried[n] && silent < s.ttl { // only what has lapsed goes without a word
+			s.faultLocked("%s of %s was given away as lapsed, %v after it was renewed", n, user, silent)
 		}
 	}
 	s.live = live
@@ -152,10 +168,10 @@ func simulate(t *testing.T, cfg simConfig) *sim {
 	t.Helper()
 	s := &sim{
 		simConfig: cfg, etcd: etcdsim.New(), spans: map[string][]span{}, puts: map[nonce]put{},
-		gone: map[nonce]etcdsim.Cause{}, held: map[nonce]bool{}, evicted: map[string]time.Time{},
+		leases: map[nonce]int64{}, gone: map[nonce]etcdsim.Cause{}, held: map[nonce]bool{}, evicted: map[string]time.Time{},
 		done: map[string]int{},
 	}
-	s.etcd.Audit = s.audit
+	s.etcd.Audit, s.etcd.Backlog = s.audit, cfg.backlog
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -188,7 +204,7 @@ func simulate(t *testing.T, cfg simConfig) *sim {
 	s.silence()
 	drain()
 	nodes.Wait()
-	time.Sleep(2*cfg.ttl + time.Second) // what a pool could not revoke any more
+	time.Sleep(2*cfg.ttl + cfg.backlog + time.Second) // what a pool could not revoke any more
 	if n := s.etcd.Leases(); n > 0 {
 		s.fault("%d leases are left", n)
 	}
@@ -205,7 +221,7 @@ func (s *sim) silence() {
 	for _, l := range s.links {
 		l.Calm()
 	}
-	time.Sleep(2*s.ttl + 5*time.Second)
+	time.Sleep(2*s.ttl + s.backlog + 5*time.Second)
 	for _, kv := range s.etcd.Read("/p/users/") {
 		s.fault("%s is left, of %s", kv.Key, kv.Value)
 	}
@@ -237,7 +253,7 @@ func (s *sim) trouble() {
 		})
 	}
 	for range s.elections {
-		at(s.etcd.Elect)
+		at(func() { s.etcd.Depose(s.unnoticed) })
 	}
 	all.Wait()
 }

@@ -197,7 +197,8 @@ func (v *simViewer) stop(st *simStream, twice bool) {
 	v.mu.Lock()
 	delete(v.held, st.nonce)
 	v.mu.Unlock()
-	_, err := v.node().Stop(context.Background(), v.user, st.id)
+	l := v.node()
+	_, err := l.Stop(context.Background(), v.user, st.id)
 	var ended *EndedError
 	switch {
 	case err == nil:
@@ -208,6 +209,9 @@ func (v *simViewer) stop(st *simStream, twice bool) {
 	default:
 		v.count("stop unknown")
 		return
+	}
+	if s, err := l.Heartbeat(context.Background(), v.user, st.id); err == nil && !s.Degraded {
+		v.fault("%s was said to be gone, and is answered as alive by the same node", st.nonce)
 	}
 	if st.alone {
 		return // another node may not know

@@ -59,7 +59,7 @@ func (c leases) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest, _ ...gr
 			return nil, rpctypes.ErrGRPCLeaseExist
 		}
 		ttl := time.Duration(r.TTL) * time.Second
-		e.leases[r.ID] = &lease{ttl, time.Now().Add(ttl)}
+		e.leases[r.ID] = &lease{ttl, time.Now().Add(ttl), time.Now()}
 		return &pb.LeaseGrantResponse{Header: e.header(), ID: r.ID, TTL: r.TTL}, nil
 	})
 }
@@ -76,17 +76,21 @@ func (c leases) LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest, _ ...
 }
 
 // LeaseTimeToLive tells what a lease has left, in whole seconds; less than 0 if it
-// has run out or is gone.
+// has run out or is gone. A leader that was deposed and does not know it may answer.
 func (c leases) LeaseTimeToLive(
 	ctx context.Context, r *pb.LeaseTimeToLiveRequest, _ ...grpc.CallOption,
 ) (*pb.LeaseTimeToLiveResponse, error) {
 	return call(ctx, c.Link, "LeaseTimeToLive", func(e *Etcd) (*pb.LeaseTimeToLiveResponse, error) {
 		resp := &pb.LeaseTimeToLiveResponse{Header: e.header(), ID: r.ID, TTL: -1}
-		if l := e.leases[r.ID]; l != nil {
-			left := time.Until(l.ends)
-			if resp.TTL, resp.GrantedTTL = int64(left/time.Second), int64(l.ttl/time.Second); left < -time.Second {
-				resp.TTL = min(resp.TTL, -1)
-			}
+		l, ends := e.leases[r.ID], time.Time{}
+		if l != nil {
+			ends = l.ends
+		}
+		if time.Now().Before(e.former.until) && c.passage("former").back%2 == 0 {
+			resp.Header.RaftTerm, ends = e.former.term, e.former.ends[r.ID]
+		}
+		if l != nil && !ends.IsZero() { // etcd cuts to whole seconds, towards 0
+			resp.TTL, resp.GrantedTTL = int64(time.Until(ends)/time.Second), int64(l.ttl/time.Second)
 		}
 		return resp, nil
 	})
@@ -137,7 +141,7 @@ func (k *keepAlive) Recv() (*pb.LeaseKeepAliveResponse, error) {
 				stuck = true
 				return nil, nil
 			}
-			l.ends = time.Now().Add(l.ttl)
+			l.ends, l.renewed = time.Now().Add(l.ttl), time.Now()
 			return &pb.LeaseKeepAliveResponse{Header: e.header(), ID: id, TTL: int64(l.ttl / time.Second)}, nil
 		})
 		if err != nil || !stuck {

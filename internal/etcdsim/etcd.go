@@ -2,6 +2,7 @@ package etcdsim
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -17,12 +18,16 @@ type Etcd struct {
 	// Audit is called with every revision that has changed anything, before anybody
 	// can see it, and with what has made it.
 	Audit func(*Etcd, Cause)
+	// Backlog is how long, at most, a lease that has run out waits to be revoked. etcd
+	// revokes no more than 1,000 a second.
+	Backlog time.Duration
 
 	mu      sync.Mutex
 	rev     int64
 	term    uint64
 	keys    map[string]*mvccpb.KeyValue
 	leases  map[int64]*lease
+	former  former
 	history []*mvccpb.Event // all there ever were
 	changed chan struct{}   // closed with the next revision
 }
@@ -38,8 +43,16 @@ const (
 )
 
 type lease struct {
-	ttl  time.Duration
-	ends time.Time // it may be revoked after that
+	ttl     time.Duration
+	ends    time.Time // it may be revoked after that
+	renewed time.Time // or granted
+}
+
+// former is a leader that has been deposed and does not know it yet.
+type former struct {
+	term  uint64
+	ends  map[int64]time.Time // of the leases that it knows
+	until time.Time           // it takes part again
 }
 
 // New returns an empty etcd.
@@ -57,17 +70,27 @@ const revokeEvery = 500 * time.Millisecond
 func (e *Etcd) Tick() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for id, l := range e.leases {
-		if time.Now().After(l.ends) {
+	for _, id := range slices.Sorted(maps.Keys(e.leases)) { // in an order that a seed repeats
+		l := e.leases[id]
+		waits := time.Duration(uint64(id) % uint64(e.Backlog+1))
+		if time.Now().After(l.ends.Add(waits)) {
 			e.revoke(id, Expired)
 		}
 	}
 }
 
 // Elect changes the leader: every lease starts anew.
-func (e *Etcd) Elect() {
+func (e *Etcd) Elect() { e.Depose(0) }
+
+// Depose is Elect where the old leader does not notice for a while: who asks it how
+// long leases have left learns what it knew.
+func (e *Etcd) Depose(unnoticed time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.former = former{e.term, map[int64]time.Time{}, time.Now().Add(unnoticed)}
+	for id, l := range e.leases {
+		e.former.ends[id] = l.ends
+	}
 	e.term++
 	for _, l := range e.leases {
 		l.ends = time.Now().Add(l.ttl)
@@ -86,6 +109,18 @@ func (e *Etcd) Read(prefix string) []*mvccpb.KeyValue {
 func (e *Etcd) Locked(prefix string) []*mvccpb.KeyValue {
 	return e.match([]byte(prefix), append([]byte(prefix), 0xff))
 }
+
+// Renewed is when a lease was granted or last renewed; the zero time if there is none.
+// It is for Audit.
+func (e *Etcd) Renewed(id int64) time.Time {
+	if l := e.leases[id]; l != nil {
+		return l.renewed
+	}
+	return time.Time{}
+}
+
+// Revision is the newest. It is for Audit.
+func (e *Etcd) Revision() int64 { return e.rev }
 
 // Leases is how many there are.
 func (e *Etcd) Leases() int {

@@ -67,10 +67,7 @@ var faults = []fault{
 			m.kill()
 		}
 	})},
-	// No longer: see docs/correctness.md on a leader that was paused for long.
-	{name: "leader paused", weight: 4, min: 200 * ms, max: 1200 * ms, etcd: true, begin: onEtcd(func(t *trouble) {
-		t.etcd.members[t.leader()].pause()
-	})},
+	{name: "leader paused", weight: 4, min: 200 * ms, max: 1200 * ms, etcd: true, begin: pauseLeader},
 	{name: "follower paused", weight: 4, min: 300 * ms, max: 5000 * ms, etcd: true, begin: onEtcd(func(t *trouble) {
 		t.etcd.members[t.follower()].pause()
 	})},

@@ -57,6 +57,17 @@ func moveLeader(t *trouble) (func() error, []int) {
 	return nil, nil
 }
 
+// pauseLeader goes on for as long as it is to last, also where others that began with
+// it last longer: see docs/correctness.md on a leader that was paused for a TTL.
+func pauseLeader(t *trouble) (func() error, []int) {
+	m := t.etcd.members[t.leader()]
+	return during(t, func(ctx context.Context) {
+		m.pause()
+		<-ctx.Done()
+		m.resume()
+	}), nil
+}
+
 // replaceMember has a member die for good and a fresh one take its place.
 func replaceMember(t *trouble) (func() error, []int) {
 	who := t.follower()
