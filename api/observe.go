@@ -107,6 +107,13 @@ func (s *Server) logRequest(rec *recorder, r *http.Request, took time.Duration) 
 	if !s.log.Enabled(ctx, level) {
 		return
 	}
+	var kept int64
+	if level == slog.LevelWarn {
+		var ok bool
+		if kept, ok = s.refusals.pass(time.Now()); !ok {
+			return
+		}
+	}
 	attrs := []slog.Attr{
 		slog.String("route", rec.route), slog.String("method", r.Method), slog.Int("status", rec.status),
 		slog.Duration("duration", took), slog.String("user", rec.user),
@@ -114,6 +121,9 @@ func (s *Server) logRequest(rec *recorder, r *http.Request, took time.Duration) 
 	}
 	if rec.err != nil {
 		attrs = append(attrs, slog.Any("err", rec.err))
+	}
+	if kept > 0 {
+		attrs = append(attrs, slog.Int64("unlogged", kept)) // like it, since the last
 	}
 	if rec.gone {
 		attrs = append(attrs, slog.Bool("gone", true))

@@ -101,6 +101,7 @@ type Server struct {
 	handler  http.Handler
 	inFlight chan struct{}
 	shed     *shedder
+	refusals sparse // lines of the log
 	edge     *edge
 	metrics  *metrics.Metrics
 

@@ -1,15 +1,20 @@
 package cluster
 
 import (
+	"time"
+
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
-// serverLog is what the embedded server may say: warnings and worse, until
-// closing is closed. Its Fatal would end the process, its Panic say less than
+// serverLog is what the embedded server may say: warnings and worse, of each ten a
+// second, until closing is closed: after an overload it warns of each of thousands of
+// leases that were revoked twice. Its Fatal would end the process, its Panic say less than
 // it knows; both panic with an etcdPanic instead.
 func serverLog(log *zap.Logger, closing <-chan struct{}) *zap.Logger {
-	filter := func(core zapcore.Core) zapcore.Core { return &filterCore{core, closing} }
+	filter := func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(&filterCore{core, closing}, time.Second, 10, 1000)
+	}
 	return atLeast(log, zap.WarnLevel).Named("etcd").WithOptions(zap.WrapCore(filter),
 		zap.WithFatalHook(panicHook{}), zap.WithPanicHook(panicHook{}))
 }

@@ -74,18 +74,13 @@ func replaceMember(t *trouble) (func() error, []int) {
 	t.etcd.members[who].kill()
 	return func() error {
 		ctx := context.WithoutCancel(t.ctx)
-		for i, m := range t.etcd.members { // the others have to be there
-			m.resume()
-			if i != who && !m.alive() {
-				if err := m.start(); err != nil {
-					return err
-				}
-			}
+		if err := t.heal(ctx); err != nil { // the others have to be there
+			return err
 		}
-		for _, l := range t.etcd.between() {
-			l.heal()
+		if err := t.etcd.replace(ctx, who); err != nil {
+			return err
 		}
-		return t.etcd.replace(ctx, who)
+		return t.heal(ctx) // nor may the next be taken out before this one is in
 	}, nil
 }
 

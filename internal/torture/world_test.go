@@ -75,9 +75,20 @@ func (w *world) watch(after int64) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var watching sync.WaitGroup
 	watching.Go(func() { w.watcher.run(ctx) })
+	watching.Go(func() { w.noteStalls(ctx) })
 	w.unwatch = func() {
 		cancel()
 		watching.Wait()
+	}
+}
+
+// noteStalls notes when the machine did not let this process run, and so perhaps not
+// the others: what came late then is no fault of theirs.
+func (w *world) noteStalls(ctx context.Context) {
+	for last := now(); !wait(ctx, 20*time.Millisecond); last = now() {
+		if late := now(); late-last > 300*time.Millisecond {
+			w.note(window{Name: "the machine stood still", From: last, To: late, Etcd: true, Nodes: []int{0, 1, 2}})
+		}
 	}
 }
 

@@ -21,7 +21,7 @@ async function player({ user, server, token }) {
   });
   stream.addEventListener("refused", ({ detail: { active, limit } }) => {
     film.pause();
-    say(`You are watching ${limit} films already. Play here instead of:`);
+    say(`You are watching ${limit === 1 ? "a film" : `${limit} films`} already. Play here instead of:`);
     $("#others").replaceChildren(...active.map(({ id, device, startedAt }) => {
       const button = document.createElement("button");
       button.textContent = `${device?.name ?? "A device"}, since ${new Date(startedAt).toLocaleTimeString()}`;
