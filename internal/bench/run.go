@@ -37,6 +37,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.Launch.apart = cfg.Scenario.apart
 	r := newReport(cfg, machine)
 	defer cfg.Progress.stop()
 	for run := range cfg.Settings.Runs {

@@ -34,6 +34,8 @@ type Launch struct {
 	Clean func(ctx context.Context, prefix string) error
 	// Stderr gets what a target that failed wrote there; nil discards it.
 	Stderr io.Writer
+
+	apart bool // from this process: each has half of the processors
 }
 
 const (
@@ -98,7 +100,11 @@ func (s *server) run(ctx context.Context, patience time.Duration) error {
 	cmd.Stderr = s.said
 	out, in := io.Pipe()
 	cmd.Stdout = in
-	process, err := child.Start(cmd)
+	start := child.Start
+	if s.launch.apart {
+		start = child.StartApart
+	}
+	process, err := start(cmd)
 	if err != nil {
 		return err
 	}

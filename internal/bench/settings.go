@@ -86,6 +86,7 @@ type Scenario struct {
 	// Defaults are fit for a laptop.
 	Defaults Settings
 
+	apart  bool // what the generator takes must not be what the target lacks
 	limits bool // it measures the limit, so a target without one has nothing to show
 	run    func(context.Context, *visit) error
 }
@@ -170,8 +171,10 @@ func Scenarios() []Scenario {
 			Name: "overload", Short: "Three times as many starts and stops as the node can do", run: overload,
 			Long: "The viewers are started first and send heartbeats until the end. For the warm-up users start and stop as fast\n" +
 				"as the node answers: its peak. Then they come at three times that rate, over as many connections as are\n" +
-				"set, and do not wait when they are told to. Of the peak 80 % must still be done, and every viewer be alive.",
-			Uses: []string{"duration", "warmup", "viewers", "heartbeat"},
+				"set, and do not wait when they are told to. Of the peak 80 % must still be done, and every viewer be alive.\n" +
+				"A node that bench starts has one half of the processors, and the load generator the other.",
+			apart: true,
+			Uses:  []string{"duration", "warmup", "viewers", "heartbeat"},
 			Defaults: with(base, func(s *Settings) {
 				s.Connections, s.Viewers, s.Heartbeat, s.TTL = 4_000, 10_000, 5*time.Second, 20*time.Second
 				s.Warmup, s.For = 10*time.Second, 40*time.Second

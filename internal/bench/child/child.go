@@ -18,7 +18,16 @@ type Process struct {
 
 // Start starts cmd. Where the system can do that (Linux), cmd is killed when
 // this process ends, however that happens.
-func Start(cmd *exec.Cmd) (*Process, error) {
+func Start(cmd *exec.Cmd) (*Process, error) { return begin(cmd, cmd.Start) }
+
+// StartApart is Start where cmd gets one half of the processors, and this process
+// keeps to the other from then on, so that neither takes the other's. On one
+// processor, and where the system is not Linux, they share.
+func StartApart(cmd *exec.Cmd) (*Process, error) {
+	return begin(cmd, func() error { return startApart(cmd.Start) })
+}
+
+func begin(cmd *exec.Cmd, start func() error) (*Process, error) {
 	dieWithParent(cmd)
 	p := &Process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
@@ -26,7 +35,7 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 		// Linux sends the signal when the thread that started cmd ends.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := cmd.Start()
+		err := start()
 		started <- err
 		if err == nil {
 			p.err = cmd.Wait()

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package child
+
+func startApart(start func() error) error { return start() }
