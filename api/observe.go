@@ -110,7 +110,11 @@ func (s *Server) logRequest(rec *recorder, r *http.Request, took time.Duration) 
 	var kept int64
 	if level == slog.LevelWarn {
 		var ok bool
-		if kept, ok = s.refusals.pass(time.Now()); !ok {
+		kind := &s.shedLines
+		if rec.err != nil {
+			kind = &s.failedLines
+		}
+		if kept, ok = kind.pass(time.Now()); !ok {
 			return
 		}
 	}

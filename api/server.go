@@ -101,9 +101,11 @@ type Server struct {
 	handler  http.Handler
 	inFlight chan struct{}
 	shed     *shedder
-	refusals sparse // lines of the log
 	edge     *edge
 	metrics  *metrics.Metrics
+
+	// Lines of the log: each kind of 503 has its own.
+	shedLines, failedLines sparse
 
 	turnedAway turnedAway
 	ready      singleflight.Group

@@ -7,8 +7,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// serverLog is what the embedded server may say: warnings and worse, of each ten a
-// second, until closing is closed: after an overload it warns of each of thousands of
+// serverLog is what the embedded server may say: warnings and worse, of the same text
+// ten a second and then every thousandth, until closing is closed: after an overload it warns of each of thousands of
 // leases that were revoked twice. Its Fatal would end the process, its Panic say less than
 // it knows; both panic with an etcdPanic instead.
 func serverLog(log *zap.Logger, closing <-chan struct{}) *zap.Logger {

@@ -99,17 +99,20 @@ func (l *Limiter) coolingFor(ctx context.Context, a *admission) (time.Duration, 
 	if err != nil {
 		return 0, unavailable("read the cool-downs of "+a.user, err)
 	}
-	var longest time.Duration
+	var leases []int64
 	for _, r := range resp.Responses {
 		for _, kv := range r.GetResponseRange().Kvs {
-			left := l.cfg.Cooldown // if etcd's leader does not say
-			if t := l.askLifetime(ctx, kv.Lease); t.lease != 0 {
-				left = t.left + time.Second // it was cut to whole seconds
-				if t.lapsed {
-					left = 0
-				}
-			}
-			longest = max(longest, left)
+			leases = append(leases, kv.Lease)
+		}
+	}
+	lives := l.askLifetimes(ctx, resp.Header.RaftTerm, leases)
+	var longest time.Duration
+	for _, id := range leases {
+		switch t, told := lives[id]; {
+		case !told: // by etcd's leader, or not by one that may be believed
+			longest = max(longest, l.cfg.Cooldown)
+		case !t.lapsed:
+			longest = max(longest, t.left+time.Second) // it was cut to whole seconds
 		}
 	}
 	return longest, nil

@@ -1,10 +1,12 @@
 package lease
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"streamcount/internal/etcdtest"
 )
@@ -29,4 +31,57 @@ func TestHeartbeat_WhatWasSaidToBeGoneStaysGone(t *testing.T) {
 	require.Eventually(t, func() bool { _, told := r.view.ended(who.nonce); return told }, 5*time.Second, time.Millisecond)
 	_, err = r.Heartbeat(t.Context(), "maya", st.ID)
 	requireEnded(t, err, ReasonReplaced)
+}
+
+// Who stops a provisional stream while it is being written has stopped it, whatever
+// becomes of the write, and whenever that is known.
+func TestOutage_StopWhileItIsWritten(t *testing.T) {
+	for name, hold := range map[string]func(*etcdtest.Faults, string) func(){
+		"before etcd has it": (*etcdtest.Faults).Hold, "before its answer": (*etcdtest.Faults).HoldReply,
+	} {
+		for _, known := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, known %v", name, known), func(t *testing.T) {
+				t.Parallel()
+				m, f := etcdtest.Start(t, etcdtest.Config{}), &etcdtest.Faults{}
+				l := newLimiter(t, etcdtest.FaultyClient(t, []string{m.Endpoint()}, f),
+					Config{Limit: 1, Outage: OutageAdmit, Timeout: time.Second, TTL: 2 * time.Minute})
+				t.Cleanup(f.Heal)
+				m.Stop()
+				awaitCircuit(t, true, l)
+				st := mustStart(t, l, "maya", Request{}).Stream
+				grant := f.HoldReply(etcdtest.Grant) // the call before the write
+				defer grant()
+				m.Restart(t)
+				require.Eventually(t, func() bool { return f.Held(etcdtest.Grant) > 0 }, soon, time.Millisecond)
+				release := hold(f, etcdtest.Txn)
+				defer release()
+				grant()
+				require.Eventually(t, func() bool { return f.Held(etcdtest.Txn) > 0 }, soon, time.Millisecond)
+				_, err := l.Stop(t.Context(), "maya", st.ID)
+				require.NoError(t, err)
+				_, err = l.Heartbeat(t.Context(), "maya", st.ID)
+				requireEnded(t, err, ReasonStopped)
+				if !known { // etcd goes away once more, and the write is given up
+					m.Stop()
+					require.Eventually(t, func() bool { return f.Held(etcdtest.Txn) == 0 }, soon, time.Millisecond)
+					awaitCircuit(t, true, l)
+				}
+				release()
+				if !known {
+					m.Restart(t)
+				}
+				c := m.Client(t)
+				require.Eventually(t, func() bool {
+					_, err := l.Heartbeat(t.Context(), "maya", st.ID)
+					requireEnded(t, err, ReasonStopped)
+					resp, err := c.Get(t.Context(), l.keys.user("maya"), clientv3.WithPrefix(), clientv3.WithCountOnly())
+					return err == nil && resp.Count == 0 && l.pending.size() == 0
+				}, soon, 5*time.Millisecond)
+				require.Eventually(t, func() bool {
+					_, err := l.Start(t.Context(), "maya", Request{})
+					return err == nil
+				}, soon, 5*time.Millisecond, "its slot is free")
+			})
+		}
+	}
 }

@@ -43,8 +43,14 @@ func (l *Limiter) open(user, id string) (ident, error) {
 // heartbeat is a Heartbeat that has to look, and to renew.
 func (l *Limiter) heartbeat(ctx context.Context, user, id string, who ident) (Stream, error) {
 	degraded := Stream{ID: id, User: user, TTL: l.cfg.TTL, Degraded: true}
-	if who.provisional() && l.pending.hear(user, who.nonce) {
-		return degraded, nil
+	if who.provisional() {
+		if l.pending.hear(user, who.nonce) {
+			return degraded, nil
+		}
+		// One that was stopped while it was being written is in etcd for a moment.
+		if g, over := l.view.ended(who.nonce); over && g.Reason == ReasonStopped {
+			return Stream{}, g.err()
+		}
 	}
 	ctx, cancel := l.bound(ctx)
 	defer cancel()
@@ -161,7 +167,7 @@ func (l *Limiter) find(ctx context.Context, user string, who ident) (held, error
 	if s == nil && current && l.caughtUp(ctx, user) {
 		s, current = l.view.lookup(user, who)
 	}
-	if s != nil && current {
+	if s != nil && current && !l.view.saidGone(who.nonce) {
 		return s.held(l.keys, user), nil
 	}
 	return l.readStream(ctx, user, who)
@@ -208,6 +214,7 @@ func (l *Limiter) afterEnd(ctx context.Context, user string, who ident) error {
 	if errors.As(err, &ended) && ended.Reason != ReasonEnded {
 		return ended
 	}
+	l.view.sayGone(who.nonce)
 	return &EndedError{Reason: ReasonExpired}
 }
 

@@ -31,6 +31,7 @@ type provisional struct {
 	lease     int64
 	slot      int
 	heard     time.Time // of its player
+	tried     bool      // to be written: etcd may have it
 }
 
 const (
@@ -100,6 +101,37 @@ func (ps *provisionals) take(user string, n nonce) *provisional {
 	return p
 }
 
+// try notes that p is about to be written.
+func (ps *provisionals) try(p *provisional) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	p.tried = true
+}
+
+// has reports whether there is a stream of that nonce.
+func (ps *provisionals) has(user string, n nonce) bool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return slices.ContainsFunc(ps.users[user], func(p *provisional) bool { return p.admission.rec.Nonce == n })
+}
+
+// endProvisional ends the provisional stream of that nonce, and reports whether there
+// is one. What was tried for it may have been done, and is undone: nothing else ever
+// hangs on its lease.
+func (l *Limiter) endProvisional(user string, n nonce) bool {
+	p := l.pending.take(user, n)
+	if p == nil {
+		return false
+	}
+	l.pending.mu.Lock()
+	tried := p.tried
+	l.pending.mu.Unlock()
+	if tried {
+		l.cleaner.revokeLater(p.lease)
+	}
+	return true
+}
+
 // hear notes that the player of a stream lives. It reports whether there is one.
 func (ps *provisionals) hear(user string, n nonce) bool {
 	ps.mu.Lock()
@@ -162,7 +194,7 @@ func (l *Limiter) admitAlone(a *admission, cause error) (Started, error) {
 	a.granted, a.unsure, a.renewal = granted{lease: p.lease, ttl: l.cfg.TTL}, false, nil
 	l.compose(a)
 	for _, e := range d.ends {
-		l.pending.take(a.user, e.nonce) // its own session's; those in etcd end when this is written
+		l.endProvisional(a.user, e.nonce) // its own session's; those in etcd end when this is written
 	}
 	if !l.pending.add(p) {
 		return Started{}, cause
@@ -224,8 +256,12 @@ func (l *Limiter) writeProvisional(ctx context.Context, p *provisional) error {
 	user, n := p.admission.user, p.admission.rec.Nonce
 	ctx, cancel := l.bound(ctx)
 	defer cancel()
+	l.pending.try(p)
 	h, err := l.tryProvisional(ctx, p)
 	if errors.Is(err, ErrUnavailable) {
+		if !l.pending.has(user, n) { // it was ended meanwhile
+			l.cleaner.revokeLater(p.lease)
+		}
 		return err
 	}
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 )
 
 // recent remembers things for between one and two spans of time, and never
-// more than twice max of them. Nothing may depend on what it forgets.
+// more than twice max of them. Nothing may depend on its memory for longer.
 type recent[K comparable, V any] struct {
 	span time.Duration
 	max  int

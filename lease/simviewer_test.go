@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"streamcount/internal/etcdsim"
@@ -97,6 +98,7 @@ func (v *simViewer) start() *simStream {
 	v.held[who.nonce] = true
 	v.mu.Unlock()
 	v.evicts(req, st, asked)
+	v.tells(who.nonce, st)
 	switch {
 	case out.alone:
 		v.count("admitted alone")
@@ -123,6 +125,22 @@ func (v *simViewer) evicts(req Request, st Started, asked time.Time) {
 		}
 		if e.Stream.Session != "" {
 			v.evicted[e.Stream.Session] = time.Now()
+		}
+	}
+}
+
+// tells holds what a start says it has ended against what went for it: what it does not
+// tell it took for lapsed.
+func (v *simViewer) tells(n nonce, st Started) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, t := range v.taken[n] {
+		told := slices.ContainsFunc(st.Ended, func(e Ended) bool {
+			who, err := v.nodes[0].ids.open(v.user, e.Stream.ID)
+			return err == nil && who.nonce == t.nonce
+		})
+		if !told {
+			v.faultLocked("%s of %s was given away as lapsed, %v after it was renewed", t.nonce, v.user, t.silent)
 		}
 	}
 }

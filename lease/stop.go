@@ -25,7 +25,7 @@ func (l *Limiter) stopByID(ctx context.Context, user, id string) (Usage, error) 
 	if err != nil {
 		return Usage{}, err
 	}
-	if who.provisional() && l.pending.take(user, who.nonce) != nil {
+	if who.provisional() && l.endProvisional(user, who.nonce) {
 		l.view.note(grave{Nonce: who.nonce, Reason: ReasonStopped})
 		s, _ := l.view.user(user)
 		return Usage{User: user, Count: len(s.held), Limit: l.ruleOf(user, nil).limit, Counted: len(s.held)}, nil

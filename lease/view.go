@@ -31,7 +31,7 @@ type view struct {
 	told   *teller // whom it tells what happens; nil for nobody
 	rules  *rulebook
 	ends   *recent[nonce, grave]     // how streams ended
-	gone   *recent[nonce, struct{}]  // streams that clients were told are over before the view knew
+	gone   *recent[nonce, struct{}]  // streams that etcd did not have when it was asked, and of whose end nothing is remembered
 	hints  *recent[nonce, time.Time] // when this node renewed the leases of streams not yet seen
 	lapsed atomic.Int64              // streams seen to expire
 
@@ -164,8 +164,9 @@ func (v *view) lookup(user string, who ident) (*live, bool) {
 // ended is how a stream ended, as far as that is remembered.
 func (v *view) ended(n nonce) (grave, bool) { return v.ends.get(n) }
 
-// sayGone remembers that a client is told of a stream's end of which the view
-// does not know: whatever it shows of the stream is not to be believed any more.
+// sayGone remembers that etcd did not have a stream of whose end the view does not
+// know. A client may be told so: whatever the view still shows of it is not to be
+// believed any more. Where its user has moved and comes back, that costs a question.
 func (v *view) sayGone(n nonce) { v.gone.put(n, struct{}{}) }
 
 // saidGone reports whether a stream is over, or may be: that etcd has to be asked.

@@ -2,7 +2,6 @@ package etcdsim
 
 import (
 	"bytes"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -70,8 +69,7 @@ const revokeEvery = 500 * time.Millisecond
 func (e *Etcd) Tick() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, id := range slices.Sorted(maps.Keys(e.leases)) { // in an order that a seed repeats
-		l := e.leases[id]
+	for id, l := range e.leases {
 		waits := time.Duration(uint64(id) % uint64(e.Backlog+1))
 		if time.Now().After(l.ends.Add(waits)) {
 			e.revoke(id, Expired)

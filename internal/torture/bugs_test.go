@@ -54,9 +54,9 @@ var mutants = []mutant{
 			"			graves[g.Nonce] = g\n			if MUTANT {\n				v.ends.put(g.Nonce, g)\n			}\n",
 		},
 		{
-			"lease/heartbeat.go", "	if s != nil && current && !l.view.saidGone(who.nonce) {",
+			"lease/heartbeat.go", "	if s != nil && current && !l.view.saidGone(who.nonce) {\n		at := s",
 			"	if g, over := l.view.ended(who.nonce); over && MUTANT {\n		return Stream{}, g.err()\n	}\n" +
-				"	if s != nil && current && !l.view.saidGone(who.nonce) {",
+				"	if s != nil && current && !l.view.saidGone(who.nonce) {\n		at := s",
 		},
 	}},
 	{name: "what was said to be gone is forgotten", scene: "behind", patches: []patch{{
@@ -65,6 +65,10 @@ var mutants = []mutant{
 	{name: "the wall clock counts", scene: "clocks", patches: []patch{{
 		"lease/instant.go", "	return instant(t.Sub(epoch))\n",
 		"	if MUTANT {\n		return instant(t.Round(0).Sub(epoch.Round(0)))\n	}\n	return instant(t.Sub(epoch))\n",
+	}}},
+	{name: "the time is told by an old clock", scene: "clocks", patches: []patch{{
+		"api/convert.go", "	now := time.Now()\n	return apitype.At(now.Add(t.Sub(now)))\n",
+		"	if MUTANT {\n		return apitype.At(t)\n	}\n	now := time.Now()\n	return apitype.At(now.Add(t.Sub(now)))\n",
 	}}},
 	{name: "a stream rests for too long", scene: "quiet", patches: []patch{{
 		"lease/heartbeat.go", "time.Since(renewed) >= headOf(s.value).ttl()/4 {",

@@ -2,6 +2,8 @@ package torture
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -97,6 +99,17 @@ func (c *checker) complain(format string, args ...any) {
 	}
 }
 
+// late is complain about what took too long. That may be the machine's fault.
+func (c *checker) late(format string, args ...any) { c.complain(lateMark+format, args...) }
+
+// lateMark begins what may be the fault of a machine that has too much to do.
+const lateMark = "late: "
+
+// onlyLate reports whether nothing worse was found.
+func onlyLate(found []string) bool {
+	return !slices.ContainsFunc(found, func(what string) bool { return !strings.HasPrefix(what, lateMark) })
+}
+
 // checkAll says what is wrong; nothing, if all is well. What porcupine has to
 // show goes to dir.
 func (c *checker) checkAll(dir string) []string {
@@ -144,7 +157,7 @@ func (c *checker) checkBeat(o *op) {
 		return
 	}
 	if _, to := c.goneBetween(live); to < o.Call-viewLag-slack {
-		c.complain("answered as alive long after its end at %.3f: %v; %v", to.Seconds(), o, live)
+		c.late("answered as alive long after its end at %.3f: %v; %v", to.Seconds(), o, live)
 	}
 	if !o.ClockSet && o.Expires < o.Call+c.ttl-c.ttl/4-slack {
 		c.complain("a heartbeat left less than three quarters of the TTL: %v", o)
@@ -172,6 +185,9 @@ func (c *checker) checkFinal() {
 		if o.Kind == kindBeat && o.Status == 200 && !o.Degraded && first != nil && o.Call > first.Return {
 			c.complain("alive again on the same node: %v, after %v", o, first)
 		}
+		if o.Kind == kindStop && o.Status == 200 && first != nil && first.Status == 410 && o.Call > first.Return {
+			c.complain("stopped when it was said to be over: %v, after %v", o, first)
+		}
 	}
 }
 
@@ -198,14 +214,14 @@ func (c *checker) checkLook(o *op) {
 		if live == nil {
 			c.complain("a list shows a stream that never was: %v", o)
 		} else if _, to := c.goneBetween(live); to < o.Call-viewLag-slack {
-			c.complain("a list shows a stream that is long gone: %v; %v", o, live)
+			c.late("a list shows a stream that is long gone: %v; %v", o, live)
 		}
 	}
 	for _, live := range c.byUser[o.User] {
 		_, born := c.bornBetween(live)
 		gone, _ := c.goneBetween(live)
 		if born < o.Call-viewLag-slack && gone > o.Return && !shown[live.op] {
-			c.complain("a list lacks a stream: %v; %v", o, live)
+			c.late("a list lacks a stream: %v; %v", o, live)
 		}
 	}
 }

@@ -42,7 +42,7 @@ func (c *checker) checkNotLate(l *life) {
 	if late := from - max(heard, calm) - c.ttl; late > 0 {
 		c.latest = max(c.latest, late)
 		if late > 2*time.Second+lateSlack {
-			c.complain("%.1f s late: %v, last heard of at %.3f", late.Seconds(), l, heard.Seconds())
+			c.late("%.1f s late: %v, last heard of at %.3f", late.Seconds(), l, heard.Seconds())
 		}
 	}
 	c.lapses++
@@ -76,7 +76,7 @@ func (c *checker) checkRefusal(o *op) {
 			}
 		}
 		if o.Call > max(heard, c.disturbedUntil(o.Call))+c.ttl+time.Second+lateSlack {
-			c.complain("refused for a stream that has lapsed: %v; %v, last heard of at %.3f", o, live, heard.Seconds())
+			c.late("refused for a stream that has lapsed: %v; %v, last heard of at %.3f", o, live, heard.Seconds())
 		}
 	}
 }
@@ -89,7 +89,7 @@ func (c *checker) checkGhost(l *life, there time.Duration) {
 	}
 	since := max(c.lastHeard(l), c.disturbedUntil(there))
 	if there > since+c.cleanup {
-		c.complain("a start that nobody was told of has left its stream for %.1f s: %v; %v", (there - since).Seconds(), l, o)
+		c.late("a start that nobody was told of has left its stream for %.1f s: %v; %v", (there - since).Seconds(), l, o)
 	}
 }
 

@@ -116,9 +116,7 @@ func TestTorture(t *testing.T) {
 	for i := 0; now() < until && !t.Failed(); i++ {
 		r := mixed(fmt.Sprintf("r%d", i), seed+uint64(i)*1_000_003, min(*roundLen, max(until-now(), 2*time.Second)))
 		r.chaos = sum.chaos(*onlyFault)
-		for _, f := range sum.play(t, w, r) {
-			t.Errorf("round %d: %s", i, f)
-		}
+		report(t, fmt.Sprint("round ", i), sum.play(t, w, r))
 		if !t.Failed() {
 			require.NoError(t, w.tidy(t.Context()))
 		}
@@ -159,9 +157,7 @@ func TestEachFault(t *testing.T) {
 		sum := &total{}
 		r := mixed(fmt.Sprintf("f%d", i), seed+uint64(i), *eachFault)
 		r.chaos = sum.chaos(f.name)
-		for _, what := range sum.play(t, w, r) {
-			t.Errorf("%s: %s", f.name, what)
-		}
+		report(t, f.name, sum.play(t, w, r))
 		t.Logf("| %s | %d | %d | %d | %.1f s | %d |", f.name, sum.faults[f.name], sum.starts, sum.startsFailed,
 			sum.gap.Seconds(), sum.terms)
 		require.NoError(t, w.tidy(t.Context()))

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // A world is everything that is broken and looked at.
@@ -75,20 +74,9 @@ func (w *world) watch(after int64) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var watching sync.WaitGroup
 	watching.Go(func() { w.watcher.run(ctx) })
-	watching.Go(func() { w.noteStalls(ctx) })
 	w.unwatch = func() {
 		cancel()
 		watching.Wait()
-	}
-}
-
-// noteStalls notes when the machine did not let this process run, and so perhaps not
-// the others: what came late then is no fault of theirs.
-func (w *world) noteStalls(ctx context.Context) {
-	for last := now(); !wait(ctx, 20*time.Millisecond); last = now() {
-		if late := now(); late-last > 300*time.Millisecond {
-			w.note(window{Name: "the machine stood still", From: last, To: late, Etcd: true, Nodes: []int{0, 1, 2}})
-		}
 	}
 }
 
@@ -196,6 +184,7 @@ func (w *world) play(t *testing.T, r round) (*checker, []string) {
 	if r.demand {
 		trouble = append(trouble, w.demandService(calls, r.name)...)
 	}
+	trouble = perhapsLate(trouble)
 	healed := now()
 	calls.close()
 	switch {
@@ -205,7 +194,7 @@ func (w *world) play(t *testing.T, r round) (*checker, []string) {
 		wait(t.Context(), lateWork+r.cleanup+time.Second)
 	}
 	if err := w.watcher.awaitNow(t.Context()); err != nil {
-		trouble = append(trouble, err.Error())
+		trouble = append(trouble, lateMark+err.Error())
 	}
 	trouble = append(trouble, w.readLogs()...)
 	c := newChecker(w.watcher.record(), h, w.takeWindows())
@@ -215,86 +204,6 @@ func (w *world) play(t *testing.T, r round) (*checker, []string) {
 		w.keep(r, h, c, found)
 	}
 	return c, found
-}
-
-// drain waits until nothing is left of any user: nobody watches any more.
-func (w *world) drain(ctx context.Context, since time.Duration) []string {
-	until := since + w.cfg.node.ttl + electionMs*time.Millisecond + 2*time.Second + lateSlack
-	for now() < until {
-		left, err := w.etcd.all.Get(ctx, w.cfg.node.prefix+"/users/", clientv3.WithPrefix(), clientv3.WithCountOnly())
-		if err == nil && left.Count == 0 {
-			return nil
-		}
-		if wait(ctx, 50*time.Millisecond) {
-			break
-		}
-	}
-	left, err := w.etcd.all.Get(ctx, w.cfg.node.prefix+"/users/", clientv3.WithPrefix(), clientv3.WithKeysOnly())
-	if err != nil {
-		return []string{"cannot see what is left: " + err.Error()}
-	}
-	var out []string
-	for _, kv := range left.Kvs {
-		out = append(out, fmt.Sprintf("left behind when all clients were long gone: %s", kv.Key))
-	}
-	return out
-}
-
-// afterwards is in the names of users who come when all is over.
-const afterwards = "-after"
-
-// demandService wants every node to serve everything, now that all is well. A
-// machine that has other things to do gets more than one chance.
-func (w *world) demandService(calls *caller, round string) (missing []string) {
-	for i := range 5 {
-		if missing = w.demandOnce(calls, fmt.Sprint(round, afterwards, i)); len(missing) == 0 {
-			return nil
-		}
-		time.Sleep(time.Second)
-	}
-	return missing
-}
-
-func (w *world) demandOnce(calls *caller, prefix string) []string {
-	var out []string
-	first := len(calls.history.ops)
-	for i := range w.nodes {
-		c := &crowd{user: prefix + fmt.Sprint(i), caller: calls, kept: map[int]bool{}}
-		for range 5 {
-			c.start(&op{User: c.user, Node: i}, nil, false, 0)
-			if len(c.known) == 1 {
-				c.beat(c.known[0], i, 0)
-				c.stop(c.known[0], i, 0)
-			}
-		}
-	}
-	asked := calls.history.ops[first:]
-	for _, o := range asked {
-		if o.Status != 200 || o.Degraded {
-			out = append(out, "all is well, but: "+o.String())
-		}
-	}
-	if len(asked) != 15*len(w.nodes) {
-		out = append(out, fmt.Sprintf("all is well, but only %d of %d calls were answered", len(asked), 15*len(w.nodes)))
-	}
-	return out
-}
-
-// readLogs looks for what no node may say.
-func (w *world) readLogs() []string {
-	var out []string
-	for _, n := range w.nodes {
-		text, err := os.ReadFile(n.log)
-		if err != nil {
-			out = append(out, err.Error())
-		}
-		for _, bad := range []string{"DATA RACE", "panic", "fatal error"} {
-			if strings.Contains(string(text), bad) {
-				out = append(out, fmt.Sprintf("%s says %q: see %s", n.name, bad, n.log))
-			}
-		}
-	}
-	return out
 }
 
 // keep writes down what a failed round did.

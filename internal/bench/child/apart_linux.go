@@ -44,16 +44,22 @@ func startApart(start func() error) error {
 		return start()
 	}
 	err := start()
-	// Threads that come into being meanwhile have what the one has that makes them: after
-	// two rounds none is left.
-	for range 2 {
-		tasks, _ := os.ReadDir("/proc/self/task") // without it, they share
-		for _, task := range tasks {
-			if tid, err := strconv.Atoi(task.Name()); err == nil {
-				_ = unix.SchedSetaffinity(tid, &h.ours) // it may be gone
-			}
+	for moveThreads(&h.ours) { // a thread has what the one had that made it: until none is left
+	}
+	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), h.ours.Count()))
+	return err
+}
+
+// moveThreads has this process's threads run on these processors. It reports whether
+// some did not before.
+func moveThreads(to *unix.CPUSet) (moved bool) {
+	tasks, _ := os.ReadDir("/proc/self/task") // without it, they share
+	for _, task := range tasks {
+		tid, err := strconv.Atoi(task.Name())
+		var at unix.CPUSet
+		if err == nil && unix.SchedGetaffinity(tid, &at) == nil && at != *to {
+			moved = unix.SchedSetaffinity(tid, to) == nil || moved
 		}
 	}
-	runtime.GOMAXPROCS(h.ours.Count())
-	return err
+	return moved
 }
