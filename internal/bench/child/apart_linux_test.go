@@ -60,8 +60,12 @@ func shareOut() error {
 		if i == 0 {
 			want = h.theirs
 		}
-		if got, err := setOf(mask); err != nil || got != want {
-			return fmt.Errorf("%d of %d has the processors %s: %v", i, len(masks), mask, err)
+		got, err := setOf(mask)
+		if err != nil {
+			return err
+		}
+		if got != want {
+			return fmt.Errorf("%d of %d has the processors %s", i, len(masks), mask)
 		}
 	}
 	if n := runtime.GOMAXPROCS(0); n > h.ours.Count() {
