@@ -197,6 +197,27 @@ func TestLog_Lines(t *testing.T) {
 	}
 }
 
+// A node that answers 503 again and again says so a few times a second, and how often
+// it has not; what one kind says does not silence another.
+func TestLog_FewLinesOfOneKind(t *testing.T) {
+	var log bytes.Buffer
+	f := &fake{err: lease.ErrUnavailable}
+	s := newServer(t, Config{Log: jsonLog(&log, slog.LevelInfo)}, f)
+	for range 50 {
+		call(s, "GET", userBase, "")
+	}
+	assert.Equal(t, sparseLines, strings.Count(log.String(), "\n"))
+	s.shed.limit = 0
+	call(s, "POST", userBase+"/start", "")
+	line := lastLine(t, &log)
+	assert.Equal(t, float64(503), line["status"])
+	assert.NotContains(t, line, "err", "it was turned away")
+	s.failedLines.second = time.Time{} // long ago
+	s.shed.limit = 10
+	call(s, "GET", userBase, "")
+	assert.Equal(t, float64(50-sparseLines), lastLine(t, &log)["unlogged"])
+}
+
 func TestLog_QuietByDefault(t *testing.T) {
 	var log bytes.Buffer
 	s := newServer(t, Config{Log: jsonLog(&log, slog.LevelInfo)}, &fake{count: 1})

@@ -119,3 +119,19 @@ func TestCooldown_ALeaseThatIsGone(t *testing.T) {
 	_, err := l.Start(t.Context(), "maya", Request{Session: "phone", OnLimit: ReplaceOldest})
 	require.ErrorIs(t, err, ErrLimit)
 }
+
+// That a cool-down is over is not believed of a leader that was deposed.
+func TestCooldown_IsNotOverByADeposedLeader(t *testing.T) {
+	c, prefix := etcdtest.Client(t), etcdtest.Prefix(t)
+	cfg := Config{Prefix: prefix, Limit: 1, Cooldown: time.Minute}
+	one := newLimiter(t, c, cfg)
+	mustStart(t, one, "maya", Request{Session: "tv"})
+	phone := mustStart(t, one, "maya", Request{Session: "phone", OnLimit: ReplaceOldest}).Stream
+	e := Over(c)
+	e.Lease = deposed{e.Lease, 1}
+	other := runLimiter(t, e, cfg)
+	_, err := other.Start(t.Context(), "maya", Request{Session: "tv", OnLimit: ReplaceOldest})
+	require.Error(t, err, "it was evicted a moment ago, and may not evict in turn")
+	_, err = one.Heartbeat(t.Context(), "maya", phone.ID)
+	require.NoError(t, err)
+}

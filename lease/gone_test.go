@@ -26,6 +26,9 @@ func TestHeartbeat_WhatWasSaidToBeGoneStaysGone(t *testing.T) {
 	requireEnded(t, err, ReasonEnded)
 	_, err = r.Heartbeat(t.Context(), "maya", st.ID)
 	requireEnded(t, err, ReasonEnded)
+	r.faults.CutReply(etcdtest.Txn, 1) // a stop that cannot tell whether it did it would be believed to have
+	_, err = r.Stop(t.Context(), "maya", st.ID)
+	requireEnded(t, err, ReasonEnded)
 	release()
 	who := leaseOfID(t, r.Limiter, st)
 	require.Eventually(t, func() bool { _, told := r.view.ended(who.nonce); return told }, 5*time.Second, time.Millisecond)

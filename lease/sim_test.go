@@ -62,7 +62,7 @@ type simConfig struct {
 	delay, lag             time.Duration
 	lost                   float64
 	cuts, aways, elections int // links that are cut, times that all are, changes of the leader
-	backlog, unnoticed     time.Duration
+	backlog, unnoticed     time.Duration // of leases that have run out; of a change of the leader, by the old one
 	outage                 Outage
 }
 
@@ -77,7 +77,8 @@ func drawSim(t *rapid.T, outage Outage) simConfig {
 		length: 2 * time.Minute, delay: ms("delay", 100), lag: ms("lag", 1500),
 		lost: float64(rapid.IntRange(0, 10).Draw(t, "lost")) / 100, outage: outage,
 		cuts: rapid.IntRange(0, 3).Draw(t, "cuts"), aways: rapid.IntRange(0, 2).Draw(t, "aways"),
-		elections: rapid.IntRange(0, 2).Draw(t, "elections"), backlog: ms("backlog", 5000), unnoticed: ms("unnoticed", 20000),
+		elections: rapid.IntRange(0, 2).Draw(t, "elections"),
+		backlog:   ms("backlog", 5000), unnoticed: ms("unnoticed", 20000),
 	}
 }
 
@@ -168,8 +169,8 @@ func simulate(t *testing.T, cfg simConfig) *sim {
 	t.Helper()
 	s := &sim{
 		simConfig: cfg, etcd: etcdsim.New(), spans: map[string][]span{}, puts: map[nonce]put{},
-		leases: map[nonce]int64{}, taken: map[nonce][]taken{}, gone: map[nonce]etcdsim.Cause{}, held: map[nonce]bool{}, evicted: map[string]time.Time{},
-		done: map[string]int{},
+		leases: map[nonce]int64{}, taken: map[nonce][]taken{}, gone: map[nonce]etcdsim.Cause{}, held: map[nonce]bool{},
+		evicted: map[string]time.Time{}, done: map[string]int{},
 	}
 	s.etcd.Audit, s.etcd.Backlog = s.audit, cfg.backlog
 	ctx, stop := context.WithCancel(context.Background())

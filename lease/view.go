@@ -31,7 +31,7 @@ type view struct {
 	told   *teller // whom it tells what happens; nil for nobody
 	rules  *rulebook
 	ends   *recent[nonce, grave]     // how streams ended
-	gone   *recent[nonce, struct{}]  // streams that etcd did not have when it was asked, and of whose end nothing is remembered
+	gone   *recent[nonce, struct{}]  // streams that etcd did not have, nobody remembers why
 	hints  *recent[nonce, time.Time] // when this node renewed the leases of streams not yet seen
 	lapsed atomic.Int64              // streams seen to expire
 

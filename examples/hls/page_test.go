@@ -26,7 +26,7 @@ func TestPage(t *testing.T) {
 	secret := strings.Repeat("s", 32)
 	file := filepath.Join(t.TempDir(), "viewers.secret")
 	require.NoError(t, os.WriteFile(file, []byte(secret), 0o600))
-	node := browser.StartNode(t, "--limit=1", "--ttl=60s", "--auth-secret-file="+file, "--auth-issuer=film-site",
+	node := browser.StartNode(t, "--limit=1", "--ttl=15s", "--auth-secret-file="+file, "--auth-issuer=film-site",
 		"--auth-audience=streamcount", "--cors-origins="+origin)
 	site := newSite(node.URL, t.TempDir(), []byte(secret)).handler()
 	over, end := context.WithCancel(t.Context())

@@ -109,14 +109,16 @@ func perhapsLate(trouble []string) []string {
 	return trouble
 }
 
-// report fails the test by what was found. If that is more than that something came
-// late, running it again is no answer, and .ci/run does not.
+// brokenMark tells .ci/run that running it again is no answer.
+const brokenMark = "a promise is broken"
+
+// report fails the test by what was found.
 func report(t *testing.T, where string, found []string) {
 	t.Helper()
 	for _, what := range found {
 		t.Errorf("%s: %s", where, what)
 	}
 	if !onlyLate(found) {
-		t.Error("a promise is broken")
+		t.Error(brokenMark)
 	}
 }

@@ -126,6 +126,9 @@ func TestTorture(t *testing.T) {
 		return
 	}
 	w.checkNothingLeaks(t)
+	if t.Failed() {
+		t.Error(brokenMark)
+	}
 	stopped = true
 	w.stop()
 	c.close()

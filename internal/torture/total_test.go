@@ -142,7 +142,7 @@ func (c *cluster) checkAgree(ctx context.Context, rev int64) error {
 		}
 	}
 	if len(hashes) != 1 {
-		return fmt.Errorf("the members of etcd hold different things at revision %d", rev)
+		return fmt.Errorf(brokenMark+": the members of etcd hold different things at revision %d", rev)
 	}
 	return nil
 }

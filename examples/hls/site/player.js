@@ -90,5 +90,5 @@ function event(target, name) {
 
 const me = await viewer();
 $("#login").hidden = Boolean(me);
-$("#player").hidden = !me;
 if (me) await player(me);
+$("#player").hidden = !me; // not before its buttons do something
