@@ -61,7 +61,7 @@ type simConfig struct {
 	ttl, length            time.Duration
 	delay, lag             time.Duration
 	lost                   float64
-	cuts, aways, elections int // links that are cut, times that all are, changes of the leader
+	cuts, aways, elections int           // links that are cut, times that all are, changes of the leader
 	backlog, unnoticed     time.Duration // of leases that have run out; of a change of the leader, by the old one
 	outage                 Outage
 }
