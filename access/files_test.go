@@ -46,7 +46,7 @@ func (a *Authenticator) looking(t *testing.T) {
 
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	require.Eventually(t, is, 10*time.Second, time.Millisecond, what)
+	require.Eventually(t, is, time.Minute, time.Millisecond, what)
 }
 
 func keysYAML(entries ...KeyEntry) []byte {

@@ -167,7 +167,7 @@ func TestEvents_AreBounded(t *testing.T) {
 	status, _ = get(t, addr, "/api/v1/stats")
 	assert.Equal(t, 200, status, "other calls are none of it")
 	held[1].resp.Body.Close()
-	require.Eventually(t, func() bool { return len(s.events.slots) == 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(s.events.slots) == 2 }, time.Minute, time.Millisecond)
 	listen(t, addr, "", "").mark()
 }
 
@@ -212,7 +212,7 @@ func TestEvents_ASlowReader(t *testing.T) {
 	require.NoError(t, err)
 	quick := listen(t, addr, "", "")
 	quick.mark()
-	require.Eventually(t, func() bool { return len(s.server.events.slots) == 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(s.server.events.slots) == 2 }, time.Minute, time.Millisecond)
 	title := strings.Repeat("x", 200)
 	body := fmt.Sprintf(`{"content":{"title":%q,"id":%q},"device":{"name":%q,"id":%q,"type":%q}}`, title, title, title, title, title)
 	for n := 1; len(s.server.events.slots) == 2; n++ {
@@ -278,5 +278,5 @@ func TestEvents_LeaveNothingBehind(t *testing.T) {
 		l.resp.Body.Close()
 	}
 	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+2 && len(s.events.slots) == 1 },
-		20*time.Second, 10*time.Millisecond)
+		time.Minute, 10*time.Millisecond)
 }

@@ -157,7 +157,7 @@ func TestContract_AStreamOutlivesANode(t *testing.T) {
 	require.NoError(t, s.Err(), "it plays on")
 	n.listen()
 	renewed := s.Info().ExpiresAt.Time
-	require.Eventually(t, func() bool { return s.Info().ExpiresAt.After(renewed) }, 10*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return s.Info().ExpiresAt.After(renewed) }, time.Minute, 50*time.Millisecond)
 	assert.NoError(t, s.Err())
 	assert.Equal(t, 1, n.count())
 }
@@ -178,7 +178,7 @@ func TestContract_AStreamThatReachesNobodyLapses(t *testing.T) {
 	require.ErrorAs(t, s.Err(), &ended)
 	assert.Equal(t, client.ReasonExpired, ended.Reason)
 	assert.LessOrEqual(t, time.Since(began), lease.MinTTL+time.Second)
-	require.Eventually(t, func() bool { return n.count() == 0 }, 5*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return n.count() == 0 }, time.Minute, 50*time.Millisecond)
 }
 
 func TestContract_CloseStopsAll(t *testing.T) {

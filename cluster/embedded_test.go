@@ -170,7 +170,7 @@ func TestEmbedded_ContextEndsBeforeReady(t *testing.T) {
 		require.Eventually(t, func() bool {
 			lock, err := lockDir(dir)
 			return err == nil && lock.Close() == nil
-		}, 20*time.Second, time.Millisecond)
+		}, time.Minute, time.Millisecond)
 	}
 }
 
@@ -240,7 +240,7 @@ func fill(t *testing.T, c *clientv3.Client) {
 	require.Eventually(t, func() bool {
 		_, err := c.Put(t.Context(), "big", value)
 		return err != nil && strings.Contains(err.Error(), "space")
-	}, 20*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 }
 
 func startEmbedded(t *testing.T, dir string) *Embedded {

@@ -57,7 +57,7 @@ func TestRegistration_AgainAfterItsLeaseOrKeyIsLost(t *testing.T) {
 			now, err := c.Get(t.Context(), prefix+"/nodes/a")
 			return err == nil && len(now.Kvs) == 1 &&
 				now.Kvs[0].CreateRevision > before.Kvs[0].CreateRevision && now.Kvs[0].Lease != 0
-		}, 10*time.Second, time.Millisecond)
+		}, time.Minute, time.Millisecond)
 	}
 }
 
@@ -75,7 +75,7 @@ func TestRegistration_SurvivesEtcd(t *testing.T) {
 
 			m.Stop()
 			require.Eventually(t, func() bool { return strings.Contains(log.String(), "will keep trying") },
-				20*time.Second, time.Millisecond)
+				time.Minute, time.Millisecond)
 			if forget {
 				require.NoError(t, os.RemoveAll(dir))
 			}
@@ -104,7 +104,7 @@ func TestRegistration_LostMessages(t *testing.T) {
 			cut(&f)
 			register(t, etcdtest.FaultyClient(t, etcdtest.Endpoints(t), &f), prefix, Node{ID: "a"})
 			require.Eventually(t, func() bool { return f.Calls(etcdtest.KeepAlive) >= 3 },
-				10*time.Second, time.Millisecond)
+				time.Minute, time.Millisecond)
 			eventuallyNodes(t, etcdtest.Client(t), prefix, "a")
 		})
 	}
@@ -130,7 +130,7 @@ func TestRegistration_WarnsOfAnIDUsedTwice(t *testing.T) {
 	eventuallyNodes(t, c, prefix, "a")
 	register(t, c, prefix, Node{ID: "a", Region: "other"})
 	require.Eventually(t, func() bool { return strings.Contains(log.String(), "another process") },
-		10*time.Second, time.Millisecond)
+		time.Minute, time.Millisecond)
 }
 
 // register runs a registration that renews quickly, until stop or the end of
@@ -168,7 +168,7 @@ func eventuallyNodes(t *testing.T, c *clientv3.Client, prefix string, ids ...str
 			}
 		}
 		return true
-	}, 20*time.Second, time.Millisecond, "nodes %v", ids)
+	}, time.Minute, time.Millisecond, "nodes %v", ids)
 }
 
 // lockedBuffer is a log that a test may read while it is written.

@@ -70,7 +70,7 @@ func newBatchRig(t *testing.T) batchRig {
 func (r batchRig) occupy(t *testing.T) {
 	t.Helper()
 	r.begin(t.Context(), r.put("first", "x", 0))
-	require.Eventually(t, func() bool { return len(r.kv.seen()) == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(r.kv.seen()) == 1 }, time.Minute, time.Millisecond)
 }
 
 func (r batchRig) put(user, value string, lease int64) *write {
@@ -102,7 +102,7 @@ func (r batchRig) queueAll(t *testing.T, ws ...*write) []<-chan error {
 			ctx = t.Context()
 		}
 		done = append(done, r.begin(ctx, w))
-		require.Eventually(t, func() bool { return r.taken() == int64(i+2) }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return r.taken() == int64(i+2) }, time.Minute, time.Millisecond)
 	}
 	return done
 }
@@ -150,7 +150,7 @@ func TestBatch_NeverTwoWritesOfOneUser(t *testing.T) {
 			resp, _, err := r.do(w)
 			won <- assert.NoError(t, err) && resp.Succeeded
 		}()
-		require.Eventually(t, func() bool { return r.taken() == int64(i+2) }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return r.taken() == int64(i+2) }, time.Minute, time.Millisecond)
 	}
 	close(r.kv.let)
 	winners := 0
@@ -309,7 +309,7 @@ func TestBatch_StopsGoOnWhileEtcdIsFull(t *testing.T) {
 			}
 		})
 	}
-	require.Eventually(t, r.graves.avoided, 5*time.Second, time.Millisecond)
+	require.Eventually(t, r.graves.avoided, time.Minute, time.Millisecond)
 	for i := range 200 {
 		user := fmt.Sprint("stopper-", i)
 		w := &write{user: user, ctx: t.Context(), txn: &pb.TxnRequest{

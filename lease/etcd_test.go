@@ -40,7 +40,7 @@ func runLimiter(t *testing.T, e Etcd, cfg Config) *Limiter {
 		cancel()
 		assert.NoError(t, <-done)
 	})
-	require.Eventually(t, l.view.current, 10*time.Second, time.Millisecond)
+	require.Eventually(t, l.view.current, time.Minute, time.Millisecond)
 	return l
 }
 
@@ -75,7 +75,7 @@ func requireEndsSoon(t *testing.T, l *Limiter, user, id string, want Reason) *By
 	require.Eventually(t, func() bool {
 		_, err = l.Heartbeat(context.Background(), user, id)
 		return err != nil
-	}, 5*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	return requireEnded(t, err, want)
 }
 
@@ -253,7 +253,7 @@ func requireStreamLeases(t *testing.T, c *clientv3.Client, n int, nodes ...*Limi
 			}
 		}
 		return len(left) == n
-	}, 10*time.Second, 10*time.Millisecond, "want %d leases of streams", n)
+	}, time.Minute, 10*time.Millisecond, "want %d leases of streams", n)
 }
 
 // settledRaftIndex is etcd's raft index once the nodes have what they keep ready.
@@ -265,7 +265,7 @@ func settledRaftIndex(t *testing.T, c *clientv3.Client) uint64 {
 		still := now == last
 		last = now
 		return still
-	}, 10*time.Second, 300*time.Millisecond)
+	}, time.Minute, 300*time.Millisecond)
 	return last
 }
 

@@ -255,7 +255,7 @@ func TestFeed_SettlesWhereEtcdIs(t *testing.T) {
 		fo.Settle()
 		again := follow(t, late, fo.Cursor(), "")
 		return again.Next() == nil
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	mustStart(t, l, "maya", Request{})
 	assert.Equal(t, []string{"start maya 1/2"}, take(t, fo, 1))
 	fo.Settle()

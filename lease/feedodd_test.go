@@ -73,7 +73,7 @@ func TestFeed_ABrokenWatchAndACompaction(t *testing.T) {
 		} else {
 			assert.Equal(t, []string{"start meanwhile 1/2", "start also 1/2", "stop meanwhile 0/2 stopped"}, take(t, fo, 3))
 		}
-		require.Eventually(t, l.view.current, 10*time.Second, time.Millisecond)
+		require.Eventually(t, l.view.current, time.Minute, time.Millisecond)
 		require.Nil(t, fo.Next())
 	}
 	mustStart(t, writer, "after", Request{})

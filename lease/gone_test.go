@@ -17,6 +17,11 @@ func TestHeartbeat_WhatWasSaidToBeGoneStaysGone(t *testing.T) {
 	r := newRig(t, Config{Limit: 1})
 	other := newLimiter(t, r.honest, Config{Prefix: r.cfg.Prefix, Limit: 1})
 	st := mustStart(t, r.Limiter, "maya", Request{Session: "tv"}).Stream
+	who := leaseOfID(t, r.Limiter, st)
+	require.Eventually(t, func() bool { // this it has heard
+		s, current := r.view.lookup("maya", who)
+		return s != nil && current
+	}, soon, time.Millisecond)
 	release := r.faults.HoldReply(etcdtest.Watch)
 	defer release()
 	mustStart(t, other, "maya", Request{Session: "tv"})
@@ -30,8 +35,7 @@ func TestHeartbeat_WhatWasSaidToBeGoneStaysGone(t *testing.T) {
 	_, err = r.Stop(t.Context(), "maya", st.ID)
 	requireEnded(t, err, ReasonEnded)
 	release()
-	who := leaseOfID(t, r.Limiter, st)
-	require.Eventually(t, func() bool { _, told := r.view.ended(who.nonce); return told }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { _, told := r.view.ended(who.nonce); return told }, time.Minute, time.Millisecond)
 	_, err = r.Heartbeat(t.Context(), "maya", st.ID)
 	requireEnded(t, err, ReasonReplaced)
 }

@@ -137,7 +137,7 @@ func TestStopQuietest(t *testing.T) {
 		_, err := l.Heartbeat(t.Context(), "maya", a.ID)
 		u, lerr := l.List(t.Context(), "maya", Bounded)
 		return err == nil && lerr == nil && u.Active[0].ExpiresAt.Sub(u.Active[1].ExpiresAt) > 2*time.Second
-	}, 10*time.Second, 100*time.Millisecond)
+	}, time.Minute, 100*time.Millisecond)
 	u, err := l.StopQuietest(t.Context(), "maya")
 	require.NoError(t, err)
 	assert.Equal(t, 1, u.Count)
@@ -323,7 +323,7 @@ func TestHeartbeat_ALapsedLeaseOfAnotherNode(t *testing.T) {
 	e.Lease = deposed{e.Lease, 0} // says that every lease has run out
 	l := runLimiter(t, e, Config{Limit: 3})
 	t.Cleanup(f.Heal)
-	require.Eventually(t, func() bool { at, _ := l.view.user("maya"); return len(at.held) == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { at, _ := l.view.user("maya"); return len(at.held) == 1 }, time.Minute, time.Millisecond)
 	before := f.Calls(etcdtest.KeepAlive)
 	defer f.Hold(etcdtest.KeepAlive)()
 	began := time.Now()

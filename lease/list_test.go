@@ -40,5 +40,5 @@ func TestList_IsLocal(t *testing.T) {
 	require.Eventually(t, func() bool {
 		u, err := other.List(t.Context(), "maya", Bounded)
 		return err == nil && len(u.Active) == 1 && !u.Active[0].ExpiresAt.IsZero()
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 }

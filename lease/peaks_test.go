@@ -82,7 +82,7 @@ func TestFeed_TurnsAtMidnight(t *testing.T) {
 	require.ErrorIs(t, err, ErrLimit)
 	_, err = l.Stop(t.Context(), "maya", gone.ID)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return f.Activity().Stops == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.Activity().Stops == 1 }, time.Minute, time.Millisecond)
 	today := f.Concurrency()
 	assert.Equal(t, []int{2, 1}, today.Reached)
 	assert.Equal(t, []RefusedAt{{2, 1, 1}}, today.Refused)

@@ -190,7 +190,7 @@ func TestRules_AreInForceAtOnceOnEveryNode(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 1, u.Limit)
 	}
-	require.Eventually(t, func() bool { return len(there.view.rules.all()) == 50 }, time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(there.view.rules.all()) == 50 }, time.Minute, time.Millisecond)
 	_, err := there.RemovePlan(ctx, "plan-7")
 	require.NoError(t, err)
 	assert.Equal(t, 3, mustStart(t, here, "user-7", Request{}).Limit, "a plan that is gone is the default")
@@ -260,10 +260,10 @@ func TestRules_AreFollowedThroughACompaction(t *testing.T) {
 				}
 				_, err = c.Compact(t.Context(), r.Header.Revision)
 				return err == nil
-			}, 10*time.Second, 10*time.Millisecond)
+			}, time.Minute, 10*time.Millisecond)
 		}
 	}
-	require.Eventually(t, func() bool { return assert.ObjectsAreEqual(want, l.view.rules.all()) }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return assert.ObjectsAreEqual(want, l.view.rules.all()) }, time.Minute, 10*time.Millisecond)
 }
 
 // Two who apply different sets at once: one set is in force in the end, whole.

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -150,19 +149,18 @@ func (s *sim) audit(e *etcdsim.Etcd, why etcdsim.Cause) {
 
 func simUser(i int) string { return fmt.Sprint("u", i) }
 
-// most is how many streams a user had at some time since.
-func (s *sim) most(user string, since time.Time) int {
+// counts are how many streams a user had since some time, one after the other.
+func (s *sim) counts(user string, since time.Time) []int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	most := 0
-	all := s.spans[user]
+	counts, all := []int{0}, s.spans[user] // nobody has streams before the first
 	for i := len(all) - 1; i >= 0; i-- {
-		most = max(most, all[i].n)
+		counts = append(counts, all[i].n)
 		if all[i].from.Before(since) {
-			break
+			return counts[1:]
 		}
 	}
-	return most
+	return counts
 }
 
 func simulate(t *testing.T, cfg simConfig) *sim {
@@ -284,7 +282,7 @@ func testSimulation(t *testing.T, outage Outage) {
 		}
 		cfg := drawSim(rt, outage)
 		var s *sim
-		synctest.Test(t, func(t *testing.T) { s = simulate(t, cfg) })
+		etcdsim.Bubble(t, func(t *testing.T) { s = simulate(t, cfg) })
 		runs++
 		for _, l := range s.links {
 			calls += l.Calls.Load()

@@ -41,7 +41,7 @@ func runView(t *testing.T, c *clientv3.Client, prefix string) *view {
 
 func requireCurrent(t *testing.T, v *view) {
 	t.Helper()
-	require.Eventually(t, v.current, 15*time.Second, time.Millisecond)
+	require.Eventually(t, v.current, time.Minute, time.Millisecond)
 }
 
 func recordValue(n nonce, session string) []byte {
@@ -57,7 +57,7 @@ func requireSame(t *testing.T, c *clientv3.Client, v *view, prefix string, users
 	t.Helper()
 	now, err := c.Get(t.Context(), prefix+"/", clientv3.WithPrefix(), clientv3.WithCountOnly())
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return v.reach(t.Context(), now.Header.Revision) }, 15*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return v.reach(t.Context(), now.Header.Revision) }, time.Minute, time.Millisecond)
 	streams, holders, regions := 0, 0, map[string]int{}
 	for _, user := range users {
 		s, current := v.user(user)
@@ -131,7 +131,7 @@ func TestView_FollowsEtcd(t *testing.T) {
 			require.Eventually(t, func() bool {
 				_, err := c.Get(ctx, "x")
 				return err == nil
-			}, 10*time.Second, 10*time.Millisecond)
+			}, time.Minute, 10*time.Millisecond)
 		case step%200 == 149:
 			now, err := c.Get(ctx, "x")
 			require.NoError(t, err)

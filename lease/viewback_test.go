@@ -41,9 +41,9 @@ func TestView_ListsAnEtcdThatWasSetBack(t *testing.T) {
 	require.Eventually(t, func() bool { // the client has to connect again
 		_, err := c.Get(t.Context(), "x")
 		return err == nil
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	put("new", 10) // still before the revision that the view had seen
-	require.Eventually(t, func() bool { return !v.current() }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !v.current() }, time.Minute, time.Millisecond)
 	requireCurrent(t, v)
 	assert.Zero(t, v.own.Load(), "a write that was lost is waited for by nobody")
 	put("newer", 20)
@@ -71,7 +71,7 @@ func TestView_DoubtsGravesOfTheLivingWhenItLists(t *testing.T) {
 	requireCurrent(t, v)
 	_, err = c.Revoke(t.Context(), lease.ID)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { _, told := v.ended(n); return told }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { _, told := v.ended(n); return told }, time.Minute, time.Millisecond)
 	g, _ := v.ended(n)
 	assert.Equal(t, ReasonExpired, g.Reason)
 	assert.EqualValues(t, 1, v.expiries())

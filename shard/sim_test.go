@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -344,7 +343,7 @@ func TestSimulation(t *testing.T) {
 		}
 		cfg := drawSim(rt)
 		var s *sim
-		synctest.Test(t, func(t *testing.T) { s = simulate(t, cfg) })
+		etcdsim.Bubble(t, func(t *testing.T) { s = simulate(t, cfg) })
 		runs++
 		for _, l := range s.links {
 			calls += l.Calls.Load()

@@ -29,27 +29,30 @@ type attack struct {
 	run  func(ctx context.Context, v *victim)
 }
 
-// attacks are what clients of ill will, or of none, do to a node.
-var attacks = []attack{
-	{"headers, a byte at a time", slowly("GET /readyz HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + strings.Repeat("a", 4000))},
-	{"a body, a byte at a time", slowly("POST /api/v1/streams/users/slow/start HTTP/1.1\r\nHost: localhost\r\n" +
-		"Content-Type: application/json\r\nContent-Length: 4000\r\n\r\n" + strings.Repeat(" ", 4000))},
-	{"answers that nobody reads", unread},
-	{"connections", flood},
-	{"headers of 64 KiB, and a thousand of them", repeated(
-		"GET /readyz HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("a", 64<<10)+"\r\n\r\n",
-		"GET /readyz HTTP/1.1\r\nHost: localhost\r\n"+strings.Repeat("X: a\r\n", 1000)+"\r\n")},
-	{"deep nesting", repeated(bomb("application/json", "", []byte(strings.Repeat("[", 200_001))))},
-	{"four megabytes of nothing", repeated(bomb("application/json", "", bytes.Repeat([]byte(" "), 4<<20)))},
-	{"a small body that unpacks to 64 MiB", repeated(
-		bomb("application/json", "Content-Encoding: gzip\r\n", zipped(64<<20)))},
-	{"a chunk that never ends", slowly("POST /api/v1/streams/users/slow/start HTTP/1.1\r\nHost: localhost\r\n" +
-		"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n" + strings.Repeat(" ", 4000))},
-	{"noise", repeated("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-		"\x00\x00\x00\x00\r\n\r\n")},
-	{"streams of events that nobody reads", held(600, "GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")},
-	{"forged stream ids", forged},
-	{"one user's loop", hammer},
+// attacks are what clients of ill will, or of none, do to a node. To pack a bomb takes
+// seconds, so they are made where they are needed, not in every process that starts.
+func attacks() []attack {
+	return []attack{
+		{"headers, a byte at a time", slowly("GET /readyz HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + strings.Repeat("a", 4000))},
+		{"a body, a byte at a time", slowly("POST /api/v1/streams/users/slow/start HTTP/1.1\r\nHost: localhost\r\n" +
+			"Content-Type: application/json\r\nContent-Length: 4000\r\n\r\n" + strings.Repeat(" ", 4000))},
+		{"answers that nobody reads", unread},
+		{"connections", flood},
+		{"headers of 64 KiB, and a thousand of them", repeated(
+			"GET /readyz HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("a", 64<<10)+"\r\n\r\n",
+			"GET /readyz HTTP/1.1\r\nHost: localhost\r\n"+strings.Repeat("X: a\r\n", 1000)+"\r\n")},
+		{"deep nesting", repeated(bomb("application/json", "", []byte(strings.Repeat("[", 200_001))))},
+		{"four megabytes of nothing", repeated(bomb("application/json", "", bytes.Repeat([]byte(" "), 4<<20)))},
+		{"a small body that unpacks to 64 MiB", repeated(
+			bomb("application/json", "Content-Encoding: gzip\r\n", zipped(64<<20)))},
+		{"a chunk that never ends", slowly("POST /api/v1/streams/users/slow/start HTTP/1.1\r\nHost: localhost\r\n" +
+			"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n" + strings.Repeat(" ", 4000))},
+		{"noise", repeated("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+			"\x00\x00\x00\x00\r\n\r\n")},
+		{"streams of events that nobody reads", held(600, "GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")},
+		{"forged stream ids", forged},
+		{"one user's loop", hammer},
+	}
 }
 
 // A victim is a node in a process of its own.
@@ -234,7 +237,7 @@ func TestAbuse(t *testing.T) {
 	}
 	v := newVictim(t)
 	filesBefore, goroutinesBefore := v.held()
-	for i, a := range attacks {
+	for i, a := range attacks() {
 		ctx, stop := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 		var attacking sync.WaitGroup
 		attacking.Go(func() { a.run(ctx, v) })

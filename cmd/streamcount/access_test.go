@@ -99,7 +99,7 @@ func TestServe_WithKeysAndTLS(t *testing.T) {
 		require.NoError(t, err)
 		resp.Body.Close()
 		return resp.StatusCode == 200
-	}, 20*time.Second, 50*time.Millisecond, "the file is read again")
+	}, time.Minute, 50*time.Millisecond, "the file is read again")
 	do("POST", "/start", backend, 401)
 
 	require.Zero(t, p.interrupt(t))

@@ -164,7 +164,7 @@ func TestBench_Interrupted(t *testing.T) {
 	require.Eventually(t, func() bool {
 		data, err := filepath.Glob(filepath.Join(dir, "streamcount-bench-*", "data", "member"))
 		return err == nil && len(data) == 1
-	}, 20*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
 	wait(t, cmd, 20*time.Second)
 	assert.Equal(t, exitError, cmd.ProcessState.ExitCode())

@@ -92,7 +92,7 @@ func TestComplete_FromTheServer(t *testing.T) {
 	require.Eventually(t, func() bool {
 		words, _ := c.complete("stop", "ma")
 		return len(words) == 1
-	}, 10*time.Second, 50*time.Millisecond)
+	}, time.Minute, 50*time.Millisecond)
 	words, directive := c.complete("stop", "ma")
 	assert.Equal(t, []string{"maya\t1 of 3 streams"}, words)
 	assert.Equal(t, noFiles, directive)

@@ -31,7 +31,7 @@ func TestHealth_OfANode(t *testing.T) {
 
 	// A node that gives notice still serves, and says that it will not for long.
 	p.cancel()
-	require.Eventually(t, func() bool { return strings.Contains(p.errOut.String(), "draining") }, 10*time.Second,
+	require.Eventually(t, func() bool { return strings.Contains(p.errOut.String(), "draining") }, time.Minute,
 		10*time.Millisecond)
 	_, stderr := c.run(exitError, "health")
 	assert.Contains(t, stderr, "/readyz answered 503: not ready: the node is draining")
@@ -42,7 +42,7 @@ func TestHealth_OfANode(t *testing.T) {
 func TestHealth_WithoutEtcd(t *testing.T) {
 	address := closedPort(t)
 	p := launch(t, nil, "serve", "--listen="+address, "--etcd-endpoints="+closedPort(t))
-	require.Eventually(t, func() bool { return strings.Contains(p.errOut.String(), "listening") }, 10*time.Second,
+	require.Eventually(t, func() bool { return strings.Contains(p.errOut.String(), "listening") }, time.Minute,
 		10*time.Millisecond)
 	c := cli{t: t, environ: []string{"STREAMCOUNT_SERVER=http://" + address}}
 	c.run(exitOK, "health", "--live")

@@ -108,7 +108,7 @@ func TestRegions_WhereBytesGo(t *testing.T) {
 	members := everywhere // the leader's, the node's, and the third
 	etcd := etcdtest.StartRegions(t, etcdtest.Config{}, members...)
 	etcd.MoveLeader(t, 0)
-	n := serveIn(t, etcd, members, america, "--ttl=5s")
+	n := serveIn(t, etcd, members, america, "--ttl=15s") // on a slow machine a round of heartbeats takes seconds
 	started := 0
 	starts := func() []string {
 		var paths []string

@@ -94,7 +94,7 @@ func TestStart_Config(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err = c.Put(t.Context(), "big", value)
 		return err != nil
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	require.ErrorIs(t, err, rpctypes.ErrNoSpace)
 }
 

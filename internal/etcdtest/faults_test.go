@@ -58,7 +58,7 @@ func TestFaults_Hold(t *testing.T) {
 		_, err := c.Put(t.Context(), key, "v")
 		done <- err
 	}()
-	require.Eventually(t, func() bool { return f.Held(etcdtest.Put) == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.Held(etcdtest.Put) == 1 }, time.Minute, time.Millisecond)
 	assert.Zero(t, count(t, key))
 	release()
 	release() // harmless
@@ -83,7 +83,7 @@ func TestFaults_HoldReplyAndHeal(t *testing.T) {
 		_, err := c.Put(t.Context(), key, "v")
 		done <- err
 	}()
-	require.Eventually(t, func() bool { return f.Held(etcdtest.Put) == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return f.Held(etcdtest.Put) == 1 }, time.Minute, time.Millisecond)
 	assert.EqualValues(t, 1, count(t, key), "held after it was applied")
 	f.Heal()
 	require.NoError(t, <-done)
@@ -119,7 +119,7 @@ func TestFaults_KeepAliveStream(t *testing.T) {
 		got <- err
 	}()
 	require.Eventually(t, func() bool { return f.Held(etcdtest.KeepAlive) == 1 },
-		5*time.Second, time.Millisecond)
+		time.Minute, time.Millisecond)
 	assert.Empty(t, got)
 	release()
 	require.NoError(t, <-got)

@@ -2,7 +2,6 @@ package top
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -17,10 +16,11 @@ import (
 func Run(ctx context.Context, cfg Config, in io.Reader, out io.Writer, environ []string) error {
 	asking, stop := context.WithCancel(ctx)
 	defer stop()
-	_, err := tea.NewProgram(newModel(asking, cfg), tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(out),
-		tea.WithEnvironment(environ), tea.WithoutSignalHandler()).Run()
-	told := errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil // to end
-	if err != nil && !told {
+	p := tea.NewProgram(newModel(asking, cfg), tea.WithInput(in), tea.WithOutput(out),
+		tea.WithEnvironment(environ), tea.WithoutSignalHandler())
+	// By tea.WithContext it would close its input while it still reads there.
+	defer context.AfterFunc(ctx, p.Quit)()
+	if _, err := p.Run(); err != nil {
 		return fmt.Errorf("show the terminal: %w", err)
 	}
 	return nil
