@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
+	"time"
 )
 
 // net/http deletes the Content-Length of a request that is also chunked before
@@ -18,30 +19,50 @@ import (
 
 // A tapListener accepts connections that read along with their server. It
 // wraps the listener from outside, so that withTap finds its connections.
-type tapListener struct{ net.Listener }
+type tapListener struct {
+	net.Listener
+	early *early
+}
 
 func (l tapListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return &tapConn{Conn: c}, nil
+	return &tapConn{Conn: c, early: l.early}, nil
 }
 
-// A tapConn watches the heads of the requests that arrive on it.
+// A tapConn watches the heads of the requests that arrive on it, and refuses early what
+// can be.
 type tapConn struct {
 	net.Conn
 	scan    headScanner             // used by Read alone, and net/http reads one at a time
 	verdict atomic.Pointer[verdict] // set at most once
 	taken   int64                   // requests handed to handlers; used by the serving goroutine alone
+
+	early     *early    // refuses what may be; nil for nothing
+	deadlines time.Time // when it last set them; used by Read alone
 }
 
+// Read reads what net/http has to handle. It handles one request after the other, and
+// reads no more than a byte while it does: whatever comes whole comes between them.
 func (c *tapConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if v := c.scan.feed(p[:n]); v != nil {
-		c.verdict.Store(v)
+	for {
+		n, err := c.Conn.Read(p)
+		if err == nil && c.early != nil && c.scan.between() {
+			refused, err := c.early.refuse(c, p[:n])
+			if err != nil {
+				return 0, err
+			}
+			if refused {
+				continue
+			}
+		}
+		if v := c.scan.feed(p[:n]); v != nil {
+			c.verdict.Store(v)
+		}
+		return n, err
 	}
-	return n, err
 }
 
 // A verdict is about the first request of a connection that does not plainly
@@ -93,6 +114,11 @@ type headScanner struct {
 	hasLen bool
 	hasTE  bool
 	odd    bool
+}
+
+// between reports whether a request has been read to its end, and nothing of another.
+func (s *headScanner) between() bool {
+	return s.requests > 0 && !s.done && s.body == 0 && s.lines == 0 && s.size == 0
 }
 
 func (s *headScanner) feed(p []byte) *verdict {

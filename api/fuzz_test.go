@@ -44,6 +44,37 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
+// What counts as a plain start is one to net/http, which finds its end where it ends.
+func FuzzPlainStart(f *testing.F) {
+	f.Add([]byte(post(userBase+"/start", `{"session":"a"}`)))
+	f.Add([]byte(bare("POST", userBase+"/start", "Connection: Keep-Alive")))
+	f.Add([]byte(startHead + "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc"))
+	f.Add([]byte(startHead + "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if !plainStart(raw) {
+			return
+		}
+		in := bufio.NewReader(bytes.NewReader(raw))
+		r, err := http.ReadRequest(in)
+		require.NoError(t, err)
+		require.Equal(t, http.MethodPost, r.Method)
+		require.Regexp(t, `^/api/v1/streams/users/[A-Za-z0-9._~-]+/start$`, r.URL.Path)
+		require.Empty(t, r.URL.RawQuery)
+		require.Empty(t, r.TransferEncoding)
+		require.False(t, r.Close)
+		require.GreaterOrEqual(t, r.ContentLength, int64(0))
+		n, err := io.Copy(io.Discard, r.Body)
+		require.NoError(t, err)
+		require.Equal(t, r.ContentLength, n)
+		_, err = in.ReadByte()
+		require.ErrorIs(t, err, io.EOF, "that is all")
+		var heads headScanner
+		require.Nil(t, heads.feed(raw))
+		require.EqualValues(t, 1, heads.requests)
+		require.True(t, heads.between())
+	})
+}
+
 // The scanner of heads finds as many plain requests as net/http does, and no more is
 // read from a connection after one that says its length in two ways.
 func FuzzHeads(f *testing.F) {

@@ -21,10 +21,7 @@ const (
 func (s *Server) front(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cache-Control", "no-store")
+		common(h)
 		if chunked(r) {
 			// Whatever follows a chunked request on its connection is not run:
 			// see conn.go.
@@ -60,6 +57,14 @@ func (s *Server) front(next http.Handler) http.Handler {
 		rec.head = r.Method == http.MethodHead
 		next.ServeHTTP(w, headAsGet(r))
 	})
+}
+
+// common sets what stands in the head of every answer.
+func common(h http.Header) {
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-store")
 }
 
 // headAsGet lets a HEAD take the route of its GET; net/http leaves the body out.

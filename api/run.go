@@ -87,9 +87,9 @@ func (s *Server) listener(ln net.Listener) net.Listener {
 	most := max(s.cfg.MaxConns/2, min(s.cfg.MaxConns, 50)) // of few one address may have all
 	ln = netutil.LimitListener(boundPerAddress(ln, most), s.cfg.MaxConns)
 	if s.edge.TLS != nil {
-		return newTLSListener(ln, s.edge.TLS)
+		return newTLSListener(ln, s.edge.TLS, s.newEarly())
 	}
-	return tapListener{ln}
+	return tapListener{ln, s.newEarly()}
 }
 
 func (s *Server) httpServer(requests context.Context) *http.Server {

@@ -55,8 +55,7 @@ func (s *Server) serve(op *huma.Operation, w http.ResponseWriter, do func()) {
 	began := time.Now()
 	if !s.shed.enter(began) {
 		s.turnedAway.slow.Add(1)
-		overloaded.problem("The node has more to do than it can. Play on, and try again after the seconds in "+
-			"Retry-After.").with("Retry-After", soon()).write(w)
+		tooMuch().write(w)
 		return
 	}
 	defer func() {
@@ -64,6 +63,23 @@ func (s *Server) serve(op *huma.Operation, w http.ResponseWriter, do func()) {
 		s.shed.leave(now, now.Sub(began))
 	}()
 	do()
+}
+
+func tooMuch() *problem {
+	return overloaded.problem("The node has more to do than it can. Play on, and try again after the seconds in "+
+		"Retry-After.").with("Retry-After", soon())
+}
+
+// refuses reports whether nobody may enter at now.
+func (s *shedder) refuses(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.turn(now)
+	if s.inside < int(s.limit) {
+		return false
+	}
+	s.full = true
+	return true
 }
 
 // enter reports whether one more may be served at now; leave must be called then.

@@ -18,6 +18,7 @@ const handshakeTimeout = 5 * time.Second
 type tlsListener struct {
 	net.Listener
 	config *tls.Config
+	early  *early
 	ready  chan net.Conn
 	failed chan error
 	ctx    context.Context // ends with Close
@@ -26,10 +27,10 @@ type tlsListener struct {
 }
 
 // newTLSListener accepts from ln until it fails or is closed.
-func newTLSListener(ln net.Listener, config *tls.Config) *tlsListener {
+func newTLSListener(ln net.Listener, config *tls.Config, early *early) *tlsListener {
 	config = config.Clone()
 	config.NextProtos = []string{"h2", "http/1.1"}
-	l := &tlsListener{Listener: ln, config: config, ready: make(chan net.Conn), failed: make(chan error, 1)}
+	l := &tlsListener{Listener: ln, config: config, early: early, ready: make(chan net.Conn), failed: make(chan error, 1)}
 	l.ctx, l.close = context.WithCancel(context.Background())
 	l.work.Go(l.run)
 	return l
@@ -75,7 +76,7 @@ func (l *tlsListener) shake(raw net.Conn) {
 	}
 	var conn net.Conn = c
 	if c.ConnectionState().NegotiatedProtocol != "h2" {
-		conn = &tapConn{Conn: c}
+		conn = &tapConn{Conn: c, early: l.early}
 	}
 	select {
 	case l.ready <- conn:

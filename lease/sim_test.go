@@ -282,7 +282,7 @@ func testSimulation(t *testing.T, outage Outage) {
 		}
 		cfg := drawSim(rt, outage)
 		var s *sim
-		etcdsim.Bubble(t, func(t *testing.T) { s = simulate(t, cfg) })
+		etcdsim.Bubble(t, func(t *testing.T) { t.Helper(); s = simulate(t, cfg) })
 		runs++
 		for _, l := range s.links {
 			calls += l.Calls.Load()

@@ -343,7 +343,7 @@ func TestSimulation(t *testing.T) {
 		}
 		cfg := drawSim(rt)
 		var s *sim
-		etcdsim.Bubble(t, func(t *testing.T) { s = simulate(t, cfg) })
+		etcdsim.Bubble(t, func(t *testing.T) { t.Helper(); s = simulate(t, cfg) })
 		runs++
 		for _, l := range s.links {
 			calls += l.Calls.Load()
