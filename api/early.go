@@ -83,7 +83,7 @@ func (e *early) refuse(c *tapConn, arrived []byte) (refused bool, err error) {
 	e.turned.slow.Add(1)
 	out := e.outs.Get().(*[]byte) // nothing else is put there
 	*out = e.render((*out)[:0], now)
-	_, err = c.Conn.Write(*out)
+	_, err = c.Write(*out)
 	e.outs.Put(out)
 	took := time.Since(now)
 	e.starts.Done(http.StatusServiceUnavailable, took)

@@ -31,6 +31,11 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 	var noting sync.WaitGroup
 	defer noting.Wait()
 	noting.Go(func() { s.notes(requests) })
+	noting.Go(func() {
+		if err := s.lag.watch(requests); err != nil {
+			s.log.Warn("it is not seen how long requests wait, so under overload heartbeats may wait for long", "err", err)
+		}
+	})
 	defer abandon() // before the wait
 	srv := s.httpServer(requests)
 	served := make(chan error, 1)

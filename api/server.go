@@ -101,6 +101,7 @@ type Server struct {
 	handler  http.Handler
 	inFlight chan struct{}
 	shed     *shedder
+	lag      *lag
 	edge     *edge
 	metrics  *metrics.Metrics
 
@@ -132,8 +133,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Log, edge: edge, inFlight: make(chan struct{}, cfg.MaxInFlight),
-		shed: newShedder(cfg.MaxInFlight), events: newEventBounds(cfg.MaxInFlight),
+		shed: newShedder(cfg.MaxInFlight), lag: newLag(), events: newEventBounds(cfg.MaxInFlight),
 	}
+	s.shed.lag = s.lag.at
 	s.backend.Store(&Backend{Ready: func(context.Context) error { return errNotReached }})
 	s.metrics = s.newMetrics()
 	router, err := s.routes()

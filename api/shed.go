@@ -15,6 +15,7 @@ import (
 // are never refused for that: they keep, or free, what is there.
 type shedder struct {
 	most int
+	lag  func(now time.Time) time.Duration // how long arrivals wait before they are seen
 
 	mu     sync.Mutex
 	limit  float64
@@ -37,10 +38,14 @@ const (
 	shedPatience = 100 * time.Millisecond
 	shedTimes    = 4
 	shedEpoch    = time.Minute // for which the best is remembered, and once more
+	// Where arrivals wait for longer than shedLag, heartbeats among them, few starts are
+	// let in whatever they take, though that leaves something undone.
+	shedLag   = 2 * time.Second
+	shedLeast = 8
 )
 
 func newShedder(most int) *shedder {
-	return &shedder{most: most, limit: float64(most)}
+	return &shedder{most: most, limit: float64(most), lag: func(time.Time) time.Duration { return 0 }}
 }
 
 // sheds are the calls that are refused under overload.
@@ -111,15 +116,21 @@ func (s *shedder) turn(now time.Time) {
 	if now.Sub(s.began) < shedWindow {
 		return
 	}
-	slow, step := false, s.limit/20
+	lag := s.lag(now)
+	slow, step := lag > shedLag/2, s.limit/20
+	if lag > shedLag && now.After(s.held) {
+		s.limit = max(min(shedLeast, s.limit), min(shedFloor, s.limit)/2)
+		s.held = now.Add(lag)
+	}
 	if s.served >= shedFew {
 		mean := s.sum / time.Duration(s.served)
 		patience := max(shedPatience, shedTimes*s.quick.note(now, mean))
-		if slow = mean > patience; slow && now.After(s.held) {
+		if mean > patience && now.After(s.held) {
 			part := min(max(float64(patience)/float64(mean), 0.1), 0.9)
-			s.limit = max(shedFloor, min(s.limit, float64(s.inside+s.served))*part)
+			s.limit = max(min(shedFloor, s.limit), min(s.limit, float64(s.inside+s.served))*part)
 			s.held = now.Add(mean) // whoever is inside now will be as slow, whatever the limit
 		}
+		slow = slow || mean > patience
 		if mean > patience/2 {
 			step *= float64(shedWindow) / float64(max(shedWindow, mean)) // nor can more show sooner
 		}
