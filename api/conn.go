@@ -61,6 +61,7 @@ func (c *tapConn) Read(p []byte) (int, error) {
 		if v := c.scan.feed(p[:n]); v != nil {
 			c.verdict.Store(v)
 		}
+		c.deadlines = time.Time{} // net/http sets its own
 		return n, err
 	}
 }
@@ -105,6 +106,7 @@ type headScanner struct {
 	requests int64 // whose head is complete
 	body     int64 // bytes of the current body still to come
 	done     bool  // nothing more to learn
+	ended    bool  // the last byte was the last of a request
 
 	lines  int // of the current head
 	size   int // of the current line, without its end
@@ -116,19 +118,20 @@ type headScanner struct {
 	odd    bool
 }
 
-// between reports whether a request has been read to its end, and nothing of another.
-func (s *headScanner) between() bool {
-	return s.requests > 0 && !s.done && s.body == 0 && s.lines == 0 && s.size == 0
-}
+// between reports whether a request has been read to its end, and nothing after it, be
+// it an empty line: that is a beginning to net/http.
+func (s *headScanner) between() bool { return s.ended && !s.done }
 
 func (s *headScanner) feed(p []byte) *verdict {
 	for len(p) > 0 && !s.done {
 		if s.body > 0 {
 			n := min(int64(len(p)), s.body)
 			s.body -= n
+			s.ended = s.body == 0
 			p = p[n:]
 			continue
 		}
+		s.ended = false
 		line, rest, whole := bytes.Cut(p, []byte{'\n'})
 		s.keep(line)
 		p = rest
@@ -202,6 +205,7 @@ func (s *headScanner) endHead() *verdict {
 		return &verdict{request: s.requests, odd: s.odd || s.hasLen}
 	}
 	s.body = s.length
+	s.ended = s.body == 0
 	s.lines, s.length, s.hasLen = 0, 0, false
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -23,6 +24,7 @@ type early struct {
 	took   *latencies
 	log    *slog.Logger
 	lines  *sparse
+	direct bool   // clients are not behind proxies that say who they are
 	head   []byte // of the answer, but for two headers
 	body   []byte
 	outs   sync.Pool
@@ -46,7 +48,8 @@ func (s *Server) newEarly() *early {
 	_ = w.Header().Write(&head) // to a buffer
 	return &early{
 		shed: s.shed, turned: &s.turnedAway, starts: s.metrics.Route(http.MethodPost, base+"/start"),
-		took: &s.latency, log: s.log, lines: &s.shedLines, head: head.Bytes(), body: w.body.Bytes(),
+		took: &s.latency, log: s.log, lines: &s.shedLines,
+		direct: len(s.edge.Proxies) == 0, head: head.Bytes(), body: w.body.Bytes(),
 		outs: sync.Pool{New: func() any { return new([]byte) }},
 	}
 }
@@ -81,6 +84,7 @@ func (e *early) refuse(c *tapConn, arrived []byte) (refused bool, err error) {
 		c.deadlines = now
 	}
 	e.turned.slow.Add(1)
+	e.turned.early.Add(1)
 	out := e.outs.Get().(*[]byte) // nothing else is put there
 	*out = e.render((*out)[:0], now)
 	_, err = c.Write(*out)
@@ -112,7 +116,9 @@ func (e *early) note(c *tapConn, took time.Duration) {
 	attrs := []slog.Attr{
 		slog.String("route", base+"/start"), slog.String("method", http.MethodPost),
 		slog.Int("status", http.StatusServiceUnavailable), slog.Duration("duration", took),
-		slog.String("client", c.RemoteAddr().String()),
+	}
+	if peer, err := netip.ParseAddrPort(c.RemoteAddr().String()); err == nil && e.direct {
+		attrs = append(attrs, slog.String("client", peer.Addr().Unmap().WithZone("").String()))
 	}
 	if kept > 0 {
 		attrs = append(attrs, slog.Int64("unlogged", kept)) // like it, since the last

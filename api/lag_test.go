@@ -63,3 +63,44 @@ func TestShed_WhereEverythingWaits(t *testing.T) {
 	wait = 0
 	assert.Equal(t, 500, let(20*time.Second))
 }
+
+// Once nobody waits, as many are let in as ever, also where etcd is slow and only few
+// come out in a window, and where nobody came meanwhile.
+func TestShed_IsOverWhenItIsOver(t *testing.T) {
+	for _, quiet := range []bool{false, true} {
+		s, now, wait := newShedder(4096), time.Now(), 2*shedLag
+		s.lag = func(time.Time) time.Duration { return wait }
+		type start struct{ out time.Time }
+		var inside []start
+		step := func(took time.Duration) { // 20 arrive each 10 ms
+			now = now.Add(10 * time.Millisecond)
+			for len(inside) > 0 && !inside[0].out.After(now) {
+				s.leave(now, took)
+				inside = inside[1:]
+			}
+			for range 20 {
+				if s.enter(now) {
+					inside = append(inside, start{now.Add(took)})
+				}
+			}
+		}
+		for range 100 {
+			step(10 * time.Millisecond) // so long they take at best
+		}
+		for range 1000 {
+			step(500 * time.Millisecond)
+		}
+		require.Less(t, s.limit, float64(shedFloor)/2)
+		wait = 0
+		if quiet {
+			now = now.Add(2 * shedQuiet)
+			s.refuses(now)
+			assert.GreaterOrEqual(t, s.limit, float64(shedFloor))
+			continue
+		}
+		for range 1000 {
+			step(500 * time.Millisecond)
+		}
+		assert.GreaterOrEqual(t, s.limit, float64(shedFloor))
+	}
+}

@@ -21,6 +21,8 @@ const (
 type turnedAway struct {
 	full atomic.Int64 // as many are in flight as may be
 	slow atomic.Int64 // those that are served take too long
+
+	early atomic.Int64 // of the slow, those that were refused before they were requests
 }
 
 // newMetrics are metrics of what the Server and its backend are at each scrape.

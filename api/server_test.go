@@ -207,13 +207,13 @@ func TestLog_FewLinesOfOneKind(t *testing.T) {
 		call(s, "GET", userBase, "")
 	}
 	assert.Equal(t, sparseLines, strings.Count(log.String(), "\n"))
-	s.shed.limit = 0
+	letIn(s, 0)
 	call(s, "POST", userBase+"/start", "")
 	line := lastLine(t, &log)
 	assert.Equal(t, float64(503), line["status"])
 	assert.NotContains(t, line, "err", "it was turned away")
 	s.failedLines.second = time.Time{} // long ago
-	s.shed.limit = 10
+	letIn(s, 10)
 	call(s, "GET", userBase, "")
 	assert.Equal(t, float64(50-sparseLines), lastLine(t, &log)["unlogged"])
 }

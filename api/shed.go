@@ -42,6 +42,7 @@ const (
 	// let in whatever they take, though that leaves something undone.
 	shedLag   = 2 * time.Second
 	shedLeast = 8
+	shedQuiet = time.Second // of this it is no longer known how many may be let in
 )
 
 func newShedder(most int) *shedder {
@@ -135,7 +136,11 @@ func (s *shedder) turn(now time.Time) {
 			step *= float64(shedWindow) / float64(max(shedWindow, mean)) // nor can more show sooner
 		}
 	}
-	if idle := float64(s.inside) < s.limit/2; !slow && (idle || s.full && s.served >= shedFew) {
+	idle := float64(s.inside) < s.limit/2
+	switch low := s.limit < shedFloor && lag <= shedLag/2; {
+	case low && now.Sub(s.began) > shedQuiet:
+		s.limit = shedFloor // nobody came meanwhile
+	case low, !slow && (idle || s.full && s.served >= shedFew):
 		s.limit += max(1, step)
 	}
 	s.limit = min(s.limit, float64(s.most))

@@ -165,6 +165,9 @@ func TestStart_RaceOfAllKinds(t *testing.T) {
 	// Nobody was overwritten: who is gone was ended by somebody for a reason.
 	for i, r := range nodes[1].Heartbeats(t.Context(), admitted) {
 		var ended *EndedError
+		for tries := 0; r.Err == nil && r.Stream.Degraded && tries < 10; tries++ { // all at once were too many for the machine
+			r = nodes[1].Heartbeats(t.Context(), admitted[i:i+1])[0]
+		}
 		if errors.As(r.Err, &ended) {
 			assert.Contains(t, []Reason{ReasonStopped, ReasonReplaced, ReasonEvicted, ReasonRemoved}, ended.Reason,
 				"%s of %s", admitted[i].ID, admitted[i].User)

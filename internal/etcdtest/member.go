@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"sync"
@@ -211,11 +212,14 @@ func quiet() *zap.Logger {
 var shrinkWAL = sync.OnceFunc(func() { wal.SegmentSizeBytes = 4 << 20 })
 
 // freePort returns a port that was free a moment ago. etcd can listen on port
-// 0, but would then advertise port 0 to its clients.
+// 0, but would then advertise port 0 to its clients. It is below the ports that systems
+// give to connections for their own end, or one of those might take it meanwhile.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+	for range 100 {
+		port := 12_000 + rand.IntN(20_000)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return port, l.Close()
+		}
 	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
+	return 0, errors.New("no port is free")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -119,15 +120,16 @@ func (c *cluster) linkOf(in net.Conn, to int) *link {
 	return c.links[from][to]
 }
 
-// freeAddress is one that was free a moment ago, and that no other call returns
-// soon: ports are given out in turn.
+// freeAddress is one that was free a moment ago. It is below the ports that systems give
+// to connections for their own end, or one of those might take it meanwhile.
 func freeAddress() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err) // no port is left
+	for {
+		address := fmt.Sprintf("127.0.0.1:%d", 12_000+rand.N(20_000))
+		if l, err := net.Listen("tcp", address); err == nil {
+			_ = l.Close() // only to see whether it can be had
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func (c *cluster) close() {

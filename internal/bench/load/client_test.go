@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,12 +55,13 @@ func TestConn_KeepsTheConnection(t *testing.T) {
 }
 
 func TestConn_DialsAgain(t *testing.T) {
-	calls := 0
+	var calls atomic.Int64
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if calls++; calls == 1 {
+		call := calls.Add(1)
+		if call == 1 {
 			w.Header().Set("Connection", "close")
 		}
-		if calls == 2 {
+		if call == 2 {
 			panic(http.ErrAbortHandler)
 		}
 		_, _ = io.WriteString(w, strings.Repeat("x", 5000)) // chunked
