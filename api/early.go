@@ -5,7 +5,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -18,13 +17,8 @@ import (
 // not: this way it is a fraction. What is odd about a request, or asks for more than an
 // answer, goes the usual way, and is refused there.
 type early struct {
-	shed   *shedder
-	turned *turnedAway
+	s      *Server
 	starts *metrics.Route
-	took   *latencies
-	log    *slog.Logger
-	lines  *sparse
-	direct bool   // clients are not behind proxies that say who they are
 	head   []byte // of the answer, but for two headers
 	body   []byte
 	outs   sync.Pool
@@ -36,7 +30,7 @@ const earlyDeadlines = time.Second
 
 func (s *Server) newEarly() *early {
 	w := newUnsent()
-	common(w.Header())
+	commonHeaders(w.Header())
 	if len(s.edge.Origins) > 0 {
 		w.Header().Add("Vary", "Origin")
 	}
@@ -47,9 +41,7 @@ func (s *Server) newEarly() *early {
 	head.WriteString("HTTP/1.1 " + strconv.Itoa(w.status) + " " + http.StatusText(w.status) + "\r\n")
 	_ = w.Header().Write(&head) // to a buffer
 	return &early{
-		shed: s.shed, turned: &s.turnedAway, starts: s.metrics.Route(http.MethodPost, base+"/start"),
-		took: &s.latency, log: s.log, lines: &s.shedLines,
-		direct: len(s.edge.Proxies) == 0, head: head.Bytes(), body: w.body.Bytes(),
+		s: s, starts: s.metrics.Route(http.MethodPost, base+"/start"), head: head.Bytes(), body: w.body.Bytes(),
 		outs: sync.Pool{New: func() any { return new([]byte) }},
 	}
 }
@@ -75,7 +67,7 @@ func (e *early) refuse(c *tapConn, arrived []byte) (refused bool, err error) {
 		return false, nil
 	}
 	now := time.Now()
-	if !e.shed.refuses(now) {
+	if !e.s.shed.refuses(now) {
 		return false, nil
 	}
 	if now.Sub(c.deadlines) > earlyDeadlines {
@@ -83,15 +75,15 @@ func (e *early) refuse(c *tapConn, arrived []byte) (refused bool, err error) {
 		_ = c.SetWriteDeadline(now.Add(writeTimeout))
 		c.deadlines = now
 	}
-	e.turned.slow.Add(1)
-	e.turned.early.Add(1)
+	e.s.turnedAway.slow.Add(1)
+	e.s.turnedAway.early.Add(1)
 	out := e.outs.Get().(*[]byte) // nothing else is put there
 	*out = e.render((*out)[:0], now)
 	_, err = c.Write(*out)
 	e.outs.Put(out)
 	took := time.Since(now)
 	e.starts.Done(http.StatusServiceUnavailable, took)
-	e.took.note(timedStart, took)
+	e.s.latency.note(timedStart, took)
 	e.note(c, took)
 	return true, err
 }
@@ -106,10 +98,10 @@ func (e *early) render(to []byte, now time.Time) []byte {
 // note is the line in the log, in which there is nobody's name.
 func (e *early) note(c *tapConn, took time.Duration) {
 	ctx := context.Background()
-	if !e.log.Enabled(ctx, slog.LevelWarn) {
+	if !e.s.log.Enabled(ctx, slog.LevelWarn) {
 		return
 	}
-	kept, ok := e.lines.pass(time.Now())
+	kept, ok := e.s.shedLines.pass(time.Now())
 	if !ok {
 		return
 	}
@@ -117,13 +109,13 @@ func (e *early) note(c *tapConn, took time.Duration) {
 		slog.String("route", base+"/start"), slog.String("method", http.MethodPost),
 		slog.Int("status", http.StatusServiceUnavailable), slog.Duration("duration", took),
 	}
-	if peer, err := netip.ParseAddrPort(c.RemoteAddr().String()); err == nil && e.direct {
-		attrs = append(attrs, slog.String("client", peer.Addr().Unmap().WithZone("").String()))
+	if at := peerAt(c.RemoteAddr().String()); !e.s.edge.trusts(at) { // a proxy would say who it is for
+		attrs = append(attrs, slog.String("client", at.String()))
 	}
 	if kept > 0 {
 		attrs = append(attrs, slog.Int64("unlogged", kept)) // like it, since the last
 	}
-	e.log.LogAttrs(ctx, slog.LevelWarn, "request", attrs...)
+	e.s.log.LogAttrs(ctx, slog.LevelWarn, "request", attrs...)
 }
 
 var (
@@ -187,7 +179,7 @@ func plainHeader(name []byte) (known string, plain bool) {
 		}
 	}
 	for _, known := range []string{"host", "content-length", "connection"} {
-		if len(name) == len(known) && bytes.EqualFold(name, []byte(known)) {
+		if bytes.EqualFold(name, []byte(known)) {
 			return known, true
 		}
 	}
@@ -195,7 +187,7 @@ func plainHeader(name []byte) (known string, plain bool) {
 	// of another origin only the usual way says what it may read; and a caller who
 	// traces wants a span.
 	for _, odd := range []string{"transfer-encoding", "trailer", "expect", "upgrade", "origin", "traceparent"} {
-		if len(name) == len(odd) && bytes.EqualFold(name, []byte(odd)) {
+		if bytes.EqualFold(name, []byte(odd)) {
 			return "", false
 		}
 	}

@@ -216,6 +216,17 @@ func TestEarly_TLS(t *testing.T) {
 	}
 }
 
+// readDeadlines notes the last deadline for reading.
+type readDeadlines struct {
+	net.Conn
+	last time.Time
+}
+
+func (r *readDeadlines) SetReadDeadline(at time.Time) error {
+	r.last = at
+	return r.Conn.SetReadDeadline(at)
+}
+
 // What net/http set for the request before does not end a connection on which starts
 // are refused.
 func TestEarly_SetsDeadlines(t *testing.T) {
@@ -224,7 +235,9 @@ func TestEarly_SetsDeadlines(t *testing.T) {
 	defer theirs.Close()
 	s := newServer(t, Config{Log: slog.New(slog.DiscardHandler)}, &fake{})
 	letIn(s, 0)
-	c := &tapConn{Conn: ours, early: s.newEarly()}
+	require.NoError(t, theirs.SetDeadline(time.Now().Add(30*time.Second)))
+	reads := &readDeadlines{Conn: ours}
+	c := &tapConn{Conn: reads, early: s.newEarly()}
 	c.scan.feed([]byte(bare("GET", userBase)))
 	in, p := bufio.NewReader(theirs), make([]byte, 4096)
 	for range 3 { // in less than the time for which deadlines are left as they are
@@ -244,6 +257,8 @@ func TestEarly_SetsDeadlines(t *testing.T) {
 		_, err = io.Copy(io.Discard, res.Body)
 		require.NoError(t, err)
 		assert.Equal(t, bare("GET", userBase), <-read)
+		assert.WithinDuration(t, time.Now().Add(idleTimeout), reads.last, idleTimeout/2)
+		reads.last = time.Time{}
 	}
 	c.scan.feed([]byte("\r\n"))
 	assert.False(t, c.scan.between(), "an empty line is a beginning")

@@ -134,14 +134,17 @@ func (e *edge) forged(r *http.Request, c access.Caller, knowsID bool) *problem {
 	return nil
 }
 
+// peerAt is the address at the other end of a connection, without its port; the zero
+// Addr if it has none.
+func peerAt(remote string) netip.Addr {
+	peer, _ := netip.ParseAddrPort(remote) // zero if it is none
+	return peer.Addr().Unmap().WithZone("")
+}
+
 // addressOf is the client's address: that of the connection, or, from proxies
 // that are trusted, what the last of them that is not one saw.
 func (e *edge) addressOf(r *http.Request) netip.Addr {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	at := peer.Addr().Unmap().WithZone("")
+	at := peerAt(r.RemoteAddr)
 	if !e.trusts(at) {
 		return at
 	}

@@ -21,7 +21,7 @@ const (
 func (s *Server) front(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		common(h)
+		commonHeaders(h)
 		if chunked(r) {
 			// Whatever follows a chunked request on its connection is not run:
 			// see conn.go.
@@ -59,8 +59,8 @@ func (s *Server) front(next http.Handler) http.Handler {
 	})
 }
 
-// common sets what stands in the head of every answer.
-func common(h http.Header) {
+// commonHeaders sets what stands in the head of every answer.
+func commonHeaders(h http.Header) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 	h.Set("Referrer-Policy", "no-referrer")

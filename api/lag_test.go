@@ -33,6 +33,13 @@ func TestLag_IsMeasured(t *testing.T) {
 	assert.Zero(t, l.at(time.Now()))
 }
 
+// A server that runs sheds by what it measures.
+func TestLag_IsHeeded(t *testing.T) {
+	s := newServer(t, Config{}, &fake{})
+	run(t, s)
+	require.Eventually(t, func() bool { return s.shed.lag(time.Now()) > 0 }, time.Minute, time.Millisecond)
+}
+
 // Where everything waits for long, starts make way for heartbeats, however quickly they
 // are served themselves; a few are let in, and all when the wait is over.
 func TestShed_WhereEverythingWaits(t *testing.T) {

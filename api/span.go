@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"net/netip"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -38,7 +37,7 @@ func (s *Server) withParent(r *http.Request) context.Context {
 	}
 	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 	parent := trace.SpanContextFromContext(ctx)
-	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && s.edge.trusts(peer.Addr().Unmap().WithZone("")) {
+	if s.edge.trusts(peerAt(r.RemoteAddr)) {
 		return ctx
 	}
 	return trace.ContextWithRemoteSpanContext(r.Context(), parent.WithTraceFlags(parent.TraceFlags().WithSampled(false)))

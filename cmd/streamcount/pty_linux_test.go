@@ -61,6 +61,7 @@ func atTerminal(t *testing.T, width, height uint16, environ []string, args ...st
 // end waits for the program, and returns all that the terminal was sent.
 func (s *session) end(t *testing.T) string {
 	t.Helper()
+	defer time.AfterFunc(time.Minute, func() { _ = s.cmd.Process.Kill() }).Stop() // it has ended, or Wait says that it was killed
 	err := s.cmd.Wait()
 	<-s.read
 	require.NoError(t, err, s.seen.String())
