@@ -26,6 +26,8 @@ import (
 //     sent less than half a TTL ago. etcd may otherwise have queued its end, and a
 //     queued end is not checked again.
 //   - Once it is to be revoked it never comes back.
+//   - It has no key while it waits. Where etcd was restored from a backup, a stream
+//     may be back on it that ended since: none of what waited is used any more.
 //
 // A late heartbeat of the stream that had the lease before cannot keep the new
 // one alive: it names the old nonce, and is checked against the view or etcd. A
@@ -34,6 +36,7 @@ import (
 // It is a state machine without clock and I/O; pool moves it.
 type book struct {
 	mu      sync.Mutex
+	restore int       // how often etcd was restored
 	waiting []granted // may be given to streams while they are fresh
 	spent   []granted // to be revoked, never to be given to anyone
 	counts  poolCounts
@@ -59,6 +62,7 @@ func (b *book) put(g granted) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.counts.granted++
+	g.restore = b.restore
 	b.waiting = append(b.waiting, g)
 }
 
@@ -67,7 +71,7 @@ func (b *book) retire(g granted, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.counts.retired++
-	g.used = true
+	g.used, g.restore = true, b.restore
 	if g.fresh(now) {
 		b.waiting = append(b.waiting, g)
 	} else {
@@ -118,11 +122,27 @@ func (b *book) tend(keep int, now time.Time) (due []granted) {
 	return due
 }
 
-// renewed takes back a lease that tend gave out.
+// renewed takes back a lease that tend or take gave out.
 func (b *book) renewed(g granted) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if g.restore != b.restore {
+		b.spend(g)
+		return
+	}
 	b.waiting = append(b.waiting, g)
+}
+
+// restored spends what waits, and what is out and comes back: etcd is a backup of
+// itself, in which there may be keys on it.
+func (b *book) restored() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.restore++
+	for _, g := range b.waiting {
+		b.spend(g)
+	}
+	b.waiting = nil
 }
 
 // lost takes back a lease that tend gave out and that could not be renewed.

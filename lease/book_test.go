@@ -18,6 +18,8 @@ type bookModel struct {
 	next  int64
 	where map[int64]string    // waiting, used, due, revoked, forgotten
 	seen  map[int64]time.Time // when this node last renewed it, as it knows
+	due   map[int64]granted   // as the book gave them out
+	old   map[int64]bool      // of due ones: etcd was restored since
 }
 
 const modelTTL = 90 * time.Second
@@ -95,7 +97,7 @@ func (m *bookModel) abandon(*rapid.T) {
 func (m *bookModel) tend(t *rapid.T) {
 	for _, g := range m.b.tend(rapid.IntRange(0, 5).Draw(t, "keep"), m.now) {
 		require.Equal(t, "waiting", m.where[g.lease])
-		m.where[g.lease] = "due"
+		m.where[g.lease], m.due[g.lease], m.old[g.lease] = "due", g, false
 	}
 	for id, at := range m.where {
 		if at == "waiting" && m.now.Sub(m.seen[id]) >= modelTTL/2 {
@@ -109,13 +111,31 @@ func (m *bookModel) renewed(t *rapid.T) {
 	if !ok {
 		return
 	}
+	g := m.due[id]
 	if rapid.Bool().Draw(t, "answered") {
 		m.seen[id], m.where[id] = m.now, "waiting"
-		m.b.renewed(m.lease(id))
+		if m.old[id] {
+			m.where[id] = "spent"
+		}
+		g.renewed = m.now
+		m.b.renewed(g)
 		return
 	}
 	m.where[id] = "spent"
-	m.b.lost(m.lease(id))
+	m.b.lost(g)
+}
+
+// restore spends what waits or is out to be renewed: there may be keys on it.
+func (m *bookModel) restore(*rapid.T) {
+	for id, at := range m.where {
+		switch at {
+		case "waiting":
+			m.where[id] = "spent"
+		case "due":
+			m.old[id] = true
+		}
+	}
+	m.b.restored()
 }
 
 func (m *bookModel) surplus(t *rapid.T) {
@@ -146,17 +166,23 @@ func (m *bookModel) Check(t *rapid.T) {
 	require.EqualValues(t, m.next, c.granted)
 	in, out := c.granted+c.retired, c.reserved+c.handedOn+c.revoked+c.forgotten
 	require.EqualValues(t, places["waiting"]+places["spent"]+places["due"], in-out)
-	for _, g := range append(slices.Clone(m.b.waiting), m.b.spent...) {
-		require.Contains(t, []string{"waiting", "spent"}, m.where[g.lease], "lease %d", g.lease)
+	for _, g := range m.b.waiting { // the book may find out later that it is stale
+		stale := m.now.Sub(m.seen[g.lease]) >= modelTTL/2
+		require.True(t, m.where[g.lease] == "waiting" || stale && m.where[g.lease] == "spent", "lease %d", g.lease)
+	}
+	for _, g := range m.b.spent {
+		require.Equal(t, "spent", m.where[g.lease], "lease %d", g.lease)
 	}
 }
 
 func TestBook_AgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &bookModel{T: t, b: &book{}, now: time.Now(), where: map[int64]string{}, seen: map[int64]time.Time{}}
+		m := &bookModel{T: t, b: &book{}, now: time.Now(), where: map[int64]string{}, seen: map[int64]time.Time{},
+			due: map[int64]granted{}, old: map[int64]bool{}}
 		t.Repeat(map[string]func(*rapid.T){
 			"grant": m.grant, "take": m.take, "heartbeat": m.heartbeat, "stop": m.stop, "abandon": m.abandon,
-			"tend": m.tend, "renewed": m.renewed, "surplus": m.surplus, "pass": m.pass, "": m.Check,
+			"tend": m.tend, "renewed": m.renewed, "surplus": m.surplus, "restore": m.restore,
+			"pass": m.pass, "": m.Check,
 		})
 	})
 }

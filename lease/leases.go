@@ -19,6 +19,7 @@ type granted struct {
 	ttl     time.Duration // as etcd granted it, which may be longer than asked
 	renewed time.Time     // before the last request left that renewed or granted it
 	used    bool          // a stream had it before
+	restore int           // the book's, when it came in
 }
 
 // grant takes a new lease of the configured TTL.

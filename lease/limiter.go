@@ -139,6 +139,7 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 	l.renewer.measureBy(m)
 	l.cooling = newCooling(l.grantFor, cfg)
 	l.pool = &pool{grant: l.grant, revoke: l.revoke, renew: l.renewer.begin, timeout: cfg.Timeout}
+	l.view.onRestore = l.pool.book.restored
 	l.cleaner = newCleaner(l.revoke, cfg.TTL, cfg.Log)
 	return l, nil
 }

@@ -228,13 +228,14 @@ func (l *Limiter) leavers(user string, ends []ending) []granted {
 }
 
 // leaseOf is the lease of a stream, and when this node renewed it. A key that is
-// none of ours has none that we may touch.
+// none of ours has none that we may touch. A lease from before etcd was restored
+// may have another key: it is not known to be fresh.
 func (l *Limiter) leaseOf(user string, h held) granted {
 	if h.nonce == (nonce{}) {
 		return granted{}
 	}
 	g := granted{lease: h.lease, ttl: headOf(h.value).ttl(), used: true}
-	if s, _ := l.view.lookup(user, h.ident()); s != nil {
+	if s, _ := l.view.lookup(user, h.ident()); s != nil && h.mod > l.view.restored.Load() {
 		g.renewed = s.renewedAt()
 	}
 	return g

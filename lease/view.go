@@ -35,6 +35,9 @@ type view struct {
 	hints  *recent[nonce, time.Time] // when this node renewed the leases of streams not yet seen
 	lapsed atomic.Int64              // streams seen to expire
 
+	onRestore func()       // called when etcd turns out to be a backup of itself
+	restored  atomic.Int64 // the revision at which that was seen last; 0 for never
+
 	shardsKey atomic.Pointer[ShardsKey]
 
 	gen     uint32       // of the list; only follow uses it
@@ -115,6 +118,8 @@ func newView(e Etcd, k keys, cfg viewConfig) *view {
 		ends:  newRecent[nonce, grave](cfg.span, 1<<18),
 		gone:  newRecent[nonce, struct{}](cfg.span, 1<<17),
 		hints: newRecent[nonce, time.Time](10*time.Second, 1<<17),
+
+		onRestore: func() {},
 	}
 	for i := range v.shards {
 		v.shards[i].users = make(map[string]*live)

@@ -1,8 +1,10 @@
 package lease
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,12 +15,49 @@ import (
 	"streamcount/internal/etcdtest"
 )
 
+// savedEtcd is an etcd that can be set back to what it was when it was saved.
+type savedEtcd struct {
+	*etcdtest.Member
+	client      *clientv3.Client
+	dir, backup string
+}
+
+func newSavedEtcd(t *testing.T) *savedEtcd {
+	t.Helper()
+	dir := t.TempDir()
+	m := etcdtest.Start(t, etcdtest.Config{Dir: dir})
+	return &savedEtcd{Member: m, client: m.Client(t), dir: dir}
+}
+
+func (s *savedEtcd) save(t *testing.T) {
+	t.Helper()
+	s.backup = t.TempDir() + "/backup"
+	s.replace(t, s.backup, s.dir)
+}
+
+func (s *savedEtcd) setBack(t *testing.T) {
+	t.Helper()
+	s.replace(t, s.dir, s.backup)
+}
+
+// replace restarts etcd, having put a copy of one directory in the place of another.
+func (s *savedEtcd) replace(t *testing.T, old, by string) {
+	t.Helper()
+	s.Stop()
+	require.NoError(t, os.RemoveAll(old))
+	require.NoError(t, os.CopyFS(old, os.DirFS(by)))
+	s.Restart(t)
+	require.Eventually(t, func() bool { // the client has to connect again
+		_, err := s.client.Get(t.Context(), "x")
+		return err == nil
+	}, time.Minute, 10*time.Millisecond)
+}
+
 // An etcd restored from a backup has another history from there on. The view
 // must not take it for the rest of the one that it has seen.
 func TestView_ListsAnEtcdThatWasSetBack(t *testing.T) {
-	dir, backup := t.TempDir(), t.TempDir()+"/backup"
-	m := etcdtest.Start(t, etcdtest.Config{Dir: dir})
-	c := m.Client(t)
+	e := newSavedEtcd(t)
+	c := e.client
 	put := func(user string, n int) {
 		for i := range n {
 			_, err := c.Put(t.Context(), keys{"/t"}.slot(fmt.Sprint(user, i), 0), string(recordValue(nonce{1}, "")))
@@ -26,22 +65,13 @@ func TestView_ListsAnEtcdThatWasSetBack(t *testing.T) {
 		}
 	}
 	put("old", 1)
-	m.Stop()
-	require.NoError(t, os.CopyFS(backup, os.DirFS(dir)))
-	m.Restart(t)
+	e.save(t)
 	put("lost", 20)
-	v := runView(t, m.Client(t), "/t")
+	v := runView(t, e.Client(t), "/t")
 	requireCurrent(t, v)
 	v.own.Store(v.applied.Load())
 
-	m.Stop()
-	require.NoError(t, os.RemoveAll(dir))
-	require.NoError(t, os.CopyFS(dir, os.DirFS(backup)))
-	m.Restart(t)
-	require.Eventually(t, func() bool { // the client has to connect again
-		_, err := c.Get(t.Context(), "x")
-		return err == nil
-	}, time.Minute, 10*time.Millisecond)
+	e.setBack(t)
 	put("new", 10) // still before the revision that the view had seen
 	require.Eventually(t, func() bool { return !v.current() }, time.Minute, time.Millisecond)
 	requireCurrent(t, v)
@@ -54,6 +84,48 @@ func TestView_ListsAnEtcdThatWasSetBack(t *testing.T) {
 		s, _ := v.user(user)
 		assert.Len(t, s.held, want, user)
 	}
+}
+
+// A lease that waits in a node was a stream's that has ended. Where etcd is set back
+// to before that, the stream is there again: the node must not keep it alive with
+// the lease, nor give that to another.
+func TestRestored_NoLeaseKeepsAliveWhatHadEnded(t *testing.T) {
+	e := newSavedEtcd(t)
+	l := newLimiter(t, e.Client(t), Config{Limit: 3, TTL: 10 * time.Minute})
+	stopped, living := mustStart(t, l, "maya", Request{}).Stream, mustStart(t, l, "ben", Request{}).Stream
+	e.save(t)
+	require.Eventually(t, func() bool {
+		_, err := l.Stop(t.Context(), "maya", stopped.ID)
+		return err == nil || errors.Is(err, ErrEnded)
+	}, time.Minute, 10*time.Millisecond)
+	require.Zero(t, keysOf(t, l, "maya"))
+	waits := func(s Stream) bool {
+		l.pool.book.mu.Lock()
+		defer l.pool.book.mu.Unlock()
+		return slices.ContainsFunc(l.pool.book.waiting, func(g granted) bool { return g.lease == leaseOfID(t, l, s).lease })
+	}
+	require.True(t, waits(stopped), "its lease waits for another stream")
+
+	e.setBack(t)
+	require.Eventually(t, func() bool {
+		_, err := l.Heartbeat(t.Context(), "ben", living.ID)
+		return l.view.restored.Load() > 0 && l.view.current() && err == nil
+	}, time.Minute, 10*time.Millisecond)
+	assert.False(t, waits(stopped))
+	require.Eventually(t, func() bool { return keysOf(t, l, "maya") == 0 }, time.Minute, 10*time.Millisecond,
+		"the slot is free again long before the TTL")
+	_, err := l.Heartbeat(t.Context(), "maya", stopped.ID)
+	requireEnded(t, err, ReasonStopped)
+	assert.Equal(t, 1, keysOf(t, l, "ben"), "who went on watching has his stream")
+
+	// A lease from before may have been handed on before the node knew.
+	_, err = l.Stop(t.Context(), "ben", living.ID)
+	require.NoError(t, err)
+	assert.False(t, waits(living), "the lease of a stream from before is not handed on")
+	later := mustStart(t, l, "ben", Request{}).Stream
+	_, err = l.Stop(t.Context(), "ben", later.ID)
+	require.NoError(t, err)
+	assert.True(t, waits(later), "that of a stream from after it is")
 }
 
 // A tombstone may hold graves of plans that failed. A listing believes none of
