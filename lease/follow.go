@@ -82,11 +82,11 @@ func (v *view) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	back, seen := 0, v.applied.Load()
+	seen := v.applied.Load()
 	_, err = v.pages(ctx, below(v.keys.users()), rev, func(kv *mvccpb.KeyValue) {
 		if user, rest, ok := v.keys.split(kv.Key); ok {
 			if v.put(user, rest, kv).came != nil && kv.ModRevision <= seen {
-				back++ // the view had seen it go
+				v.back++ // the view had seen it go
 			}
 			delete(graves, headOf(kv.Value).Nonce)
 		}
@@ -104,11 +104,12 @@ func (v *view) list(ctx context.Context) error {
 		return err
 	}
 	v.sweep()
-	if back > 0 {
+	if v.back > 0 {
 		v.cfg.log.Warn("etcd has lost what it had acknowledged: streams are back that had ended; their slots are free again "+
-			"after a TTL", "streams", back, "revision", rev, "revision_before", seen)
+			"after a TTL", "streams", v.back, "revision", rev, "revision_before", seen)
 		v.restored.Store(rev)
 		v.onRestore()
+		v.back = 0
 	}
 	for n, g := range graves {
 		if _, known := v.ends.get(n); !known {

@@ -1,16 +1,21 @@
 package lease
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
 
 	"streamcount/internal/etcdtest"
 )
@@ -86,12 +91,28 @@ func TestView_ListsAnEtcdThatWasSetBack(t *testing.T) {
 	}
 }
 
+// brokenLists fails lists of plans, which come after those of streams.
+type brokenLists struct {
+	pb.KVClient
+	left atomic.Int32
+}
+
+func (b *brokenLists) Range(ctx context.Context, r *pb.RangeRequest, o ...grpc.CallOption) (*pb.RangeResponse, error) {
+	if bytes.Contains(r.Key, []byte("/plans/")) && b.left.Add(-1) >= 0 {
+		return nil, errors.New("cut off")
+	}
+	return b.KVClient.Range(ctx, r, o...)
+}
+
 // A lease that waits in a node was a stream's that has ended. Where etcd is set back
 // to before that, the stream is there again: the node must not keep it alive with
 // the lease, nor give that to another.
 func TestRestored_NoLeaseKeepsAliveWhatHadEnded(t *testing.T) {
 	e := newSavedEtcd(t)
-	l := newLimiter(t, e.Client(t), Config{Limit: 3, TTL: 10 * time.Minute})
+	on := Over(e.Client(t))
+	lists := &brokenLists{KVClient: on.KV}
+	on.KV = lists
+	l := runLimiter(t, on, Config{Limit: 3, TTL: 10 * time.Minute})
 	stopped, living := mustStart(t, l, "maya", Request{}).Stream, mustStart(t, l, "ben", Request{}).Stream
 	e.save(t)
 	require.Eventually(t, func() bool {
@@ -106,11 +127,13 @@ func TestRestored_NoLeaseKeepsAliveWhatHadEnded(t *testing.T) {
 	}
 	require.True(t, waits(stopped), "its lease waits for another stream")
 
+	lists.left.Store(1) // what the list that fails has found out is not forgotten
 	e.setBack(t)
 	require.Eventually(t, func() bool {
 		_, err := l.Heartbeat(t.Context(), "ben", living.ID)
 		return l.view.restored.Load() > 0 && l.view.current() && err == nil
 	}, time.Minute, 10*time.Millisecond)
+	assert.Negative(t, lists.left.Load())
 	assert.False(t, waits(stopped))
 	require.Eventually(t, func() bool { return keysOf(t, l, "maya") == 0 }, time.Minute, 10*time.Millisecond,
 		"the slot is free again long before the TTL")
