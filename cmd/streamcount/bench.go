@@ -237,7 +237,7 @@ func (a *app) printReport(r *bench.Report) error {
 		return a.printJSON(r)
 	}
 	err := a.printf("%s\non %s\n\n", printable(strings.Join(r.Command, " ")), printable(r.Machine.String()))
-	for _, rows := range [][][]string{r.Calls(), r.Compared(), r.Costs(), r.Steadiness()} {
+	for _, rows := range [][][]string{r.Calls(), r.Goodputs(), r.Compared(), r.Costs(), r.Steadiness()} {
 		if rows == nil {
 			continue
 		}

@@ -69,6 +69,11 @@ func TestBench_Scenarios(t *testing.T) {
 				assert.Positive(t, c.Figures["perSecond"].Median, c.Call)
 			}
 			assert.Equal(t, scenario == "soak", r.Targets[0].Ready != nil)
+			if g := r.Targets[0].Goodput; assert.Equal(t, scenario == "overload", g != nil) && g != nil {
+				for _, of := range []bench.Stat{g.Before, g.Under, g.After, g.Share} {
+					assert.Positive(t, of.Median, "%+v", g)
+				}
+			}
 			assert.NotNil(t, r.Targets[0].TargetCPU)
 			assert.Greater(t, r.Targets[0].Memory.Resident.Median, 1e6)
 		})

@@ -13,27 +13,30 @@ const (
 	leastOverload = 5 * time.Second // less says nothing
 
 	overloadTimes = 3    // so much more comes than the target can do
-	goodputShare  = 0.8  // of the peak must still be done then
 	peakCallers   = 128  // connections that find out what the peak is
 	beatCallers   = 1000 // connections of those who watch: each has its own in reality
 )
 
-// overload finds out what the target can do, and then asks for three times as much,
-// while viewers send their heartbeats all the time.
+// overload finds out what the target can do, then asks for three times as much, and
+// finds out again, while viewers send their heartbeats all the time.
 func overload(ctx context.Context, v *visit) error {
 	vs := v.viewers(v.s.Viewers, 1)
 	vs.fill(ctx, peakCallers)
 	beating, quiet := context.WithCancel(ctx)
 	defer quiet()
-	end := v.measure(v.s.Warmup+v.s.For, opHeartbeat, opPeak, opOverload, opShed)
+	end := v.measure(2*v.s.Warmup+v.s.For, opHeartbeat, opPeak, opOverload, opAfter, opShed)
 	var beats sync.WaitGroup
 	beats.Go(func() { vs.beatOn(beating) })
 
+	g := &v.result.goodput
+	most := load.Plan{For: v.s.Warmup, Workers: peakCallers}
 	v.phase("finding out what it can do")
-	peak := v.flood(ctx, load.Plan{For: v.s.Warmup, Workers: peakCallers}, vs.users(), opPeak)
-	v.phase("asking for %d times %.0f a second", overloadTimes, peak)
-	rate := max(overloadTimes*peak, 1)
-	good := v.flood(ctx, load.Plan{Rate: rate, For: v.s.For, Workers: v.s.Connections}, vs.users(), opOverload)
+	g.before = v.flood(ctx, most, vs.users(), opPeak)
+	v.phase("asking for %d times %.0f a second", overloadTimes, g.before)
+	rate := max(overloadTimes*g.before, 1)
+	g.under = v.flood(ctx, load.Plan{Rate: rate, For: v.s.For, Workers: v.s.Connections}, vs.users(), opOverload)
+	v.phase("finding out what it can do again")
+	g.after = v.flood(ctx, most, vs.users(), opAfter)
 
 	quiet()
 	beats.Wait()
@@ -42,8 +45,9 @@ func overload(ctx context.Context, v *visit) error {
 	if v.result.ops[opShed].Count == 0 {
 		v.result.ops[opShed] = nil
 	}
-	if good < goodputShare*peak && v.s.For >= leastOverload && ctx.Err() == nil {
-		v.tally.add(collapsed, 1, "%.0f a second were done under overload, %.0f at the peak", good, peak)
+	if g.collapsed() && v.s.For >= leastOverload && ctx.Err() == nil {
+		v.tally.add(collapsed, 1, "%.0f a second were done under overload, %.0f before and %.0f after",
+			g.under, g.before, g.after)
 	}
 	v.phase("checking that every viewer is alive")
 	vs.check(ctx)
@@ -51,13 +55,20 @@ func overload(ctx context.Context, v *visit) error {
 	return ctx.Err()
 }
 
-// flood has users from first on start and stop streams, and returns how many did a
-// second. What is due and finds no connection free is dropped.
+// flood has users from first on start and stop streams, and returns how many starts
+// and stops were done a second, in the mean. What is due and finds no connection
+// free is dropped. Each counts when it is answered: pairs would count only from when
+// the first start has its stop, which under overload is seconds later.
 func (v *visit) flood(ctx context.Context, p load.Plan, first int64, o op) float64 {
 	cs, hangUp := v.callers(v.ctx, p.Workers)
 	defer hangUp()
-	var done tallied
+	var halves tallied
 	begin := time.Now()
+	count := func() {
+		if time.Since(begin) < p.For {
+			halves.add()
+		}
+	}
 	p.Run(ctx, func(w int, n int64, _ time.Time) {
 		user, sent := first+n%floodUsers, time.Now()
 		id, out := cs[w].start(user, nil)
@@ -71,18 +82,19 @@ func (v *visit) flood(ctx context.Context, p load.Plan, first int64, o op) float
 		case id == nil:
 			return
 		}
+		count()
 		// A client that was told to wait before it stops tries again: its slot is taken.
 		for id = bytes.Clone(id); ; {
 			if out = cs[w].stop(user, id); out != swamped || !wait(ctx, 250*time.Millisecond) {
 				break
 			}
 		}
-		if now := time.Now(); now.Sub(begin) < p.For {
-			done.add()
+		if out == done {
+			count()
+			v.record(o, sent, 1)
 		}
-		v.record(o, sent, 1)
 	})
-	return done.per(p.For)
+	return halves.per(p.For) / 2
 }
 
 // floodUsers are enough for nobody to have two turns at once.

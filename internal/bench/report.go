@@ -37,6 +37,8 @@ type TargetReport struct {
 	Memory *Memory `json:"memory,omitempty"`
 	// Ready is how many seconds a restart took until /readyz answered 200.
 	Ready *Stat `json:"readySeconds,omitempty"`
+	// Goodput is what was done at the peak and under overload.
+	Goodput *Goodput `json:"goodput,omitempty"`
 	// Samples are what the target held in the last run, once a second.
 	Samples []Sample `json:"samples,omitempty"`
 }
@@ -128,6 +130,7 @@ func (r *Report) target(name string, runs []result, t *tally) TargetReport {
 	}
 	out.GeneratorCPU = each(runs, func(res result) float64 { return micros(res.generator, res.handled) })
 	out.TargetCPU = each(runs, func(res result) float64 { return micros(res.server, res.handled) })
+	out.Goodput = goodputOf(runs)
 	out.Ready = each(runs, func(res result) float64 { return res.ready.Seconds() })
 	resident := each(runs, func(res result) float64 { return float64(res.resident) })
 	if resident == nil {

@@ -127,3 +127,19 @@ func TestConfig_Check(t *testing.T) {
 	_, err := Find("nothing")
 	require.Error(t, err)
 }
+
+func TestGoodput(t *testing.T) {
+	assert.Nil(t, goodputOf([]result{{}, {}}), "what was not measured is not shown")
+	r := &Report{Targets: []TargetReport{{Name: "redis"}, {Name: "streamcount", Goodput: goodputOf([]result{
+		{goodput: goodput{before: 2000, under: 1700, after: 1400}},
+		{goodput: goodput{before: 1000, under: 500, after: 1000}},
+		{goodput: goodput{before: 1000}},
+	})}}}
+	assert.Equal(t, []string{"streamcount", "1000", "500", "1000", "50%", "0%-100%"}, r.Goodputs()[1])
+	assert.Len(t, r.Goodputs(), 2)
+	assert.Nil(t, (&Report{Targets: r.Targets[:1]}).Goodputs())
+	assert.Zero(t, goodput{under: 1}.share(), "nothing to compare with")
+	assert.True(t, goodput{before: 1000, under: 799, after: 1000}.collapsed())
+	assert.False(t, goodput{before: 1000, under: 800, after: 1000}.collapsed())
+	assert.True(t, goodput{before: 1000, under: 900, after: 1400}.collapsed(), "what was done afterwards counts as well")
+}

@@ -25,6 +25,7 @@ const (
 	opOthersStop
 	opPeak
 	opOverload
+	opAfter
 	opShed
 	ops
 	opNone = ops // not measured
@@ -32,7 +33,7 @@ const (
 
 var opNames = [ops]string{
 	"start+stop", "start", "stop", "heartbeat", "refused start", "zap", "restart", "others' start", "others' stop", "at the peak",
-	"under overload", "refused: overload",
+	"under overload", "and afterwards", "refused: overload",
 }
 
 const (
@@ -74,6 +75,7 @@ type result struct {
 	idle     int64 // bytes of the target before anyone watched
 	resident int64 // and the most while measuring
 	streams  int64 // that were alive then
+	goodput  goodput
 	samples  []Sample
 	ready    time.Duration
 }
