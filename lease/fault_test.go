@@ -218,7 +218,7 @@ func awaitUnrested(t *testing.T, s Stream) {
 func TestStart_EtcdIsFull(t *testing.T) {
 	m := etcdtest.Start(t, etcdtest.Config{QuotaBytes: 2 << 20})
 	c := m.Client(t)
-	l := newLimiter(t, c, Config{Limit: 3})
+	l := newLimiter(t, c, Config{Limit: 3, Timeout: time.Minute})
 	running := mustStart(t, l, "maya", Request{}).Stream
 	mustStart(t, l, "ben", Request{})
 	_, err := l.Stop(t.Context(), "eve", mustStart(t, l, "eve", Request{}).Stream.ID) // grants a lease for tombstones
@@ -228,9 +228,13 @@ func TestStart_EtcdIsFull(t *testing.T) {
 		_, full = c.Put(t.Context(), fmt.Sprint("filler-", i), string(make([]byte, 64<<10)))
 	}
 	require.ErrorIs(t, full, rpctypes.ErrNoSpace)
-	_, err = l.Start(t.Context(), "maya", Request{})
-	require.ErrorIs(t, err, ErrUnavailable)
-	assert.ErrorContains(t, err, "database space exceeded", "the log says why")
+	for i := range 10 { // with leases that were ready, and without
+		began := time.Now()
+		_, err = l.Start(t.Context(), fmt.Sprint("user-", i), Request{})
+		require.ErrorIs(t, err, ErrUnavailable)
+		assert.ErrorContains(t, err, "database space exceeded", "the log says why")
+		assert.Less(t, time.Since(began), l.cfg.Timeout/2, "nobody waits in vain for somebody to make room")
+	}
 	s, err := l.Heartbeat(t.Context(), "maya", running.ID)
 	require.NoError(t, err)
 	assert.False(t, s.Degraded, "running streams go on")

@@ -34,6 +34,7 @@ const (
 	poolGrants  = 16 // grants under way at once
 	poolRevokes = 10 // a second
 	poolDrain   = 2 * time.Second
+	poolRest    = 250 * time.Millisecond // after a grant that failed: etcd is away, or full
 )
 
 // take returns a lease for a start, granting one if none is ready.
@@ -148,6 +149,7 @@ func (p *pool) grantMissing(ctx context.Context, g *errgroup.Group, want int) {
 			for ctx.Err() == nil {
 				got, err := p.grantOne(ctx)
 				if err != nil {
+					pauseFor(ctx, poolRest)
 					return nil // the next look tries again
 				}
 				p.book.put(got)

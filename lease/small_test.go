@@ -229,6 +229,32 @@ func TestGraveyard_DoesNotHoldAStopUp(t *testing.T) {
 	})
 }
 
+// Where grants fail the pool does not press etcd, and it fills up soon after.
+func TestPool_RestsWhileGrantsFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var asked atomic.Int64
+		var works atomic.Bool
+		p := &pool{timeout: 3 * time.Second, revoke: func(context.Context, int64) error { return nil }}
+		p.grant = func(context.Context) (granted, error) {
+			if n := asked.Add(1); works.Load() {
+				return granted{lease: n, ttl: time.Hour, renewed: time.Now()}, nil
+			}
+			return granted{}, errors.New("etcd is full")
+		}
+		done := make(chan error, 1)
+		go func() { done <- p.run(ctx) }()
+		time.Sleep(10 * time.Second)
+		assert.InDelta(t, poolMin*10/poolRest.Seconds(), asked.Load(), poolMin*10/poolRest.Seconds()/4)
+		works.Store(true)
+		time.Sleep(time.Second)
+		waiting, _ := p.book.sizes()
+		assert.Equal(t, poolMin, waiting)
+		cancel()
+		assert.NoError(t, <-done)
+	})
+}
+
 func TestErrors_AreWhatTheyCarry(t *testing.T) {
 	assert.ErrorIs(t, fmt.Errorf("x: %w", &LimitError{Limit: 3}), ErrLimit)
 	assert.ErrorIs(t, fmt.Errorf("x: %w", &EndedError{Reason: ReasonStopped}), ErrEnded)

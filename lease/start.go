@@ -120,10 +120,11 @@ func (l *Limiter) admit(ctx context.Context, a *admission) (Started, held, error
 }
 
 // onlyAsked reports whether a try failed with err at a read or a grant, of which
-// nothing is left: a member of etcd may just have gone away.
+// nothing is left: a member of etcd may just have gone away. Where etcd is full, all
+// tries would fail until somebody makes room.
 func (a *admission) onlyAsked(err error) bool {
 	unsure := a.unsure && a.lease != 0
-	return errors.Is(err, ErrUnavailable) && !errors.Is(err, errNotApplied) && !unsure
+	return errors.Is(err, ErrUnavailable) && !errors.Is(err, errNotApplied) && !isFull(err) && !unsure
 }
 
 // try is one try at a start: decide on what the user holds, and write the decision

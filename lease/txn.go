@@ -131,7 +131,9 @@ func isOversized(err error) bool {
 
 // isFull reports whether etcd takes no more puts until an operator makes room.
 // Deletes, revokes and renewals go on.
-func isFull(err error) bool { return errors.Is(rpctypes.Error(err), rpctypes.ErrNoSpace) }
+func isFull(err error) bool {
+	return errors.Is(rpctypes.Error(err), rpctypes.ErrNoSpace) || errors.Is(err, rpctypes.ErrGRPCNoSpace)
+}
 
 // read returns what user holds, by a linearizable read: no disk is touched.
 func (l *Limiter) read(ctx context.Context, user string) (snapshot, error) {
