@@ -27,7 +27,8 @@ import (
 //     queued end is not checked again.
 //   - Once it is to be revoked it never comes back.
 //   - It has no key while it waits. Where etcd was restored from a backup, a stream
-//     may be back on it that ended since: none of what waited is used any more.
+//     may be back on it that ended since. Once the view has seen that, none of what
+//     waited is used any more; until then it is not current, and nothing is handed on.
 //
 // A late heartbeat of the stream that had the lease before cannot keep the new
 // one alive: it names the old nonce, and is checked against the view or etcd. A
@@ -36,10 +37,11 @@ import (
 // It is a state machine without clock and I/O; pool moves it.
 type book struct {
 	mu      sync.Mutex
-	restore int       // how often etcd was restored
 	waiting []granted // may be given to streams while they are fresh
 	spent   []granted // to be revoked, never to be given to anyone
 	counts  poolCounts
+
+	restores int // how often etcd was restored, that is known
 }
 
 // poolCounts tell how leases came and went, since the start.
@@ -62,7 +64,6 @@ func (b *book) put(g granted) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.counts.granted++
-	g.restore = b.restore
 	b.waiting = append(b.waiting, g)
 }
 
@@ -71,7 +72,7 @@ func (b *book) retire(g granted, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.counts.retired++
-	g.used, g.restore = true, b.restore
+	g.used, g.restores = true, b.restores
 	if g.fresh(now) {
 		b.waiting = append(b.waiting, g)
 	} else {
@@ -79,14 +80,15 @@ func (b *book) retire(g granted, now time.Time) {
 	}
 }
 
-// take hands out a fresh lease, of the last that came in.
-func (b *book) take(now time.Time) (granted, bool) {
+// take hands out a fresh lease, of the last that came in: one that no stream had
+// before, unless handOn is set.
+func (b *book) take(now time.Time, handOn bool) (granted, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	last := len(b.waiting) - 1
 	for i := last; i >= 0 && i > last-takeTries; i-- {
 		g := b.waiting[i]
-		if !g.fresh(now) {
+		if !g.fresh(now) || g.used && !handOn {
 			continue
 		}
 		b.waiting = slices.Delete(b.waiting, i, i+1)
@@ -126,23 +128,25 @@ func (b *book) tend(keep int, now time.Time) (due []granted) {
 func (b *book) renewed(g granted) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if g.restore != b.restore {
+	if g.used && g.restores != b.restores {
 		b.spend(g)
 		return
 	}
 	b.waiting = append(b.waiting, g)
 }
 
-// restored spends what waits, and what is out and comes back: etcd is a backup of
-// itself, in which there may be keys on it.
+// restored spends the leases that streams had, those that wait and those that are out
+// and come back: etcd is a backup of itself, in which such a stream may still be.
 func (b *book) restored() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.restore++
-	for _, g := range b.waiting {
-		b.spend(g)
-	}
-	b.waiting = nil
+	b.restores++
+	b.waiting = slices.DeleteFunc(b.waiting, func(g granted) bool {
+		if g.used {
+			b.spend(g)
+		}
+		return g.used
+	})
 }
 
 // lost takes back a lease that tend gave out and that could not be renewed.

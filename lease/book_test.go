@@ -19,7 +19,9 @@ type bookModel struct {
 	where map[int64]string    // waiting, used, due, revoked, forgotten
 	seen  map[int64]time.Time // when this node last renewed it, as it knows
 	due   map[int64]granted   // as the book gave them out
-	old   map[int64]bool      // of due ones: etcd was restored since
+	used  map[int64]bool      // a stream had it
+	old   map[int64]bool      // of those that are out: etcd was restored since
+	back  int64               // how many were taken and not used
 }
 
 const modelTTL = 90 * time.Second
@@ -49,26 +51,26 @@ func (m *bookModel) grant(*rapid.T) {
 }
 
 func (m *bookModel) take(t *rapid.T) {
-	g, ok := m.b.take(m.now)
+	handOn := rapid.Bool().Draw(t, "hand on")
+	g, ok := m.b.take(m.now, handOn)
 	if !ok {
-		fresh := 0
+		fit, unfit := 0, 0
 		for id, at := range m.where {
-			if at == "waiting" && m.now.Sub(m.seen[id]) < modelTTL/2 {
-				fresh++
+			switch {
+			case at != "waiting":
+			case m.now.Sub(m.seen[id]) < modelTTL/2 && (handOn || !m.used[id]):
+				fit++
+			default:
+				unfit++
 			}
 		}
-		stale := 0
-		for id, at := range m.where {
-			if at == "waiting" && m.now.Sub(m.seen[id]) >= modelTTL/2 {
-				stale++
-			}
-		}
-		assert.True(t, fresh == 0 || stale >= takeTries, "%d fresh leases wait, and %d stale ones", fresh, stale)
+		assert.True(t, fit == 0 || unfit >= takeTries, "%d leases that are fit wait, and %d that are not", fit, unfit)
 		return
 	}
+	require.True(t, handOn || !m.used[g.lease], "a lease is not handed on")
 	require.Equal(t, "waiting", m.where[g.lease], "lease %d", g.lease)
 	require.Less(t, m.now.Sub(m.seen[g.lease]), modelTTL/2, "only a fresh lease is given to a stream")
-	m.where[g.lease] = "used"
+	m.where[g.lease], m.due[g.lease], m.old[g.lease] = "used", g, false
 }
 
 func (m *bookModel) heartbeat(*rapid.T) {
@@ -79,12 +81,30 @@ func (m *bookModel) heartbeat(*rapid.T) {
 
 func (m *bookModel) stop(*rapid.T) {
 	if id, ok := m.pick("used"); ok {
-		m.where[id] = "waiting" // or spent: the book decides by its age
+		m.where[id], m.used[id] = "waiting", true // or spent: the book decides by its age
 		if m.now.Sub(m.seen[id]) >= modelTTL/2 {
 			m.where[id] = "spent"
 		}
 		m.b.retire(m.lease(id), m.now)
 	}
+}
+
+// giveBack is a start that was refused: its lease waits on.
+func (m *bookModel) giveBack(*rapid.T) {
+	if id, ok := m.pick("used"); ok {
+		m.back++
+		m.comesBack(id)
+		m.b.renewed(m.due[id])
+	}
+}
+
+// comesBack says where a lease is after it was out.
+func (m *bookModel) comesBack(id int64) {
+	m.where[id] = "waiting"
+	if m.old[id] && m.used[id] {
+		m.where[id] = "spent"
+	}
+	m.seen[id] = m.due[id].renewed
 }
 
 // abandon is a write with an unknown outcome: the lease never comes back.
@@ -113,11 +133,9 @@ func (m *bookModel) renewed(t *rapid.T) {
 	}
 	g := m.due[id]
 	if rapid.Bool().Draw(t, "answered") {
-		m.seen[id], m.where[id] = m.now, "waiting"
-		if m.old[id] {
-			m.where[id] = "spent"
-		}
 		g.renewed = m.now
+		m.due[id] = g
+		m.comesBack(id)
 		m.b.renewed(g)
 		return
 	}
@@ -125,14 +143,12 @@ func (m *bookModel) renewed(t *rapid.T) {
 	m.b.lost(g)
 }
 
-// restore spends what waits or is out to be renewed: there may be keys on it.
+// restore spends what streams had, also where it is out.
 func (m *bookModel) restore(*rapid.T) {
 	for id, at := range m.where {
-		switch at {
-		case "waiting":
+		m.old[id] = true
+		if at == "waiting" && m.used[id] {
 			m.where[id] = "spent"
-		case "due":
-			m.old[id] = true
 		}
 	}
 	m.b.restored()
@@ -164,7 +180,7 @@ func (m *bookModel) Check(t *rapid.T) {
 	c := m.b.stats()
 	require.EqualValues(t, places["revoked"], c.revoked)
 	require.EqualValues(t, m.next, c.granted)
-	in, out := c.granted+c.retired, c.reserved+c.handedOn+c.revoked+c.forgotten
+	in, out := c.granted+c.retired+m.back, c.reserved+c.handedOn+c.revoked+c.forgotten
 	require.EqualValues(t, places["waiting"]+places["spent"]+places["due"], in-out)
 	for _, g := range m.b.waiting { // the book may find out later that it is stale
 		stale := m.now.Sub(m.seen[g.lease]) >= modelTTL/2
@@ -178,10 +194,10 @@ func (m *bookModel) Check(t *rapid.T) {
 func TestBook_AgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &bookModel{T: t, b: &book{}, now: time.Now(), where: map[int64]string{}, seen: map[int64]time.Time{},
-			due: map[int64]granted{}, old: map[int64]bool{}}
+			due: map[int64]granted{}, used: map[int64]bool{}, old: map[int64]bool{}}
 		t.Repeat(map[string]func(*rapid.T){
 			"grant": m.grant, "take": m.take, "heartbeat": m.heartbeat, "stop": m.stop, "abandon": m.abandon,
-			"tend": m.tend, "renewed": m.renewed, "surplus": m.surplus, "restore": m.restore,
+			"tend": m.tend, "renewed": m.renewed, "surplus": m.surplus, "restore": m.restore, "give back": m.giveBack,
 			"pass": m.pass, "": m.Check,
 		})
 	})
@@ -202,12 +218,12 @@ func TestBook_IsBounded(t *testing.T) {
 func TestBook_StaleLeasesStay(t *testing.T) {
 	b, now := &book{}, time.Now()
 	b.put(granted{lease: 1, ttl: modelTTL, renewed: now})
-	_, ok := b.take(now.Add(modelTTL / 2))
+	_, ok := b.take(now.Add(modelTTL/2), true)
 	assert.False(t, ok)
 	b.retire(granted{lease: 2, ttl: modelTTL}, now) // never renewed by this node
-	g, ok := b.take(now)
+	g, ok := b.take(now, true)
 	assert.True(t, ok)
 	assert.EqualValues(t, 1, g.lease)
-	_, ok = b.take(now)
+	_, ok = b.take(now, true)
 	assert.False(t, ok, "what this node does not know to be fresh is only revoked")
 }

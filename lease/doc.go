@@ -12,7 +12,7 @@
 // heartbeat is answered as degraded, so that players go on.
 //
 // The admission rule is [decide] (what may happen, as a pure function) and
-// [Limiter.planTxn] (the transaction that carries it out).
+// [Limiter.admitTxn] (the transaction that carries it out).
 //
 // A [Limiter] is safe for concurrent use.
 package lease

@@ -104,10 +104,9 @@ func (v *view) list(ctx context.Context) error {
 		return err
 	}
 	v.sweep()
-	if v.back > 0 {
-		v.cfg.log.Warn("etcd has lost what it had acknowledged: streams are back that had ended; their slots are free again "+
-			"after a TTL", "streams", v.back, "revision", rev, "revision_before", seen)
-		v.restored.Store(rev)
+	if v.back > 0 || rev < seen {
+		v.cfg.log.Warn("etcd has lost what it had acknowledged, as after a restore: streams that had ended may be there again",
+			"keys", v.back, "revision", rev, "revision_before", seen)
 		v.onRestore()
 		v.back = 0
 	}

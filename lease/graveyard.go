@@ -120,7 +120,7 @@ func (g *graveyard) run(ctx context.Context) error {
 			g.use(got.lease, sent)
 		} else if ctx.Err() == nil {
 			g.log.Debug("no lease for tombstones", "err", err)
-			if pause(ctx) {
+			if pauseFor(ctx, grantRest) {
 				return nil
 			}
 			continue

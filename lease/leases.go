@@ -19,8 +19,13 @@ type granted struct {
 	ttl     time.Duration // as etcd granted it, which may be longer than asked
 	renewed time.Time     // before the last request left that renewed or granted it
 	used    bool          // a stream had it before
-	restore int           // the book's, when it came in
+
+	restores int // how often etcd had been restored, as far as the book knew when it came in
 }
+
+// grantRest is how long who grants ahead rests after a grant that failed: etcd is
+// away, or full.
+const grantRest = 250 * time.Millisecond
 
 // grant takes a new lease of the configured TTL.
 func (l *Limiter) grant(ctx context.Context) (granted, error) { return l.grantFor(ctx, l.cfg.TTL) }

@@ -34,13 +34,13 @@ const (
 	poolGrants  = 16 // grants under way at once
 	poolRevokes = 10 // a second
 	poolDrain   = 2 * time.Second
-	poolRest    = 250 * time.Millisecond // after a grant that failed: etcd is away, or full
 )
 
-// take returns a lease for a start, granting one if none is ready.
-func (p *pool) take(ctx context.Context) (granted, error) {
+// take returns a lease for a start, granting one if none is ready; only where
+// handOn is set it may be one that a stream had before.
+func (p *pool) take(ctx context.Context, handOn bool) (granted, error) {
 	p.taken.Add(1)
-	if g, ok := p.book.take(time.Now()); ok {
+	if g, ok := p.book.take(time.Now(), handOn); ok {
 		return g, nil
 	}
 	return p.grantOne(ctx)
@@ -149,8 +149,8 @@ func (p *pool) grantMissing(ctx context.Context, g *errgroup.Group, want int) {
 			for ctx.Err() == nil {
 				got, err := p.grantOne(ctx)
 				if err != nil {
-					pauseFor(ctx, poolRest)
-					return nil // the next look tries again
+					pauseFor(ctx, grantRest)
+					return nil // a later look tries again
 				}
 				p.book.put(got)
 				if waiting, _ := p.book.sizes(); waiting >= want {

@@ -108,7 +108,8 @@ func (l *Limiter) admit(ctx context.Context, a *admission) (Started, held, error
 		if err == nil {
 			return st, h, nil
 		}
-		again := errors.Is(err, errTryAgain) || a.onlyAsked(err)
+		// Where etcd is full, every try fails until somebody makes room.
+		again := !isFull(err) && (errors.Is(err, errTryAgain) || a.onlyAsked(err))
 		l.giveBack(a)
 		if !again || pause(ctx) {
 			if isLimit(err) || errors.Is(err, ErrNoPlan) || errors.Is(err, ErrRouting) {
@@ -120,11 +121,10 @@ func (l *Limiter) admit(ctx context.Context, a *admission) (Started, held, error
 }
 
 // onlyAsked reports whether a try failed with err at a read or a grant, of which
-// nothing is left: a member of etcd may just have gone away. Where etcd is full, all
-// tries would fail until somebody makes room.
+// nothing is left: a member of etcd may just have gone away.
 func (a *admission) onlyAsked(err error) bool {
 	unsure := a.unsure && a.lease != 0
-	return errors.Is(err, ErrUnavailable) && !errors.Is(err, errNotApplied) && !isFull(err) && !unsure
+	return errors.Is(err, ErrUnavailable) && !errors.Is(err, errNotApplied) && !unsure
 }
 
 // try is one try at a start: decide on what the user holds, and write the decision
@@ -229,14 +229,13 @@ func (l *Limiter) leavers(user string, ends []ending) []granted {
 }
 
 // leaseOf is the lease of a stream, and when this node renewed it. A key that is
-// none of ours has none that we may touch. A lease from before etcd was restored
-// may have another key: it is not known to be fresh.
+// none of ours has none that we may touch.
 func (l *Limiter) leaseOf(user string, h held) granted {
 	if h.nonce == (nonce{}) {
 		return granted{}
 	}
 	g := granted{lease: h.lease, ttl: headOf(h.value).ttl(), used: true}
-	if s, _ := l.view.lookup(user, h.ident()); s != nil && h.mod > l.view.restored.Load() {
+	if s, _ := l.view.lookup(user, h.ident()); s != nil {
 		g.renewed = s.renewedAt()
 	}
 	return g
@@ -331,7 +330,9 @@ func (l *Limiter) equip(ctx context.Context, a *admission) error {
 	if a.lease != 0 {
 		return nil
 	}
-	g, err := l.pool.take(ctx)
+	// An etcd that was restored may have a key on a lease that a stream had before. The
+	// view is not current then until it has seen that.
+	g, err := l.pool.take(ctx, l.view.current())
 	if err != nil {
 		return err
 	}

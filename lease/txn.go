@@ -130,7 +130,8 @@ func isOversized(err error) bool {
 }
 
 // isFull reports whether etcd takes no more puts until an operator makes room.
-// Deletes, revokes and renewals go on.
+// Deletes, revokes and renewals go on. [rpctypes.Error] does not look into errors that
+// gRPC's are wrapped in.
 func isFull(err error) bool {
 	return errors.Is(rpctypes.Error(err), rpctypes.ErrNoSpace) || errors.Is(err, rpctypes.ErrGRPCNoSpace)
 }

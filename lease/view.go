@@ -35,9 +35,8 @@ type view struct {
 	hints  *recent[nonce, time.Time] // when this node renewed the leases of streams not yet seen
 	lapsed atomic.Int64              // streams seen to expire
 
-	back      int          // streams that had ended and are back, in a list not yet done; only follow uses it
-	onRestore func()       // called when etcd turns out to be a backup of itself
-	restored  atomic.Int64 // the revision at which that was seen last; 0 for never
+	back      int    // keys that were gone and are back, in a list not yet done; only follow uses it
+	onRestore func() // called when etcd turns out to be a backup of itself
 
 	shardsKey atomic.Pointer[ShardsKey]
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"sync/atomic"
@@ -115,40 +116,42 @@ func TestRestored_NoLeaseKeepsAliveWhatHadEnded(t *testing.T) {
 	l := runLimiter(t, on, Config{Limit: 3, TTL: 10 * time.Minute})
 	stopped, living := mustStart(t, l, "maya", Request{}).Stream, mustStart(t, l, "ben", Request{}).Stream
 	e.save(t)
-	require.Eventually(t, func() bool {
-		_, err := l.Stop(t.Context(), "maya", stopped.ID)
-		return err == nil || errors.Is(err, ErrEnded)
-	}, time.Minute, 10*time.Millisecond)
-	require.Zero(t, keysOf(t, l, "maya"))
-	waits := func(s Stream) bool {
+	require.Eventually(t, l.view.current, time.Minute, 10*time.Millisecond)
+	_, err := l.Stop(t.Context(), "maya", stopped.ID)
+	require.NoError(t, err)
+	lease := leaseOfID(t, l, stopped).lease
+	waits := func() bool {
 		l.pool.book.mu.Lock()
 		defer l.pool.book.mu.Unlock()
-		return slices.ContainsFunc(l.pool.book.waiting, func(g granted) bool { return g.lease == leaseOfID(t, l, s).lease })
+		return slices.ContainsFunc(l.pool.book.waiting, func(g granted) bool { return g.lease == lease })
 	}
-	require.True(t, waits(stopped), "its lease waits for another stream")
+	require.True(t, waits(), "its lease waits for another stream")
+	require.Eventually(t, func() bool { s, _ := l.view.user("maya"); return len(s.held) == 0 }, time.Minute, time.Millisecond)
 
-	lists.left.Store(1) // what the list that fails has found out is not forgotten
+	lists.left.Store(math.MaxInt32)
 	e.setBack(t)
-	require.Eventually(t, func() bool {
-		_, err := l.Heartbeat(t.Context(), "ben", living.ID)
-		return l.view.restored.Load() > 0 && l.view.current() && err == nil
-	}, time.Minute, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return lists.left.Load() < math.MaxInt32 }, time.Minute, time.Millisecond)
+	require.False(t, l.view.current())
+	for i := range 5 { // before the node knows
+		var st Started
+		require.Eventually(t, func() bool {
+			st, err = l.Start(t.Context(), fmt.Sprint("user-", i), Request{})
+			return err == nil
+		}, time.Minute, 10*time.Millisecond)
+		require.NotEqual(t, lease, leaseOfID(t, l, st.Stream).lease)
+	}
+	require.True(t, waits())
+	lists.left.Store(1) // what the list that fails has found out is not forgotten
+	require.Eventually(t, l.view.current, time.Minute, time.Millisecond)
 	assert.Negative(t, lists.left.Load())
-	assert.False(t, waits(stopped))
+	assert.False(t, waits())
 	require.Eventually(t, func() bool { return keysOf(t, l, "maya") == 0 }, time.Minute, 10*time.Millisecond,
 		"the slot is free again long before the TTL")
-	_, err := l.Heartbeat(t.Context(), "maya", stopped.ID)
+	_, err = l.Heartbeat(t.Context(), "maya", stopped.ID)
 	requireEnded(t, err, ReasonStopped)
-	assert.Equal(t, 1, keysOf(t, l, "ben"), "who went on watching has his stream")
-
-	// A lease from before may have been handed on before the node knew.
-	_, err = l.Stop(t.Context(), "ben", living.ID)
-	require.NoError(t, err)
-	assert.False(t, waits(living), "the lease of a stream from before is not handed on")
-	later := mustStart(t, l, "ben", Request{}).Stream
-	_, err = l.Stop(t.Context(), "ben", later.ID)
-	require.NoError(t, err)
-	assert.True(t, waits(later), "that of a stream from after it is")
+	_, err = l.Heartbeat(t.Context(), "ben", living.ID)
+	require.NoError(t, err, "who went on watching has his stream")
+	assert.Equal(t, 1, keysOf(t, l, "ben"))
 }
 
 // A tombstone may hold graves of plans that failed. A listing believes none of

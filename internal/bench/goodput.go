@@ -14,10 +14,12 @@ func (g goodput) share() float64 {
 	return 0
 }
 
-// leastShare of the peak must be done under overload.
-const leastShare = 0.8
+const (
+	leastShare = 0.8 // of the peak must be done under overload
+	leastAfter = 0.5 // of what was done before must be done afterwards: rates vary by a third
+)
 
-func (g goodput) collapsed() bool { return g.share() < leastShare }
+func (g goodput) collapsed() bool { return g.share() < leastShare || g.after < leastAfter*g.before }
 
 // Goodput is how many starts and stops were done a second, in the mean of both.
 // Share is what was done under overload divided by the mean of before and after.

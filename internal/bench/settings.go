@@ -172,7 +172,8 @@ func Scenarios() []Scenario {
 			Long: "The viewers are started first and send heartbeats until the end. For the warm-up users start and stop as fast\n" +
 				"as the node answers: its peak. Then they come at three times that rate, over as many connections as are\n" +
 				"set, and do not wait when they are told to, and for the warm-up's time again as at first. Under overload 80 %\n" +
-				"of what is done before and after, in the mean, must still be done, and every viewer be alive.\n" +
+				"of what is done before and after, in the mean, must still be done, afterwards at least half of what was done\n" +
+				"before, and every viewer be alive.\n" +
 				"A node that bench starts has one half of the processors, and the load generator the other.",
 			apart: true,
 			Uses:  []string{"duration", "warmup", "viewers", "heartbeat"},

@@ -142,4 +142,6 @@ func TestGoodput(t *testing.T) {
 	assert.True(t, goodput{before: 1000, under: 799, after: 1000}.collapsed())
 	assert.False(t, goodput{before: 1000, under: 800, after: 1000}.collapsed())
 	assert.True(t, goodput{before: 1000, under: 900, after: 1400}.collapsed(), "what was done afterwards counts as well")
+	assert.True(t, goodput{before: 1000, under: 900, after: 499}.collapsed(), "it does not recover")
+	assert.False(t, goodput{before: 1000, under: 900, after: 500}.collapsed())
 }
