@@ -17,6 +17,25 @@ const (
 	beatCallers   = 1000 // connections of those who watch: each has its own in reality
 )
 
+// overloadScenario is what overload is, with what it has besides base.
+func overloadScenario(base Settings) Scenario {
+	return Scenario{
+		Name: "overload", Short: "Three times as many starts and stops as the node can do", run: overload,
+		Long: "The viewers are started first and send heartbeats until the end. For the warm-up users start and stop as fast\n" +
+			"as the node answers: its peak. Then they come at three times that rate, over as many connections as are\n" +
+			"set, and do not wait when they are told to, and for the warm-up's time again as at first. Under overload 80 %\n" +
+			"of what is done before and after, in the mean, must still be done, afterwards at least half of what was done\n" +
+			"before, and every viewer be alive.\n" +
+			"A node that bench starts has one half of the processors, and the load generator the other.",
+		apart: true,
+		Uses:  []string{"duration", "warmup", "viewers", "heartbeat"},
+		Defaults: with(base, func(s *Settings) {
+			s.Connections, s.Viewers, s.Heartbeat, s.TTL = 4_000, 10_000, 5*time.Second, 20*time.Second
+			s.Warmup, s.For = 10*time.Second, 40*time.Second
+		}),
+	}
+}
+
 // overload finds out what the target can do, then asks for three times as much, and
 // finds out again, while viewers send their heartbeats all the time.
 func overload(ctx context.Context, v *visit) error {

@@ -101,6 +101,12 @@ func Find(name string) (Scenario, error) {
 	return Scenario{}, errors.New("there is no scenario " + name)
 }
 
+// with is s after a change.
+func with(s Settings, change func(*Settings)) Settings {
+	change(&s)
+	return s
+}
+
 // Scenarios are all there are.
 func Scenarios() []Scenario {
 	base := Settings{Runs: 1, Connections: 128, Limit: 3, TTL: 90 * time.Second, PerUser: 1, Batch: 1}
@@ -108,7 +114,6 @@ func Scenarios() []Scenario {
 	quick.Runs, quick.For, quick.Warmup = 5, 5*time.Second, time.Second
 	storm := base
 	storm.Runs, storm.Viewers, storm.Over = 5, 20_000, 5*time.Second
-	with := func(s Settings, change func(*Settings)) Settings { change(&s); return s }
 	return []Scenario{
 		{
 			Name: "lifecycle", Short: "Start and stop streams", run: lifecycle,
@@ -167,20 +172,6 @@ func Scenarios() []Scenario {
 				s.Viewers, s.Heartbeat, s.Others, s.For = 100_000, 30*time.Second, 500, 5*time.Minute
 			}),
 		},
-		{
-			Name: "overload", Short: "Three times as many starts and stops as the node can do", run: overload,
-			Long: "The viewers are started first and send heartbeats until the end. For the warm-up users start and stop as fast\n" +
-				"as the node answers: its peak. Then they come at three times that rate, over as many connections as are\n" +
-				"set, and do not wait when they are told to, and for the warm-up's time again as at first. Under overload 80 %\n" +
-				"of what is done before and after, in the mean, must still be done, afterwards at least half of what was done\n" +
-				"before, and every viewer be alive.\n" +
-				"A node that bench starts has one half of the processors, and the load generator the other.",
-			apart: true,
-			Uses:  []string{"duration", "warmup", "viewers", "heartbeat"},
-			Defaults: with(base, func(s *Settings) {
-				s.Connections, s.Viewers, s.Heartbeat, s.TTL = 4_000, 10_000, 5*time.Second, 20*time.Second
-				s.Warmup, s.For = 10*time.Second, 40*time.Second
-			}),
-		},
+		overloadScenario(base),
 	}
 }
