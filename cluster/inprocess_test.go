@@ -111,7 +111,7 @@ func TestInProcess_RefusesAsGRPCDoes(t *testing.T) {
 			local, remote := tc.do(calls["inprocess"]), tc.do(calls["grpc"])
 			require.ErrorIs(t, rpctypes.Error(local), tc.want)
 			assert.Equal(t, rpctypes.Error(remote), rpctypes.Error(local))
-			assert.ErrorIs(t, local, remote, "also where both are wrapped")
+			assert.ErrorIs(t, fmt.Errorf("wrapped: %w", local), remote)
 			assert.Equal(t, status.Code(remote), status.Code(local))
 		})
 	}

@@ -229,6 +229,24 @@ func TestGraveyard_DoesNotHoldAStopUp(t *testing.T) {
 	})
 }
 
+// Nor does it press an etcd that grants nothing.
+func TestGraveyard_RestsWhileGrantsFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var asked atomic.Int64
+		g := newGraveyard(func(context.Context) (granted, error) {
+			asked.Add(1)
+			return granted{}, errors.New("etcd is full")
+		}, time.Minute, 3*time.Second, slog.New(slog.DiscardHandler))
+		done := make(chan error, 1)
+		go func() { done <- g.run(ctx) }()
+		time.Sleep(10 * time.Second)
+		assert.InDelta(t, 10/grantRest.Seconds(), asked.Load(), 2)
+		cancel()
+		assert.NoError(t, <-done)
+	})
+}
+
 // Where grants fail the pool does not press etcd, and it fills up soon after.
 func TestPool_RestsWhileGrantsFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -92,6 +92,38 @@ func TestView_ListsAnEtcdThatWasSetBack(t *testing.T) {
 	}
 }
 
+// What happened while the view did not watch is no restore. Keys that it had seen go
+// are one, and so is a revision before its own; each is told once.
+func TestView_TellsARestoreFromALateList(t *testing.T) {
+	c, prefix := etcdtest.Client(t), etcdtest.Prefix(t)
+	v, restores := testView(Over(c), prefix), 0
+	v.onRestore = func() { restores++ }
+	put := func(user string, n nonce) {
+		_, err := c.Put(t.Context(), v.keys.slot(user, 0), string(recordValue(n, "")))
+		require.NoError(t, err)
+	}
+	requireRestores := func(want int) {
+		t.Helper()
+		for range 2 {
+			require.NoError(t, v.list(t.Context()))
+			require.Equal(t, want, restores)
+		}
+	}
+	put("goes", nonce{1})
+	put("stays", nonce{2})
+	put("ends", nonce{3})
+	requireRestores(0)
+	_, err := c.Delete(t.Context(), v.keys.slot("goes", 0))
+	require.NoError(t, err)
+	put("comes", nonce{4})
+	put("ends", nonce{5}) // another stream in its place
+	requireRestores(0)
+	v.remove("ends", "000") // of the last revision
+	requireRestores(1)
+	v.applied.Add(100)
+	requireRestores(2)
+}
+
 // brokenLists fails lists of plans, which come after those of streams.
 type brokenLists struct {
 	pb.KVClient

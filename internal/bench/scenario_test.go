@@ -41,6 +41,13 @@ func TestRun_Honest(t *testing.T) {
 			}
 			assert.Nil(t, r.Compared())
 			assert.Len(t, r.Costs(), 2)
+			if g := r.Targets[0].Goodput; g != nil { // a start and its stop are one
+				for _, c := range r.Targets[0].Calls {
+					if c.Call == opNames[opPeak] {
+						assert.InEpsilon(t, c.Figures["perSecond"].Median, g.Before.Median, 0.45)
+					}
+				}
+			}
 		})
 	}
 }
