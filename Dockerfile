@@ -1,5 +1,4 @@
-# The service in an image of nothing but its binary, its user's data folder and
-# the authorities whose certificates it trusts.
+# An image with the service's binary, its data directory and CA certificates.
 ARG GO_IMAGE=golang:1.26.8-bookworm
 FROM ${GO_IMAGE} AS build
 WORKDIR /src
@@ -13,18 +12,18 @@ RUN mkdir -p /out/data
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/streamcount /streamcount
-# Of the embedded etcd, where no other is named. A folder, so that a volume that
-# is mounted here belongs to the user as well.
+# The data of the embedded etcd, if no other etcd is configured. The directory exists in
+# the image so that a volume mounted here belongs to the user.
 COPY --from=build --chown=65532:65532 /out/data /data
 USER 65532:65532
-# Every address of the container. The node refuses to start there unless it has
-# credentials or is told that it needs none: see docs/access.md.
+# All addresses of the container. The node then refuses to start without credentials,
+# unless auth-none is set: see docs/access.md.
 ENV STREAMCOUNT_LISTEN=:3000
 WORKDIR /data
 VOLUME /data
 EXPOSE 3000
-# Whether the process is well, not whether etcd is: what restarts unhealthy
-# containers would otherwise restart every node when etcd is away.
+# Liveness of the process, independent of etcd: otherwise an orchestrator would restart
+# all nodes when etcd is unavailable.
 HEALTHCHECK --interval=5s --timeout=8s --start-period=5s --retries=3 CMD ["/streamcount", "health", "--live"]
 ENTRYPOINT ["/streamcount"]
 CMD ["serve"]

@@ -1,5 +1,5 @@
-// Package streamcount_test holds the whole tree to its own rules: who may import
-// whom, one package comment a package, and how long a file or function may grow.
+// Package streamcount_test checks the rules of the repository: the imports of each package, one
+// comment per package, and the sizes of files, functions and packages.
 package streamcount_test
 
 import (
@@ -8,6 +8,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,13 +21,13 @@ import (
 const (
 	module      = "streamcount"
 	maxFile     = 400 // lines
-	maxFunction = 80  // lines, signature to brace
+	maxFunction = 80  // lines, from the signature to the closing brace
 )
 
-// file is one parsed Go file of the tree.
+// file is a parsed Go file of the repository.
 type file struct {
 	path string
-	dir  string // its package's folder, slash-separated
+	dir  string // of its package, slash-separated
 	test bool
 	ast  *ast.File
 	fset *token.FileSet
@@ -60,43 +61,98 @@ func tree(t *testing.T) []file {
 		return nil
 	})
 	require.NoError(t, err)
-	require.Greater(t, len(files), 50, "the walk found the tree")
+	require.Greater(t, len(files), 50, "Go files were found")
 	return files
 }
 
-// Data flows one way, from cmd through api to lease to etcd. Each row says
-// which of our packages a package may import, and why no more.
+// TestImports checks imports against a table. Each row has the packages of this module that a
+// package may import, and the reason for the restriction. Imports point down: from cmd to
+// internal/node, then to api, shard and events, then to lease and its internal packages.
 func TestImports(t *testing.T) {
 	allowed := map[string]struct {
 		imports []string
 		why     string
 	}{
-		"lease":       {nil, "the product can be embedded: it knows etcd, not HTTP, and no sibling"},
-		"cluster":     {nil, "it knows etcd; if it needed lease, the asker would declare an interface and cmd join them"},
-		"metrics":     {[]string{"lease"}, "it shows what limiters and routes have counted"},
-		"api":         {[]string{"access", "lease", "metrics", "api/apitype"}, "HTTP in: it knows the limiter, not where etcd comes from"},
-		"access":      {[]string{"internal/follow"}, "who calls and what he may do, whatever the calls are"},
-		"api/apitype": {nil, "the wire, for servers and clients alike"},
-		"client":      {[]string{"api/apitype"}, "its users must not pull in etcd"},
+		"lease/internal/breaker":     {[]string{"internal/retry", "lease/internal/monotonic"}, "it probes etcd by a function"},
+		"lease/internal/monotonic":   {nil, "it computes with times"},
+		"lease/internal/replica":     {[]string{"internal/retry", "lease/internal/etcdop", "lease/internal/monotonic", "lease/internal/schema", "lease/internal/ttlmap", "lease/policy", "lease/streamid"}, "it caches the keys in etcd, and does not write streams"},
+		"lease/internal/distinct":    {nil, "it compares values"},
+		"lease/internal/ttlmap":      {nil, "it stores values"},
+		"lease":                      {[]string{"lease/internal/breaker", "lease/internal/distinct", "lease/internal/leasestatus", "lease/internal/provisional", "lease/internal/monotonic", "lease/internal/replica", "lease/internal/ttlmap", "lease/internal/commit", "lease/internal/leasepool", "lease/internal/userlock", "lease/internal/keepalive", "internal/retry", "lease/internal/etcdop", "lease/internal/schema", "lease/policy", "lease/rules", "lease/stats", "lease/streamid"}, "other programs can embed it: it uses etcd, and not HTTP"},
+		"events":                     {[]string{"lease", "lease/policy"}, "it observes limiters and publishes what they report; lease does not import it"},
+		"lease/streamid":             {nil, "it signs and verifies text"},
+		"lease/rules":                {[]string{"internal/retry", "lease/internal/etcdop", "lease/internal/replica", "lease/internal/schema", "lease/policy"}, "it reads and writes the keys of rules"},
+		"lease/internal/leasestatus": {[]string{"lease/internal/etcdop", "lease/internal/schema", "lease/internal/ttlmap"}, "it reads the status of leases"},
+		"lease/internal/provisional": {[]string{"lease/internal/schema", "lease/streamid"}, "it stores streams; the limiter writes them"},
+		"lease/stats":                {[]string{"lease/internal/commit", "lease/internal/etcdop", "lease/internal/keepalive"}, "it counts, and wraps the clients of etcd"},
+		"lease/policy":               {nil, "it computes the admission decision from values"},
+		"lease/internal/schema":      {[]string{"lease/policy", "lease/streamid"}, "it encodes and decodes keys and values in etcd"},
+		"lease/internal/etcdop":      {[]string{"internal/retry"}, "it makes etcd requests and reads etcd errors"},
+		"lease/internal/keepalive":   {[]string{"internal/retry", "lease/internal/etcdop"}, "it renews leases"},
+		"lease/internal/userlock":    {[]string{"lease/internal/etcdop"}, "it locks"},
+		"lease/internal/leasepool":   {[]string{"internal/retry", "lease/internal/etcdop", "lease/internal/keepalive"}, "it grants, keeps and revokes leases"},
+		"lease/internal/commit":      {[]string{"lease/internal/etcdop", "lease/internal/leasepool", "lease/internal/schema"}, "it batches transactions"},
+		"cluster/internal/datadir":   {nil, "it reads and locks files"},
+		"cluster/internal/etcdlog":   {nil, "it filters log entries"},
+		"internal/retry":             {nil, "it computes and waits for retry delays; clients use it too"},
+		"cluster":                    {[]string{"cluster/internal/etcdlog", "cluster/internal/datadir", "internal/retry"}, "it connects to etcd, and does not depend on lease"},
+		"metrics":                    {[]string{"lease/policy", "lease/stats"}, "it exports the counters of limiters and routes"},
+		"api":                        {[]string{"access", "events", "lease", "lease/policy", "lease/rules", "lease/stats", "lease/streamid", "metrics", "api/apitype", "api/internal/denials", "api/internal/eventstream", "api/internal/ingress", "api/internal/latency", "api/internal/openapi", "api/internal/overload", "api/internal/plainjson", "api/internal/problem", "api/internal/router", "api/internal/strictjson", "api/internal/topusers"}, "it serves HTTP with a limiter, and does not connect to etcd"},
+		"api/internal/denials":       {[]string{"access", "api/internal/ingress", "api/internal/overload"}, "it counts rejected calls"},
+		"api/internal/eventstream":   {[]string{"events", "internal/retry"}, "it sends the events of a feed; the server checks what a caller may read"},
+		"api/internal/topusers":      {[]string{"lease"}, "it caches the results of queries"},
+		"api/internal/latency":       {[]string{"api/apitype"}, "it counts durations"},
+		"api/internal/openapi": {[]string{
+			"access", "api/apitype", "api/internal/ingress", "api/internal/latency", "api/internal/overload", "api/internal/problem",
+			"lease", "lease/policy",
+		}, "it describes the calls; it does not answer them"},
+		"api/internal/problem":    {[]string{"api/apitype"}, "it has the error answers of all handlers"},
+		"api/internal/plainjson":  {[]string{"api/apitype"}, "it reads and writes the bodies of calls; the server decides what they mean"},
+		"api/internal/router":     {nil, "it matches paths of all calls"},
+		"api/internal/strictjson": {nil, "it validates JSON documents of all calls against schemas"},
+		"access":                  {[]string{"internal/filewatch", "internal/yamlfile"}, "it identifies the callers of all calls and their rights"},
+		"api/apitype":             {nil, "it has the wire types, which servers and clients share"},
+		"client":                  {[]string{"api/apitype", "internal/retry"}, "programs that import it must not depend on etcd"},
 		"cmd/streamcount": {[]string{
-			"access", "api", "api/apitype", "client", "cluster", "lease", "internal/bench", "internal/bench/peer",
-			"internal/display", "internal/follow", "internal/top", "shard", "web",
-		}, "wiring"},
-		"shard":                {[]string{"lease"}, "a limiter made of limiters: how they are reached is cmd's business"},
-		"internal/follow":      {nil, "it reads files"},
-		"internal/browser":     {[]string{"internal/bench/child"}, "it starts Chromium and the service, and looks from outside"},
-		"web":                  {nil, "files, and how they are served; what they show comes from the public API"},
-		"internal/containers":  {nil, "it starts what docker-compose.yml says, and looks from outside"},
-		"internal/etcdsim":     {nil, "test machinery, below everything"},
-		"internal/etcdtest":    {nil, "test machinery, below everything"},
-		"examples/hls":         {nil, "it shows what others write, who have nothing of ours"},
-		"internal/bench":       {[]string{"internal/bench/child", "internal/bench/load", "internal/bench/plot"}, "it measures from outside: HTTP and processes, nothing of the service's own code"},
-		"internal/bench/child": {nil, "it runs programs"},
-		"internal/bench/load":  {nil, "it makes requests, and knows nothing of streams"},
-		"internal/bench/peer":  {[]string{"api", "api/apitype", "cluster", "lease", "internal/bench/child"}, "peers are served by the same API, with something else behind it"},
-		"internal/bench/plot":  {nil, "it draws"},
-		"internal/display":     {nil, "it writes for people, whatever it is"},
-		"internal/top":         {[]string{"api/apitype", "internal/display"}, "it shows what a service says: who asks it is cmd's business"},
+			"access", "api/apitype", "client", "cluster", "internal/config", "internal/display", "internal/filewatch",
+			"internal/manpage", "internal/node", "internal/top", "internal/yamlfile", "lease/streamid", "shard",
+		}, "its commands parse arguments, call packages and print results"},
+		"internal/node": {[]string{
+			"internal/retry",
+			"access", "api", "api/apitype", "cluster", "events", "internal/config", "internal/demo", "internal/display",
+			"internal/filewatch", "internal/retry", "internal/stalecache", "lease", "lease/streamid", "metrics", "shard", "web",
+		}, "it connects the parts of a node, and does not import commands"},
+		"internal/demo":               {[]string{"api/apitype", "client", "internal/retry"}, "it uses the public API, like any client"},
+		"internal/config":             {[]string{"access", "api", "internal/yamlfile", "lease", "lease/policy", "shard"}, "it validates the configuration of a node, and does not start the node"},
+		"shard":                       {[]string{"internal/retry", "lease", "lease/policy", "lease/rules", "lease/stats", "lease/streamid"}, "it combines limiters into one; internal/node connects them to etcd"},
+		"internal/stalecache":         {nil, "it caches values"},
+		"internal/filewatch":          {nil, "it reads files"},
+		"internal/manpage":            {nil, "it writes the manual pages of any command line"},
+		"internal/yamlfile":           {nil, "it checks YAML text"},
+		"internal/testing/browser":    {[]string{"internal/bench/child", "internal/testing/longtest", "internal/testing/testlog"}, "it starts Chromium and the service as processes"},
+		"web":                         {nil, "it serves static files, which use the public API"},
+		"internal/testing/containers": {nil, "it starts the containers of docker-compose.yml"},
+		"internal/testing/etcdsim":    {[]string{"internal/retry"}, "it simulates etcd for tests of all packages"},
+		"internal/testing/etcdtest":   {[]string{"internal/testing/freeport"}, "it runs etcd for tests of all packages"},
+		"internal/testing/freeport":   {nil, "it finds ports"},
+		"internal/testing/longtest":   {nil, "it skips long tests of all packages"},
+		"internal/testing/testlog":    {nil, "it buffers output for tests of all packages"},
+		"examples/hls":                {nil, "it is an example of a program of a user, with the public API"},
+		"internal/bench":              {[]string{"internal/bench/launch", "internal/bench/load", "internal/bench/plot", "internal/retry"}, "it runs a node as a process and measures it over HTTP"},
+		"cmd/streamcount-bench": {[]string{
+			"cluster", "internal/bench", "internal/bench/attack", "internal/bench/launch", "internal/bench/peer",
+			"internal/display", "internal/manpage",
+		}, "its commands run the load generator, and delete the keys that its targets wrote to an external etcd"},
+		"internal/bench/attack": {[]string{"internal/retry"}, "it sends TCP traffic to a node in another process"},
+		"internal/bench/child":  {nil, "it runs programs"},
+		"internal/bench/launch": {[]string{"internal/bench/child", "internal/retry"}, "it runs the targets of benchmarks, and sends no load"},
+		"internal/bench/load":   {nil, "it sends HTTP requests"},
+		"api/internal/overload": {nil, "it limits concurrency and rates"},
+		"api/internal/ingress":  {[]string{"api/internal/overload", "internal/retry"}, "it accepts connections and requests of all calls"},
+		"internal/bench/peer":   {[]string{"api", "api/apitype", "cluster", "lease", "lease/policy", "lease/streamid", "internal/bench/child"}, "its peers serve the API with other limiters"},
+		"internal/bench/plot":   {nil, "it draws charts"},
+		"internal/display":      {nil, "it formats text for terminals"},
+		"internal/top":          {[]string{"api/apitype", "internal/display"}, "it displays values; the command supplies the client"},
 	}
 	for _, f := range tree(t) {
 		if f.test || f.dir == "." {
@@ -113,22 +169,22 @@ func TestImports(t *testing.T) {
 			}
 			switch {
 			case strings.HasPrefix(path, "go.etcd.io/etcd/server/"):
-				assert.Contains(t, []string{"cluster", "internal/etcdtest"}, f.dir, "%s runs etcd servers", f.path)
+				assert.Contains(t, []string{"cluster", "cluster/internal/datadir", "internal/testing/etcdtest"}, f.dir, "%s runs etcd servers", f.path)
 			case f.dir == "api/apitype":
-				assert.NotContains(t, path, ".", "%s: the wire depends on the standard library alone", f.path)
+				assert.NotContains(t, path, ".", "%s: wire types use the standard library only", f.path)
 			}
 		}
 	}
 }
 
-// The image is built from what .dockerignore lets in: every package of the tree.
+// TestDockerignore checks that .dockerignore includes every package.
 func TestDockerignore(t *testing.T) {
 	content, err := os.ReadFile(".dockerignore")
 	require.NoError(t, err)
-	let := strings.Split(string(content), "\n")
+	lines := strings.Split(string(content), "\n")
 	for _, f := range tree(t) {
 		if top, _, _ := strings.Cut(f.dir, "/"); top != "." {
-			assert.Contains(t, let, "!"+top, "%s is left out of the image: add !%s to .dockerignore", f.path, top)
+			assert.Contains(t, lines, "!"+top, "%s is not in the image's build context: add !%s to .dockerignore", f.path, top)
 		}
 	}
 }
@@ -151,7 +207,7 @@ func TestPackageComments(t *testing.T) {
 func TestSizes(t *testing.T) {
 	for _, f := range tree(t) {
 		lines := f.fset.File(f.ast.Pos()).LineCount()
-		assert.LessOrEqual(t, lines, maxFile, "%s has %d lines: split it by what it is about", f.path, lines)
+		assert.LessOrEqual(t, lines, maxFile, "%s has %d lines: split it by topic", f.path, lines)
 		if f.test {
 			continue // tables may be long
 		}
@@ -166,9 +222,46 @@ func TestSizes(t *testing.T) {
 	}
 }
 
+// TestPackageSizes limits packages to a size that can be read as a whole. Commands and tests may
+// be larger.
+func TestPackageSizes(t *testing.T) {
+	const maxFiles, maxLines = 20, 3500
+	files, lines := map[string]int{}, map[string]int{}
+	for _, f := range tree(t) {
+		if !f.test && !strings.HasPrefix(f.dir, "cmd/") {
+			files[f.dir]++
+			lines[f.dir] += f.fset.File(f.ast.Pos()).LineCount()
+		}
+	}
+	for dir, n := range files {
+		assert.LessOrEqual(t, n, maxFiles, "files of package %s", dir)
+		assert.LessOrEqual(t, lines[dir], maxLines, "lines of package %s", dir)
+	}
+}
+
 func TestPackageNames(t *testing.T) {
 	banned := []string{"util", "utils", "common", "helpers", "types", "misc", "base"}
 	for _, f := range tree(t) {
-		assert.False(t, slices.Contains(banned, f.ast.Name.Name), "%s: a package is named for what it offers", f.path)
+		assert.False(t, slices.Contains(banned, f.ast.Name.Name), "%s: name the package after what it provides", f.path)
+	}
+}
+
+// TestDependencies checks that the binary of the service does not link packages of benchmarks
+// and tests.
+func TestDependencies(t *testing.T) {
+	forbidden := []struct{ prefix, why string }{
+		{"github.com/redis/", "only a peer of benchmarks uses Redis"},
+		{"github.com/HdrHistogram/", "only the load generator records latencies in it"},
+		{module + "/internal/bench", "the load generator and its peers, which contain other limiters, are streamcount-bench"},
+		{module + "/internal/testing", "packages for tests must not be in the service"},
+		{"github.com/stretchr/testify", "packages for tests must not be in the service"},
+		{"testing", "packages for tests must not be in the service"},
+	}
+	out, err := exec.Command("go", "list", "-deps", "./cmd/streamcount").Output()
+	require.NoError(t, err)
+	for dep := range strings.FieldsSeq(string(out)) {
+		for _, f := range forbidden {
+			assert.False(t, strings.HasPrefix(dep, f.prefix), "cmd/streamcount imports %s: %s", dep, f.why)
+		}
 	}
 }

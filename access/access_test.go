@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -22,13 +23,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// issuer makes tokens, and the JWKS that they are checked by.
+// issuer signs tokens, and publishes the JWKS that verifies them.
 type issuer struct {
 	kid    string
 	method jwt.SigningMethod
@@ -40,10 +40,14 @@ func newIssuer(tb testing.TB, kid, alg string) issuer {
 	var key crypto.Signer
 	var err error
 	switch alg {
-	case "RS256":
+	case "RS256", "RS384", "RS512", "PS256", "PS384", "PS512":
 		key, err = rsa.GenerateKey(rand.Reader, 2048)
 	case "ES256":
 		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case "ES384":
+		key, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case "ES512":
+		key, err = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	default:
 		_, key, err = ed25519.GenerateKey(rand.Reader)
 	}
@@ -74,19 +78,49 @@ func (i issuer) sign(tb testing.TB, claims jwt.Claims, header map[string]any) st
 	return s
 }
 
-func jwks(tb testing.TB, issuers ...issuer) []byte {
+// jwk is a public key as providers publish it.
+func jwk(tb testing.TB, kid, alg string, key any) map[string]any {
 	tb.Helper()
-	set := jwkset.JWKSMarshal{}
-	for _, i := range issuers {
-		key, err := jwkset.NewJWKFromKey(i.key.Public(), jwkset.JWKOptions{
-			Metadata: jwkset.JWKMetadataOptions{KID: i.kid, ALG: jwkset.ALG(i.method.Alg()), USE: jwkset.UseSig},
-		})
+	text := base64.RawURLEncoding.EncodeToString
+	out := map[string]any{"use": "sig"}
+	switch k := key.(type) {
+	case *rsa.PublicKey:
+		out["kty"], out["n"], out["e"] = "RSA", text(k.N.Bytes()), text(big.NewInt(int64(k.E)).Bytes())
+	case *ecdsa.PublicKey:
+		point, err := k.Bytes()
 		require.NoError(tb, err)
-		set.Keys = append(set.Keys, key.Marshal())
+		half := len(point) / 2
+		out["kty"], out["crv"], out["x"], out["y"] = "EC", k.Params().Name, text(point[1:1+half]), text(point[1+half:])
+	case ed25519.PublicKey:
+		out["kty"], out["crv"], out["x"] = "OKP", "Ed25519", text(k)
 	}
-	b, err := json.Marshal(set)
+	for name, value := range map[string]string{"kid": kid, "alg": alg} {
+		if value != "" {
+			out[name] = value
+		}
+	}
+	return out
+}
+
+func (i issuer) jwk(tb testing.TB) map[string]any {
+	tb.Helper()
+	return jwk(tb, i.kid, i.method.Alg(), i.key.Public())
+}
+
+func keySet(tb testing.TB, keys ...any) []byte {
+	tb.Helper()
+	b, err := json.Marshal(map[string]any{"keys": keys})
 	require.NoError(tb, err)
 	return b
+}
+
+func jwks(tb testing.TB, issuers ...issuer) []byte {
+	tb.Helper()
+	keys := make([]any, len(issuers))
+	for n, i := range issuers {
+		keys[n] = i.jwk(tb)
+	}
+	return keySet(tb, keys...)
 }
 
 func file(tb testing.TB, content []byte) string {
@@ -114,7 +148,7 @@ func newAuthenticator(tb testing.TB, cfg Config) *Authenticator {
 	return a
 }
 
-// as asks who comes with these Authorization headers.
+// as authenticates a request with the given Authorization headers.
 func (a *Authenticator) as(headers ...string) (Caller, error) {
 	r := httptest.NewRequest(http.MethodGet, "/?access_token=x", nil)
 	if len(headers) > 0 {
@@ -130,7 +164,7 @@ func TestTokens_EveryAlgorithm(t *testing.T) {
 		a := newAuthenticator(t, Config{Tokens: tokensBy(t, i)})
 		claims := goodClaims()
 		claims["plan"], claims["streams"] = "family", five
-		for range 2 { // the second time it is known
+		for range 2 { // the second time it is cached
 			c, err := a.as("Bearer " + i.sign(t, claims, nil))
 			require.NoError(t, err, alg)
 			assert.Equal(t, Caller{Kind: Viewer, Name: "maya", Plan: "family", Limit: &five}, c)
@@ -150,7 +184,7 @@ func TestTokens_EveryAlgorithm(t *testing.T) {
 	assert.Equal(t, "viewer maya", c.String())
 }
 
-// Every token that must not be believed.
+// Invalid and forged tokens are rejected.
 func TestTokens_Attacks(t *testing.T) {
 	rs, es := newIssuer(t, "rsa", "RS256"), newIssuer(t, "ec", "ES256")
 	stranger := newIssuer(t, "rsa", "RS256")
@@ -201,8 +235,8 @@ func TestTokens_Attacks(t *testing.T) {
 		"noAudience":              with(func(c jwt.MapClaims) { delete(c, "aud") }),
 		"noSubject":               with(func(c jwt.MapClaims) { delete(c, "sub") }),
 		"emptySubject":            with(func(c jwt.MapClaims) { c["sub"] = "" }),
-		"subjectThatIsANumber":    with(func(c jwt.MapClaims) { c["sub"] = 7 }),
-		"subjectWithASlash":       with(func(c jwt.MapClaims) { c["sub"] = "maya/000" }),
+		"subjectThatIsAFraction":  with(func(c jwt.MapClaims) { c["sub"] = 7.5 }),
+		"subjectWithALineEnd":     with(func(c jwt.MapClaims) { c["sub"] = "maya\n" }),
 		"planThatIsANumber":       with(func(c jwt.MapClaims) { c["plan"] = 7 }),
 		"limitThatIsText":         with(func(c jwt.MapClaims) { c["streams"] = "7" }),
 		"limitThatIsNegative":     with(func(c jwt.MapClaims) { c["streams"] = -1 }),
@@ -251,7 +285,7 @@ func TestAuthenticate_Headers(t *testing.T) {
 	a := newAuthenticator(t, Config{Tokens: tokensBy(t, i)})
 	c, err := a.as()
 	require.NoError(t, err)
-	assert.Equal(t, Anonymous, c.Kind, "also with a token in the query, which nobody looks at")
+	assert.Equal(t, Anonymous, c.Kind, "a token in the query is ignored")
 	for name, headers := range map[string][]string{
 		"empty": {""}, "scheme": {"Bearer"}, "nothing": {"Bearer "}, "basic": {"Basic " + token}, "bare": {token},
 		"two": {"Bearer " + token, "Bearer " + token}, "list": {"Bearer " + token + ",Bearer x"},
@@ -303,7 +337,7 @@ func TestKeys_RotateWhileItRuns(t *testing.T) {
 	replace(keysFile(t, oldEntry, youngEntry))
 	_, err = a.as("Bearer " + old)
 	require.NoError(t, err, "both are good while clients change over")
-	replace(file(t, []byte("keys: [oops"))) // keeps what was good
+	replace(file(t, []byte("keys: [oops"))) // the previous keys remain valid
 	_, err = a.as("Bearer " + old)
 	require.NoError(t, err)
 }
@@ -318,7 +352,7 @@ func TestKeys_BadFiles(t *testing.T) {
 		"key: []":          "unknown field",
 		"keys: [{nam: a}]": "unknown field",
 		"keys: [" + entry("a", "all", "xx") + "]":                                         "64 hexadecimal digits",
-		"keys: [" + entry("a", "some", sum) + "]":                                         "want all, read or operator",
+		"keys: [" + entry("a", "some", sum) + "]":                                         "want all, operator, read or metrics",
 		"keys: [" + entry("a b", "all", sum) + "]":                                        "entry 1: name",
 		"keys: [" + entry("a", "all", sum) + ", " + entry("b", "all", sum) + "]":          "entry 2: key b is the same as a",
 		"keys: [" + entry("a", "all", sum) + ", " + entry("a", "all", sum[2:]+"00") + "]": "two keys named a",
@@ -331,33 +365,5 @@ func TestKeys_BadFiles(t *testing.T) {
 	for _, bad := range [][2]string{{"", "all"}, {"a b", "all"}, {"a", "some"}} {
 		_, _, err := NewKey(bad[0], bad[1])
 		require.Error(t, err)
-	}
-}
-
-func TestNew_BadTokenConfig(t *testing.T) {
-	good := tokensBy(t, newIssuer(t, "k", "ES256"))
-	for name, change := range map[string]func(*TokenConfig){
-		"issuer":       func(c *TokenConfig) { c.Issuer = "" },
-		"audience":     func(c *TokenConfig) { c.Audience = "" },
-		"one source":   func(c *TokenConfig) { c.SecretFile = file(t, make([]byte, 64)) },
-		"no such file": func(c *TokenConfig) { c.JWKSFile = "/none" },
-		"not a JWKS":   func(c *TokenConfig) { c.JWKSFile = file(t, []byte("x")) },
-		"no RSA key":   func(c *TokenConfig) { c.JWKSFile = file(t, []byte(`{"keys":[{"kty":"oct","k":"AAAA"}]}`)) },
-		"32 or more":   func(c *TokenConfig) { c.JWKSFile, c.SecretFile = "", file(t, []byte("short\n\n")) },
-		"not https":    func(c *TokenConfig) { c.JWKSFile, c.JWKSURL = "", "http://id.example/jwks" },
-		"no URL":       func(c *TokenConfig) { c.JWKSFile, c.JWKSURL = "", "id.example" },
-		"user in it":   func(c *TokenConfig) { c.JWKSFile, c.JWKSURL = "", "https://me:secret@id.example/jwks" },
-		"want at most": func(c *TokenConfig) { c.JWKSFile = file(t, []byte(`{"keys":[`+strings.Repeat("{},", 20)+`{}]}`)) },
-	} {
-		cfg := good
-		change(&cfg)
-		_, err := New(Config{Tokens: cfg})
-		require.Error(t, err, name)
-		want := map[string]string{"issuer": "issuer", "audience": "audience", "one source": "one source"}[name]
-		if want == "" {
-			want = name
-		}
-		assert.ErrorContains(t, err, want)
-		assert.NotContains(t, err.Error(), "secret@")
 	}
 }

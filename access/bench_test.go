@@ -2,7 +2,7 @@ package access
 
 import "testing"
 
-// What it costs to know who calls:
+// The benchmarks measure the authentication of a call:
 //
 //	go test -run xxx -bench . ./access
 func BenchmarkAuthenticate(b *testing.B) {
@@ -45,10 +45,10 @@ func FuzzAuthenticate(f *testing.F) {
 	good := i.sign(f, goodClaims(), nil)
 	f.Fuzz(func(t *testing.T, header, tail string) {
 		if c, err := a.as(header + tail); err == nil && c.Kind != Viewer {
-			t.Fatalf("%q is let in as %v", header+tail, c)
+			t.Fatalf("%q is accepted as %v", header+tail, c)
 		}
 		if c, err := a.as("Bearer "+good, tail); err == nil {
-			t.Fatalf("two headers are let in as %v", c)
+			t.Fatalf("two headers are accepted as %v", c)
 		}
 	})
 }

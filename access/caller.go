@@ -7,29 +7,39 @@ type Kind uint8
 
 // The kinds. Anonymous comes without a credential.
 const (
-	Anonymous Kind = iota
-	Anyone         // whoever reaches a service that asks for no credentials
-	Service        // an API key of scope all
-	Reader         // an API key of scope read
-	Operator       // an API key of scope operator
-	Viewer         // a token that speaks for one user
-	kinds          // how many there are
+	Anonymous    Kind = iota
+	Unrestricted      // any caller of a service without credentials
+	Service           // an API key of scope all
+	Reader            // an API key of scope read
+	Operator          // an API key of scope operator
+	Viewer            // a token of one user
+	Scraper           // an API key of scope metrics
+	kinds             // the number of constants above
 )
 
 func (k Kind) String() string {
-	return [...]string{"anonymous", "anyone", "service", "reader", "operator", "viewer"}[k]
+	return [...]string{"anonymous", "anyone", "service", "reader", "operator", "viewer", "scraper"}[k]
 }
 
-// Caller is who makes a call. None of its fields is secret.
+// A Caller is an authenticated caller. None of its fields is secret.
 type Caller struct {
 	Kind Kind
-	Name string // of the API key; of a viewer the user
-	// What a viewer's token says of its user, "" and nil if nothing.
+	Name string // of the API key; of a viewer, the user id
+	// The plan and limit in a viewer's token; "" and nil if there are none.
 	Plan  string
 	Limit *int
 }
 
-// String is for logs: the kind, and the name if there is one.
+// HasKey reports whether the caller's credential is an API key.
+func (c Caller) HasKey() bool {
+	switch c.Kind {
+	case Service, Reader, Operator, Scraper:
+		return true
+	}
+	return false
+}
+
+// String returns the kind, and the name if there is one, for logs.
 func (c Caller) String() string {
 	if c.Name == "" {
 		return c.Kind.String()
@@ -37,54 +47,56 @@ func (c Caller) String() string {
 	return c.Kind.String() + " " + c.Name
 }
 
-// Action is something that a call does.
+// An Action is what a call does, as far as rights are concerned.
 type Action uint8
 
-// The actions. A call that does Nothing known is nobody's to make.
+// The actions. No caller may do the zero Action.
 const (
-	Nothing     Action = iota
+	NoAction    Action = iota
 	ReadStreams        // of one user
-	StartStream        // of one user
-	StopStream         // and heartbeat, of a stream whose id the caller knows
+	StartStream        // for one user
+	StopStream         // stop or heartbeat of one stream, by its id
 	EndStreams         // of one user, without ids
 	ReadTotals         // and events
 	ReadRules          // limits and plans
 	WriteRules
-	actions // how many there are
+	ReadMetrics
+	actions // the number of constants above
 )
 
-// Decision is whether a caller may do something.
+// A Decision is whether a caller may do an action.
 type Decision uint8
 
-// The decisions. Unauthenticated may be allowed with a credential; Foreign is a
-// viewer's call about another user, of whom nothing must be told.
+// The decisions. Unauthenticated may be allowed with a credential. OtherUser is a viewer's
+// call about another user; its answer must not reveal whether that user exists.
 const (
 	Allowed Decision = iota
 	Unauthenticated
 	Forbidden
-	Foreign
+	OtherUser
 )
 
-// may lists what each kind may do; a viewer to his own user alone.
-var may = map[Kind][]Action{
-	Anyone:   {ReadStreams, StartStream, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules},
-	Service:  {ReadStreams, StartStream, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules},
-	Reader:   {ReadStreams, ReadTotals, ReadRules},
-	Operator: {ReadStreams, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules},
-	Viewer:   {ReadStreams, StartStream, StopStream, EndStreams},
+// permissions lists the actions of each kind. A viewer may do them to their own user only.
+var permissions = map[Kind][]Action{
+	Unrestricted: {ReadStreams, StartStream, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics},
+	Service:      {ReadStreams, StartStream, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics},
+	Reader:       {ReadStreams, ReadTotals, ReadRules, ReadMetrics},
+	Operator:     {ReadStreams, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics},
+	Viewer:       {ReadStreams, StartStream, StopStream, EndStreams},
+	Scraper:      {ReadMetrics},
 }
 
-// May decides whether c may do a to user, "" if the action is about no user.
-func (c Caller) May(a Action, user string) Decision {
+// Authorize decides whether c may do a to user, "" if the action is about no user.
+func (c Caller) Authorize(a Action, user string) Decision {
 	switch {
-	case a == Nothing || a >= actions:
+	case a == NoAction || a >= actions:
 		return Forbidden
 	case c.Kind == Anonymous:
 		return Unauthenticated
-	case !slices.Contains(may[c.Kind], a):
+	case !slices.Contains(permissions[c.Kind], a):
 		return Forbidden
 	case c.Kind == Viewer && user != c.Name:
-		return Foreign
+		return OtherUser
 	}
 	return Allowed
 }

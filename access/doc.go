@@ -1,3 +1,3 @@
-// Package access finds out who calls, and says what each kind of caller may do.
-// It knows credentials, and neither the limiter nor HTTP routes.
+// Package access authenticates callers, and decides what each kind of caller may do. It
+// depends neither on the limiter nor on HTTP routes.
 package access

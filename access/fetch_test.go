@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -15,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// published is a JWKS URL without a socket, so that minutes pass in no time. A
-// nil answer is an outage; each takes some time.
+// published is a JWKS URL without a socket, for tests in virtual time. A nil answer is an
+// outage. Each answer takes some time.
 type published struct {
 	mu      sync.Mutex
 	answer  []byte
@@ -56,10 +57,9 @@ func (p *published) RoundTrip(r *http.Request) (*http.Response, error) {
 // run runs an Authenticator on p's keys until the bubble of t ends.
 func (p *published) run(t *testing.T) *Authenticator {
 	t.Helper()
-	a := newAuthenticator(t, Config{Tokens: TokenConfig{
+	a := newAuthenticator(t, Config{transport: p, Tokens: TokenConfig{
 		JWKSURL: "https://id.example/jwks", Issuer: "https://id.example", Audience: "streams",
 	}})
-	a.fetch.client.Transport = p
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
@@ -68,7 +68,7 @@ func (p *published) run(t *testing.T) *Authenticator {
 	return a
 }
 
-// until is how long it takes until the credential is taken, or no longer.
+// until returns the time until the credential is accepted, or no longer accepted.
 func (a *Authenticator) until(t *testing.T, taken bool, credential string) time.Duration {
 	t.Helper()
 	for began := time.Now(); ; time.Sleep(time.Second) {
@@ -79,8 +79,7 @@ func (a *Authenticator) until(t *testing.T, taken bool, credential string) time.
 	}
 }
 
-// A key that is no longer published is good for less than a minute, also for a
-// token that was checked before.
+// A key that is no longer published is valid for less than a minute, also for a cached token.
 func TestFetcher_RemovedKey(t *testing.T) {
 	old, young := newIssuer(t, "old", "ES256"), newIssuer(t, "young", "ES256")
 	p := &published{answer: jwks(t, old, young), takes: fetchTimeout - time.Second}
@@ -93,7 +92,7 @@ func TestFetcher_RemovedKey(t *testing.T) {
 	})
 }
 
-// Nothing but the clock finds a new key for tokens that do not say which it is.
+// A new key for tokens without a key id is found by the periodic fetch.
 func TestFetcher_NewKeyWithoutID(t *testing.T) {
 	old, young := newIssuer(t, "old", "ES256"), newIssuer(t, "young", "ES256")
 	p := &published{answer: jwks(t, old)}
@@ -104,19 +103,19 @@ func TestFetcher_NewKeyWithoutID(t *testing.T) {
 	})
 }
 
-// A new key id is fetched for at once, if tokens have not had their fetch.
+// A token with a new key id causes a fetch at once, unless tokens have caused one recently.
 func TestFetcher_NewKeyID(t *testing.T) {
 	old, young := newIssuer(t, "old", "ES256"), newIssuer(t, "young", "ES256")
 	p := &published{answer: jwks(t, old)}
 	synctest.Test(t, func(t *testing.T) {
 		a := p.run(t)
-		time.Sleep(fetchApart + time.Second)
+		time.Sleep(minFetchInterval + time.Second)
 		p.set(jwks(t, old, young), 0)
 		assert.Zero(t, a.until(t, true, "Bearer "+young.sign(t, goodClaims(), nil)))
 	})
 }
 
-// Made-up key ids cause one fetch a minute, beside those that come anyway.
+// Unknown key ids cause one fetch per minute in addition to the periodic ones.
 func TestFetcher_UnknownKeyIDsForHours(t *testing.T) {
 	i, stranger := newIssuer(t, "k", "ES256"), newIssuer(t, "made-up", "ES256")
 	p := &published{answer: jwks(t, i)}
@@ -128,13 +127,13 @@ func TestFetcher_UnknownKeyIDsForHours(t *testing.T) {
 			_, err := a.as(token)
 			require.Error(t, err)
 		}
-		asked := int(span / fetchApart)
-		assert.LessOrEqual(t, p.count(), asked+int(span/fetchEvery)+1)
+		asked := int(span / minFetchInterval)
+		assert.LessOrEqual(t, p.count(), asked+int(span/fetchInterval)+1)
 		assert.Greater(t, p.count(), asked)
 	})
 }
 
-// A node that starts while the keys are away has them soon after they are back.
+// A node that starts while the URL is unavailable fetches the keys soon after it is available.
 func TestFetcher_ShortOutageAtStart(t *testing.T) {
 	i := newIssuer(t, "k", "ES256")
 	p := &published{}
@@ -155,7 +154,7 @@ func TestFetcher_ShortOutageAtStart(t *testing.T) {
 	assert.Less(t, long.count(), 90, "an outage is not answered by a storm")
 }
 
-// While the URL hangs, tokens with known keys do not wait, and others a moment.
+// While the URL hangs, tokens with known keys do not wait, and others wait briefly.
 func TestFetcher_SlowURL(t *testing.T) {
 	i, stranger := newIssuer(t, "k", "ES256"), newIssuer(t, "made-up", "ES256")
 	p := &published{answer: jwks(t, i)}
@@ -175,32 +174,32 @@ func TestFetcher_SlowURL(t *testing.T) {
 			waited = max(waited, time.Since(began))
 			time.Sleep(time.Second)
 		}
-		assert.Equal(t, unknownWait, waited)
+		assert.Equal(t, unknownKeyTimeout, waited)
 	})
 }
 
-// The same keys fetched again do not make known tokens be checked again.
+// A fetch of the same keys keeps the cached tokens.
 func TestFetcher_SameKeysStayTheSameSet(t *testing.T) {
 	i := newIssuer(t, "k", "ES256")
 	p := &published{answer: jwks(t, i)}
 	synctest.Test(t, func(t *testing.T) {
 		a := p.run(t)
-		set := a.fetch.set.Load()
+		set := a.fetcher().set.Load()
 		require.NotNil(t, set)
 		time.Sleep(10 * time.Minute)
 		assert.Greater(t, p.count(), 5)
-		assert.Same(t, set, a.fetch.set.Load())
+		assert.Same(t, set, a.fetcher().set.Load())
 	})
 }
 
-// An error of the HTTP client has the URL in it, and that may have a secret.
+// An error of the HTTP client contains the URL, which may contain a secret.
 func TestFetcher_ErrorsLeaveTheURLOut(t *testing.T) {
-	f, err := newFetcher("https://id.example/jwks?key=hunter2", newAuthenticator(t, Config{}).log)
+	f, err := newFetcher(keysConfig{url: "https://id.example/jwks?key=hunter2"}, &published{takes: time.Hour},
+		make(chan struct{}, 1), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	f.client.Transport = &published{takes: time.Hour}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = f.fetch(ctx)
+	_, _, err = f.fetch(ctx, nil)
 	require.ErrorIs(t, err, context.Canceled)
 	assert.False(t, strings.Contains(err.Error(), "hunter2"), "%v", err)
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,33 +16,30 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"streamcount/internal/testing/testlog"
 )
 
-// logged is a log that may be read while it is written.
-type logged struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// looking makes a look at its first file all the time while the test runs.
+// looking reads the files continuously while the test runs.
 func (a *Authenticator) looking(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- a.files[0].Run(ctx, time.Millisecond, a.log) }()
-	t.Cleanup(func() { cancel(); assert.NoError(t, <-done) })
+	var running sync.WaitGroup
+	files := slices.Clone(a.files)
+	if a.viewers != nil {
+		for _, r := range a.viewers.issuers.Load().runners() {
+			switch source := r.(type) {
+			case *keyFile:
+				files = append(files, source.files)
+			case *secretFile:
+				files = append(files, source.files)
+			}
+		}
+	}
+	for _, f := range files {
+		running.Go(func() { assert.NoError(t, f.Run(ctx, time.Millisecond, a.log)) })
+	}
+	t.Cleanup(func() { cancel(); running.Wait() })
 }
 
 func eventually(t *testing.T, what string, is func() bool) {
@@ -58,20 +56,20 @@ func keysYAML(entries ...KeyEntry) []byte {
 	return b.Bytes()
 }
 
-// replace puts content where path is as a whole, as mv does.
+// replace replaces the file at path atomically, as mv does.
 func replace(t *testing.T, path string, content []byte) {
 	t.Helper()
 	require.NoError(t, os.WriteFile(path+".new", content, 0o600))
 	require.NoError(t, os.Rename(path+".new", path))
 }
 
-// A file that broke changes nothing, whatever broke it, and is logged once.
+// An invalid file does not change the keys, and is logged once.
 func TestKeys_BrokenFileKeepsTheOld(t *testing.T) {
 	old, oldEntry, err := NewKey("old", "all")
 	require.NoError(t, err)
 	young, youngEntry, err := NewKey("young", "operator")
 	require.NoError(t, err)
-	path, log := file(t, keysYAML(oldEntry)), &logged{}
+	path, log := file(t, keysYAML(oldEntry)), &testlog.Buffer{}
 	a := newAuthenticator(t, Config{KeysFile: path, Log: slog.New(slog.NewTextHandler(log, nil))})
 	a.looking(t)
 	broken := []struct{ content, says string }{
@@ -95,7 +93,7 @@ func TestKeys_BrokenFileKeepsTheOld(t *testing.T) {
 	assert.NotContains(t, log.String(), young)
 }
 
-// Kubernetes has the file behind two links and moves the one of the directory.
+// Kubernetes mounts the file behind two symbolic links, and replaces that of the directory.
 func TestKeys_DirectoryBehindALink(t *testing.T) {
 	young, youngEntry, err := NewKey("young", "read")
 	require.NoError(t, err)
@@ -116,7 +114,7 @@ func TestKeys_DirectoryBehindALink(t *testing.T) {
 	eventually(t, "the new key is good", func() bool { _, err := a.as("Bearer " + young); return err == nil })
 }
 
-// A key that is written where its hash belongs is not spread further.
+// A key in place of its hash is not printed.
 func TestKeys_FileWithAKeyInIt(t *testing.T) {
 	key, entry, err := NewKey("a", "all")
 	require.NoError(t, err)
@@ -132,12 +130,12 @@ func TestKeys_FileWithAKeyInIt(t *testing.T) {
 		assert.NotContains(t, err.Error(), key[:12])
 	}
 	ring, err := readKeys([]byte("keys: []"))
-	require.NoError(t, err, "nobody is let in, on purpose")
+	require.NoError(t, err, "an empty list is valid and accepts no key")
 	assert.Empty(t, ring)
 }
 
-// A JWKS file and a secret change while it runs, and what was checked by the old
-// is not remembered.
+// A JWKS file and a secret change while the service runs. Tokens that the old keys verified are
+// not accepted from the cache.
 func TestTokens_FilesChange(t *testing.T) {
 	old, young := newIssuer(t, "old", "RS256"), newIssuer(t, "young", "EdDSA")
 	cfg := tokensBy(t, old)
@@ -171,14 +169,14 @@ func TestTokens_FilesChange(t *testing.T) {
 	require.ErrorIs(t, err, ErrCredential, "with a secret no other algorithm is taken")
 }
 
-// Every byte of a secret is its own but one line end: a random one may well end
-// in what looks like a space.
+// All bytes of a secret count, except one line end: a random secret may end in bytes that are
+// spaces.
 func TestTokens_SecretsMayBeginAndEndInSpaces(t *testing.T) {
 	const most = "sssssssssssssssssssssssssssssss"
 	for _, secret := range []string{most + " ", "\n" + most, most + "\n\n"} {
 		for _, end := range []string{"", "\n", "\r\n"} {
 			if strings.HasSuffix(secret, "\n") && end != "\n" {
-				continue // that one line end is the editor's
+				continue // editors add one line end
 			}
 			a := newAuthenticator(t, Config{Tokens: TokenConfig{
 				SecretFile: file(t, []byte(secret+end)), Issuer: "https://id.example", Audience: "streams",
@@ -191,10 +189,10 @@ func TestTokens_SecretsMayBeginAndEndInSpaces(t *testing.T) {
 	}
 }
 
-// Whatever is printed of what knows secrets, they are not in it.
+// No secret is printed with the value that contains it.
 func TestNoSecretIsPrinted(t *testing.T) {
 	const canary = "canary-canary-canary-canary-canary-1"
-	log := &logged{}
+	log := &testlog.Buffer{}
 	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	key, entry, err := NewKey("backend", "all")
 	require.NoError(t, err)

@@ -14,28 +14,29 @@ import (
 	"strings"
 
 	"sigs.k8s.io/yaml"
+
+	"streamcount/internal/yamlfile"
 )
 
-// An API key is 256 random bits behind a prefix by which scanners of leaked
-// secrets can know it. Only its SHA-256 is stored: what is random throughout
-// needs no slow hash.
+// An API key is 256 random bits after a prefix that scanners for leaked secrets can
+// recognise. Only its SHA-256 is stored: a random key needs no slow hash.
 
 // keyPrefix begins every API key.
 const keyPrefix = "sck_"
 
-// scopes are the kinds of callers that a key can make.
-var scopes = map[string]Kind{"all": Service, "read": Reader, "operator": Operator}
+// scopes maps the scope of a key to the kind of its caller.
+var scopes = map[string]Kind{"all": Service, "read": Reader, "operator": Operator, "metrics": Scraper}
 
 // KeyEntry is a key as the keys file has it.
 type KeyEntry struct {
 	Name   string `json:"name"`
-	Scope  string `json:"scope"`  // all, read or operator
+	Scope  string `json:"scope"`  // all, operator, read or metrics
 	SHA256 string `json:"sha256"` // of the whole key, in hex
 }
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9._@-]{1,64}$`)
 
-// NewKey makes an API key, and its entry for the keys file.
+// NewKey creates an API key and its entry for the keys file.
 func NewKey(name, scope string) (key string, entry KeyEntry, err error) {
 	var b [32]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
@@ -55,7 +56,7 @@ func (e KeyEntry) parse() (sum [sha256.Size]byte, caller Caller, err error) {
 	case !namePattern.MatchString(e.Name):
 		err = fmt.Errorf("name %.80q: want 1 to 64 letters, digits and . _ @ -", e.Name)
 	case !known:
-		err = fmt.Errorf("key %s: scope %.20q: want all, read or operator", e.Name, e.Scope)
+		err = fmt.Errorf("key %s: scope %.20q: want all, operator, read or metrics", e.Name, e.Scope)
 	case hexErr != nil || len(raw) != sha256.Size:
 		err = fmt.Errorf("key %s: sha256 is not 64 hexadecimal digits", e.Name)
 	}
@@ -63,7 +64,7 @@ func (e KeyEntry) parse() (sum [sha256.Size]byte, caller Caller, err error) {
 	return sum, Caller{Kind: kind, Name: e.Name}, err
 }
 
-// keyring is the keys of one reading of the file.
+// A keyring is the keys of one version of the file.
 type keyring []ringKey
 
 type ringKey struct {
@@ -71,14 +72,14 @@ type ringKey struct {
 	caller Caller
 }
 
-const maxKeys = 1000 // each is compared with every request's
+const maxKeys = 1000 // each is compared with the key of every request
 
-// keyText is what looks like a key, or most of one.
+// keyText matches a key, or most of one.
 var keyText = regexp.MustCompile(keyPrefix + `[A-Za-z0-9_-]{16}`)
 
-// readKeys reads a keys file: keys, with name, scope and sha256 each. A key
-// itself is refused wherever it stands, since it would be repeated in errors, or
-// as a name in logs.
+// readKeys reads a keys file: keys, with name, scope and sha256 each. A file that
+// contains a key itself is rejected, because the key would appear in errors, or as a
+// name in logs.
 func readKeys(content []byte) (keyring, error) {
 	var file struct {
 		Keys []KeyEntry `json:"keys"`
@@ -90,8 +91,11 @@ func readKeys(content []byte) (keyring, error) {
 	if err := yaml.UnmarshalStrict(content, &file); err != nil {
 		return nil, fmt.Errorf("not a keys file: %w", err)
 	}
-	if file.Keys == nil { // as while somebody writes the file
-		return nil, errors.New("no keys: want a list, made with \"streamcount keys new\"; 'keys: []' lets nobody in")
+	if err := yamlfile.CheckOneDocument(content); err != nil {
+		return nil, fmt.Errorf("not a keys file: %w", err)
+	}
+	if file.Keys == nil { // as while the file is being written
+		return nil, errors.New("no keys: want a list, as made by \"streamcount keys new\"; write 'keys: []' to accept no key")
 	}
 	if len(file.Keys) > maxKeys {
 		return nil, fmt.Errorf("%d keys: want at most %d", len(file.Keys), maxKeys)
@@ -114,7 +118,7 @@ func readKeys(content []byte) (keyring, error) {
 	return ring, nil
 }
 
-// find returns who has that key, in the same time whatever it is.
+// find returns the caller with that key, in constant time.
 func (r keyring) find(key string) (caller Caller, ok bool) {
 	sum := sha256.Sum256([]byte(key))
 	for i := range r {
@@ -124,5 +128,8 @@ func (r keyring) find(key string) (caller Caller, ok bool) {
 	}
 	return caller, ok
 }
+
+// IsKey reports whether a credential has the form of an API key.
+func IsKey(credential string) bool { return isKey(credential) }
 
 func isKey(credential string) bool { return strings.HasPrefix(credential, keyPrefix) }

@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -14,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// idp is an identity provider that publishes keys.
+// idp is an identity provider with a JWKS URL.
 type idp struct {
 	*httptest.Server
 	mu      sync.Mutex
@@ -44,13 +45,23 @@ func (p *idp) publish(answer []byte) {
 	p.answer = answer
 }
 
-// runWith runs an Authenticator on p's keys.
+// fetcher returns the only source of keys with a URL.
+func (a *Authenticator) fetcher() *fetcher {
+	for _, source := range a.viewers.issuers.Load().sources {
+		if f, ok := source.(*fetcher); ok {
+			return f
+		}
+	}
+	return nil
+}
+
+// runWith runs an Authenticator with the keys of p.
 func (p *idp) runWith(t *testing.T, apart time.Duration) *Authenticator {
 	t.Helper()
 	a := newAuthenticator(t, Config{Tokens: TokenConfig{
 		JWKSURL: p.URL, Issuer: "https://id.example", Audience: "streams",
 	}})
-	a.fetch.apart = apart
+	a.fetcher().minInterval = apart
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
@@ -68,14 +79,14 @@ func TestFetcher_Rotation(t *testing.T) {
 	_, err = a.as(youngToken)
 	require.ErrorIs(t, err, ErrCredential)
 	p.publish(jwks(t, old, young))
-	require.Eventually(t, func() bool { // asked for by the token itself
+	require.Eventually(t, func() bool { // the token causes the fetch
 		_, err := a.as(youngToken)
 		return err == nil
 	}, time.Minute, 5*time.Millisecond)
 	p.publish(jwks(t, young))
 	unknown := "Bearer " + newIssuer(t, "unknown", "ES256").sign(t, goodClaims(), nil)
 	require.Eventually(t, func() bool {
-		_, _ = a.as(unknown) // has the keys fetched
+		_, _ = a.as(unknown) // causes a fetch of the keys
 		_, err := a.as(oldToken)
 		return err != nil
 	}, time.Minute, 5*time.Millisecond, "a key that is gone is good no longer, even for a token that was known")
@@ -101,7 +112,7 @@ func TestFetcher_OutageAtStart(t *testing.T) {
 	}, time.Minute, 5*time.Millisecond)
 }
 
-// A flood of made-up key ids costs one fetch, and the requests do not wait.
+// Many unknown key ids cause one fetch, and the requests do not wait.
 func TestFetcher_UnknownKeyIDs(t *testing.T) {
 	i, stranger := newIssuer(t, "k", "ES256"), newIssuer(t, "x", "ES256")
 	p := newIDP(t, jwks(t, i))
@@ -120,7 +131,7 @@ func TestFetcher_UnknownKeyIDs(t *testing.T) {
 	}
 	wg.Wait()
 	assert.EqualValues(t, 1, p.fetches.Load(), "the one at the start")
-	assert.Less(t, time.Since(began), unknownWait, "nobody waited")
+	assert.Less(t, time.Since(began), unknownKeyTimeout, "nobody waited")
 	_, err = a.as(good)
 	require.NoError(t, err)
 }
@@ -138,9 +149,9 @@ func TestFetcher_RefusesOddAnswers(t *testing.T) {
 		"status": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) },
 	} {
 		s := httptest.NewServer(h)
-		f, err := newFetcher(s.URL, newAuthenticator(t, Config{}).log)
+		f, err := newFetcher(keysConfig{url: s.URL}, nil, make(chan struct{}, 1), slog.New(slog.DiscardHandler))
 		require.NoError(t, err)
-		_, err = f.fetch(t.Context())
+		_, _, err = f.fetch(t.Context(), nil)
 		require.Error(t, err, name)
 		s.Close()
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
-	"regexp"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -13,38 +15,29 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
-// TokenConfig says which viewers' tokens are believed. Exactly one of the sources
-// of keys is set.
-type TokenConfig struct {
-	JWKSURL    string // https, or http on this machine
-	JWKSFile   string
-	SecretFile string // of HS256; 32 bytes or more
-	Issuer     string // the iss that tokens must have
-	Audience   string // and one of their aud
-	// PlanClaim and LimitClaim name claims that say what the user's plan or limit
-	// is; "" for none.
-	PlanClaim, LimitClaim string
-	Leeway                time.Duration // for clocks that differ
-}
-
-// verifier checks viewers' tokens.
+// A verifier checks viewers' tokens.
 type verifier struct {
-	cfg    TokenConfig
-	parser *jwt.Parser
-	keys   keySource
-	known  *lru.Cache[[sha256.Size]byte, verified]
+	issuers   atomic.Pointer[issuerSet]
+	parser    *jwt.Parser
+	known     *lru.Cache[[sha256.Size]byte, verified]
+	unknown   counts        // of tokens that belong to no configured issuer
+	waiting   chan struct{} // an element for each token that waits for keys
+	changed   chan struct{} // receives after a change of the issuers
+	transport http.RoundTripper
+	log       *slog.Logger
+	made      time.Time
+	logged    atomic.Int64 // last log line about an unknown issuer, in nanoseconds after made
 }
 
-// keySource has the keys for a token with that key id, and something that is
-// another when they change. It returns nil while there are none.
-type keySource func(ctx context.Context, kid string) (find jwt.Keyfunc, set any)
-
-// verified is a token that was checked, so that each heartbeat need not check it
-// again.
+// verified is the cached result of a token that was checked, so that heartbeats need not
+// check it again. A change of the configuration or of the keys invalidates it.
 type verified struct {
-	caller Caller
-	until  time.Time
-	set    any // the keys that it was checked with
+	caller   Caller
+	until    time.Time
+	issuers  *issuerSet
+	provider *provider
+	alg      string
+	keys     any
 }
 
 const (
@@ -53,129 +46,176 @@ const (
 	knownCount = 1 << 15
 )
 
-var userPattern = regexp.MustCompile(`^[A-Za-z0-9._~@:|+=-]{1,128}$`)
+// asymmetric are the algorithms of tokens that are signed with a published key.
+var asymmetric = []string{
+	"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
+}
 
-func newVerifier(cfg TokenConfig, methods []string, keys keySource) (*verifier, error) {
+// ed25519Method is EdDSA under the name that RFC 9864 gives it.
+type ed25519Method struct{ *jwt.SigningMethodEd25519 }
+
+func (ed25519Method) Alg() string { return "Ed25519" }
+
+func init() {
+	jwt.RegisterSigningMethod("Ed25519", func() jwt.SigningMethod { return ed25519Method{jwt.SigningMethodEdDSA} })
+}
+
+func newVerifier(cfg Config, log *slog.Logger) (*verifier, error) {
 	known, err := lru.New[[sha256.Size]byte, verified](knownCount)
 	if err != nil {
 		return nil, err
 	}
-	return &verifier{
-		cfg: cfg, keys: keys, known: known,
-		parser: jwt.NewParser(
-			jwt.WithValidMethods(methods), jwt.WithIssuer(cfg.Issuer), jwt.WithAudience(cfg.Audience),
-			jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(cfg.Leeway), jwt.WithStrictDecoding(),
-		),
-	}, nil
+	v := &verifier{
+		known: known, unknown: newCounts(), waiting: make(chan struct{}, maxWaiting), changed: make(chan struct{}, 1),
+		transport: cfg.transport, log: log, made: time.Now(),
+		// Claims are checked later, because their requirements depend on the issuer.
+		parser: jwt.NewParser(jwt.WithoutClaimsValidation(), jwt.WithStrictDecoding(), jwt.WithJSONNumber(),
+			jwt.WithValidMethods(append(slices.Clone(asymmetric), secretAlgorithm))),
+	}
+	v.logged.Store(-int64(time.Hour))
+	v.issuers.Store(&issuerSet{})
+	return v, nil
 }
 
-// verify returns the viewer that a token speaks for.
+// verify returns the viewer of a token.
 func (v *verifier) verify(ctx context.Context, token string) (Caller, error) {
-	sum, now := sha256.Sum256([]byte(token)), time.Now()
-	if k, ok := v.known.Get(sum); ok && now.Before(k.until) {
-		if _, set := v.keys(ctx, ""); set == k.set {
-			return k.caller, nil
-		}
+	issuers, sum, now := v.issuers.Load(), sha256.Sum256([]byte(token)), time.Now()
+	if k, ok := v.known.Get(sum); ok && k.issuers == issuers && now.Before(k.until) && k.provider.version(k.alg) == k.keys {
+		return k.caller, nil
 	}
-	var set any
+	k := verified{issuers: issuers}
 	claims := jwt.MapClaims{}
-	_, err := v.parser.ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) {
-		if _, critical := t.Header["crit"]; critical {
-			return nil, errors.New("a critical header that is not understood")
+	_, err := v.parser.ParseWithClaims(token, claims, func(t *jwt.Token) (keys any, err error) {
+		if k.provider, err = issuers.providerOf(claims); err != nil {
+			return nil, err
 		}
-		kid, _ := t.Header["kid"].(string)
-		find, of := v.keys(ctx, kid)
-		if find == nil {
-			return nil, ErrUnavailable
+		if err := k.provider.checkHeader(t.Header); err != nil {
+			return nil, err
 		}
-		set = of
-		return find(t)
+		k.alg = t.Method.Alg()
+		keys, k.keys, err = k.provider.keysFor(ctx, t)
+		return keys, err
 	})
-	if err != nil {
-		return Caller{}, credentialError(err)
+	if err == nil {
+		k.caller, k.until, err = k.provider.callerNow(claims, now)
 	}
-	caller, err := v.callerOf(claims)
 	if err != nil {
-		return Caller{}, err
+		return Caller{}, v.rejected(issuers, k.provider, claims, tokenError(token, err, k.keys != nil))
 	}
-	expires, err := claims.GetExpirationTime()
-	if err != nil {
-		return Caller{}, credentialError(err)
+	v.known.Add(sum, k)
+	return k.caller, nil
+}
+
+// rejected counts a rejection. It logs rejections because of an unknown issuer at a limited rate.
+func (v *verifier) rejected(issuers *issuerSet, p *provider, claims jwt.MapClaims, err error) error {
+	if p != nil {
+		p.rejected.add(err)
+		return err
 	}
-	until := now.Add(knownFor)
-	if e := expires.Add(v.cfg.Leeway); e.Before(until) {
+	v.unknown.add(err)
+	now, last := int64(time.Since(v.made)), v.logged.Load()
+	if ReasonOf(err) == ReasonIssuer && now-last >= int64(time.Minute) && v.logged.CompareAndSwap(last, now) {
+		iss, _ := claims["iss"].(string) // not logged, because it can be any text
+		v.log.Warn("a token of an issuer that is not configured was rejected; this is logged once a minute",
+			"same_but_for_the_last_slash", issuers.slashHint(iss))
+	}
+	return err
+}
+
+// providerOf returns the provider that the iss of a token names. The signature, checked
+// with that provider's keys, proves it.
+func (s *issuerSet) providerOf(claims jwt.MapClaims) (*provider, error) {
+	iss, ok := claims["iss"].(string)
+	switch p := s.byIss[iss]; {
+	case claims["iss"] == nil:
+		return nil, reject(ReasonIssuer, "its iss is missing")
+	case !ok:
+		return nil, reject(ReasonIssuer, "its iss is not text")
+	case p != nil:
+		return p, nil
+	case s.slashHint(iss) != "":
+		return nil, reject(ReasonIssuer, "its issuer is not one of those configured here: the last slash makes the difference")
+	}
+	return nil, reject(ReasonIssuer, "its issuer is not one of those configured here")
+}
+
+// version returns a value that changes when the keys for that algorithm change.
+func (p *provider) version(alg string) any {
+	if alg == secretAlgorithm {
+		return p.secret.secret.Load()
+	}
+	return p.keys.current()
+}
+
+// keysFor returns the keys that t may be signed with, and their version.
+func (p *provider) keysFor(ctx context.Context, t *jwt.Token) (keys, version any, err error) {
+	alg := algorithmName(t.Method.Alg())
+	if !p.allows(alg) {
+		return nil, nil, reject(ReasonAlgorithm, "its algorithm is not allowed for its issuer")
+	}
+	if alg == secretAlgorithm {
+		secret := p.secret.secret.Load()
+		return *secret, secret, nil
+	}
+	kid, ok := t.Header["kid"].(string)
+	if !ok && t.Header["kid"] != nil {
+		return nil, nil, reject(ReasonMalformed, "its kid is not text")
+	}
+	set := p.keys.lookup(ctx, kid)
+	if set == nil {
+		return nil, nil, ErrUnavailable
+	}
+	x5t, _ := t.Header["x5t"].(string)
+	chosen := set.choose(kid, x5t, alg, p.algorithms)
+	switch {
+	case !chosen.knownKid:
+		return nil, nil, reject(ReasonKey, "its key is not one of its issuer's")
+	case len(chosen.keys) == 0:
+		return nil, nil, reject(ReasonAlgorithm, "its algorithm is not its key's")
+	}
+	candidates := jwt.VerificationKeySet{Keys: make([]jwt.VerificationKey, len(chosen.keys))}
+	for i, k := range chosen.keys {
+		candidates.Keys[i] = k.key
+	}
+	return candidates, set, nil
+}
+
+// callerNow checks the claims of a token whose signature is valid. It returns the viewer,
+// and how long the result may be cached.
+func (p *provider) callerNow(claims jwt.MapClaims, now time.Time) (caller Caller, until time.Time, err error) {
+	expires, err := p.checkTimes(claims, now)
+	if err == nil {
+		err = p.checkAudience(claims)
+	}
+	if err == nil {
+		err = p.checkRequired(claims)
+	}
+	if err == nil {
+		caller, err = p.callerOf(claims)
+	}
+	until = now.Add(knownFor)
+	if e := expires.Add(p.leeway); e.Before(until) {
 		until = e
 	}
-	v.known.Add(sum, verified{caller, until, set})
-	return caller, nil
+	return caller, until, err
 }
 
-func (v *verifier) callerOf(claims jwt.MapClaims) (Caller, error) {
-	sub, err := claims.GetSubject()
-	if err != nil || !userPattern.MatchString(sub) {
-		return Caller{}, fmt.Errorf("%w: its sub is not a user id", ErrCredential)
-	}
-	c := Caller{Kind: Viewer, Name: sub}
-	if v.cfg.PlanClaim != "" && claims[v.cfg.PlanClaim] != nil {
-		plan, ok := claims[v.cfg.PlanClaim].(string)
-		if !ok {
-			return Caller{}, fmt.Errorf("%w: its claim for the plan is no text", ErrCredential)
-		}
-		c.Plan = plan
-	}
-	if v.cfg.LimitClaim != "" && claims[v.cfg.LimitClaim] != nil {
-		n, ok := claims[v.cfg.LimitClaim].(float64)
-		limit := int(n)
-		if !ok || n < 0 || n > 1e6 || float64(limit) != n {
-			return Caller{}, fmt.Errorf("%w: its claim for the limit is no whole number", ErrCredential)
-		}
-		c.Limit = &limit
-	}
-	return c, nil
-}
-
-// credentialError says in our own words why a token is refused: those of the
-// libraries may repeat parts of it.
-func credentialError(err error) error {
+// tokenError returns the reason why a token is rejected, without text of the library, which
+// may repeat parts of the token. Without keysFound its signature was not checked.
+func tokenError(token string, err error, keysFound bool) error {
 	if errors.Is(err, ErrUnavailable) {
 		return ErrUnavailable
 	}
-	for _, known := range []struct {
-		is   error
-		text string
-	}{
-		{jwt.ErrTokenExpired, "it has expired"},
-		{jwt.ErrTokenNotValidYet, "it is not valid yet"},
-		{jwt.ErrTokenUsedBeforeIssued, "it was issued in the future"},
-		{jwt.ErrTokenInvalidIssuer, "it has another issuer"},
-		{jwt.ErrTokenInvalidAudience, "it is for another audience"},
-		{jwt.ErrTokenRequiredClaimMissing, "a claim is missing; it needs sub, iss, aud and exp"},
-		{jwt.ErrTokenMalformed, "it is malformed"},
-	} {
-		if errors.Is(err, known.is) {
-			return fmt.Errorf("%w: %s", ErrCredential, known.text)
-		}
+	if r, ok := errors.AsType[*rejection](err); ok {
+		return r
 	}
-	return fmt.Errorf("%w: it is not signed by a key that is trusted here", ErrCredential)
-}
-
-var asymmetric = []string{"RS256", "ES256", "EdDSA"}
-
-// secretKeys is the source of one shared secret.
-func secretKeys(secret *atomic.Pointer[[]byte]) keySource {
-	return func(context.Context, string) (jwt.Keyfunc, any) {
-		now := secret.Load()
-		return func(*jwt.Token) (any, error) { return *now, nil }, now
+	switch {
+	case strings.Count(token, ".") == 4:
+		return reject(ReasonMalformed, "it is encrypted (a JWE): configure its issuer to sign tokens only")
+	case errors.Is(err, jwt.ErrTokenMalformed):
+		return reject(ReasonMalformed, "it is not a JWT; some providers make opaque tokens unless they are asked for an audience")
+	case keysFound:
+		return reject(ReasonSignature, "its signature is wrong")
 	}
-}
-
-// setKeys is the source of a key set that changes.
-func setKeys(current func(ctx context.Context, kid string) *keyset) keySource {
-	return func(ctx context.Context, kid string) (jwt.Keyfunc, any) {
-		s := current(ctx, kid)
-		if s == nil {
-			return nil, nil
-		}
-		return s.keys.KeyfuncCtx(ctx), s
-	}
+	return reject(ReasonAlgorithm, "its algorithm is not supported here")
 }

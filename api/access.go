@@ -4,106 +4,100 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
-
-	"github.com/danielgtaylor/huma/v2"
 
 	"streamcount/access"
+	"streamcount/api/internal/denials"
+	"streamcount/api/internal/openapi"
+	"streamcount/api/internal/overload"
+	"streamcount/api/internal/problem"
 )
 
-// Access finds out who makes a request. An error that is [access.ErrUnavailable]
-// is answered 503, any other 401 with its text, which must hold no secret.
+// Access authenticates requests. For an error that is [access.ErrUnavailable] the response
+// is 503, for any other 401 with the text of the error, which must not contain secrets.
 type Access interface {
 	Authenticate(r *http.Request) (access.Caller, error)
 }
 
-// doesKey is where an operation says what it does, for [access.Caller.May].
-const doesKey = "does"
-
-// authorize finds out who calls, notes it in rec, and returns the refusal if he
-// may not do what op does. A node without credentials lets anyone do everything.
-func (s *Server) authorize(op *huma.Operation, rec *recorder, r *http.Request, user string) *problem {
-	does, _ := op.Metadata[doesKey].(access.Action)
-	rec.caller = access.Caller{Kind: access.Anyone}
+// authorize authenticates the caller, records it in rec, and returns a problem if the caller
+// may not make the call. A node without credentials permits every call.
+func (s *Server) authorize(traits openapi.Traits, rec *recorder, r *http.Request, user string) *problem.Problem {
+	rec.caller = access.Caller{Kind: access.Unrestricted}
 	if s.cfg.Access != nil {
 		caller, err := s.cfg.Access.Authenticate(r)
-		// A token that expires in the middle of a film must not end it.
-		if byID := needsID(op) && s.byID(access.Caller{}, does); err != nil && !byID {
-			return unidentified(err)
+		// An expired token must not interrupt playback.
+		if byID := traits.ByStreamID && s.idSuffices(access.Caller{}, traits.Action); err != nil && !byID {
+			s.auditDenial(r.Context(), rec, denials.OfCredential(r, err))
+			return authError(err)
 		}
 		rec.caller = caller
 	}
-	if s.byID(rec.caller, does) {
-		return nil
+	if s.idSuffices(rec.caller, traits.Action) {
+		return s.checkAuditSpace(traits)
 	}
 	if user == "" && rec.caller.Kind == access.Viewer {
-		user = rec.caller.Name // the handler looks at whom the body is about
+		user = rec.caller.Name // the handler checks the users in the body
 	}
-	if p := decided(rec.caller.May(does, user)); p != nil {
+	if d := rec.caller.Authorize(traits.Action, user); d != access.Allowed {
+		s.auditDenial(r.Context(), rec, denials.OfDecision(d))
+		return denial(d)
+	}
+	if p := s.checkCrossSite(r, rec.caller, traits.ByStreamID); p != nil {
 		return p
 	}
-	if p := s.edge.forged(r, rec.caller, needsID(op)); p != nil {
+	if p := s.limitRates(r.Context(), rec.caller, traits, user); p != nil {
 		return p
 	}
-	return s.tooFast(r.Context(), rec.caller, does, op, user)
+	return s.checkAuditSpace(traits)
 }
 
-// tooFast refuses the calls of an API key, or those that write about one user,
-// when there are too many of them. It is asked about calls that are allowed: others
-// must not use up what the user may. Heartbeats are never too many: nobody's
-// playback ends because somebody else is fast.
-func (s *Server) tooFast(
-	ctx context.Context, c access.Caller, does access.Action, op *huma.Operation, user string,
-) *problem {
-	if c.Kind == access.Service || c.Kind == access.Reader || c.Kind == access.Operator {
-		if p := s.edge.tooFast(ctx, s.edge.perKey, c.Name, "API key"); p != nil {
+// limitRates applies the rates of an API key, and of writes about one user. Only calls that
+// are allowed count, so that other callers cannot use up the rate of a user. Heartbeats have
+// no such rate, because no playback may end because of another client.
+func (s *Server) limitRates(ctx context.Context, c access.Caller, traits openapi.Traits, user string) *problem.Problem {
+	if c.HasKey() {
+		if p := s.takeRate(ctx, overload.RatePerKey, c.Name); p != nil {
 			return p
 		}
 	}
-	writes := does == access.StartStream || does == access.EndStreams || does == access.StopStream
-	if user == "" || !writes || op.OperationID == "heartbeat" {
-		return nil
+	switch traits.Action {
+	case access.StartStream, access.StopStream, access.EndStreams:
+		if user != "" && !traits.Heartbeat {
+			return s.takeRate(ctx, overload.RatePerUser, user)
+		}
 	}
-	return s.edge.tooFast(ctx, s.edge.perUser, user, "user")
+	return nil
 }
 
-// needsID reports whether an operation is about streams whose ids the caller has
-// to know.
-func needsID(op *huma.Operation) bool {
-	return strings.Contains(op.Path, "{id}") || op.OperationID == "heartbeats"
-}
-
-// byID reports whether the id of a stream is all that the caller needs: a player
-// may hold nothing else. The limiter checks the id.
-func (s *Server) byID(c access.Caller, does access.Action) bool {
+// idSuffices reports whether the id of a stream replaces a credential: a player may have
+// nothing else. The limiter verifies the id.
+func (s *Server) idSuffices(c access.Caller, does access.Action) bool {
 	return c.Kind == access.Anonymous && does == access.StopStream && !s.cfg.NoStreamIDAccess
 }
 
-func unidentified(err error) *problem {
+func authError(err error) *problem.Problem {
 	if errors.Is(err, access.ErrUnavailable) {
-		return unavailable.problem("Tokens cannot be checked at the moment. Play on, and try again after the seconds "+
-			"in Retry-After.").with("Retry-After", soon())
+		return problem.Unavailable.New("Tokens cannot be verified now. "+retryAdvice).WithHeader("Retry-After", retryAfterJittered())
 	}
-	return unauthorized.problem(err.Error()).with("WWW-Authenticate", `Bearer error="invalid_token"`)
+	return problem.Unauthorized.New(err.Error()).WithHeader("WWW-Authenticate", `Bearer error="invalid_token"`)
 }
 
-// decided is the refusal that a decision stands for; nil if it is none. What a
-// viewer asks about others is answered as if there was nothing to know.
-func decided(d access.Decision) *problem {
+// denial returns the problem for a decision; nil if the call is allowed. A viewer does not
+// learn whether another user exists.
+func denial(d access.Decision) *problem.Problem {
 	switch d {
 	case access.Allowed:
 		return nil
 	case access.Unauthenticated:
-		return unauthorized.problem("This call needs a credential: send it as 'Authorization: Bearer ...'.").
-			with("WWW-Authenticate", "Bearer")
-	case access.Foreign:
-		return foreign.problem("This token speaks for another user.")
+		return problem.Unauthorized.New("This call requires a credential. Send it as 'Authorization: Bearer ...'.").
+			WithHeader("WWW-Authenticate", "Bearer")
+	case access.OtherUser:
+		return problem.NotYourUser.New("This token is for another user.")
 	default:
-		return forbidden.problem("This credential does not allow that call.")
+		return problem.Forbidden.New("This credential does not permit the call.")
 	}
 }
 
-// callerOf is who makes the call that ctx belongs to.
+// callerOf returns the caller of the request that ctx belongs to.
 func callerOf(ctx context.Context) access.Caller {
 	if rec, ok := ctx.Value(recorderKey{}).(*recorder); ok {
 		return rec.caller
@@ -111,11 +105,19 @@ func callerOf(ctx context.Context) access.Caller {
 	return access.Caller{}
 }
 
-// onlyFor refuses a call about a user whom the caller may not act for.
-func onlyFor(ctx context.Context, does access.Action, user string) *problem {
+// requireUser returns a problem if the caller may not act for the user.
+func (s *Server) requireUser(ctx context.Context, does access.Action, user string) *problem.Problem {
 	c := callerOf(ctx)
-	if c.Kind == access.Anonymous { // let in by the ids that it sends
+	if c.Kind == access.Anonymous { // authorized by the stream ids
 		return nil
 	}
-	return decided(c.May(does, user))
+	return s.deny(ctx, c.Authorize(does, user))
+}
+
+// deny returns the problem for a decision of a handler, and counts it.
+func (s *Server) deny(ctx context.Context, d access.Decision) *problem.Problem {
+	if rec, ok := ctx.Value(recorderKey{}).(*recorder); ok && d != access.Allowed {
+		s.auditDenial(ctx, rec, denials.OfDecision(d))
+	}
+	return denial(d)
 }

@@ -18,10 +18,13 @@ import (
 
 	"streamcount/access"
 	"streamcount/api/apitype"
+	"streamcount/api/internal/openapi"
+	"streamcount/api/internal/problem"
 	"streamcount/lease"
+	"streamcount/lease/policy"
 )
 
-// byHeader is an Access that believes what a header says.
+// byHeader is an Access that identifies a caller by the value of the header X-As.
 type byHeader map[string]access.Caller
 
 const asHeader = "X-As"
@@ -42,27 +45,28 @@ var callers = byHeader{
 	"service":   {Kind: access.Service, Name: "backend"},
 	"reader":    {Kind: access.Reader, Name: "reports"},
 	"operator":  {Kind: access.Operator, Name: "dana"},
+	"scraper":   {Kind: access.Scraper, Name: "prometheus"},
 	"maya":      {Kind: access.Viewer, Name: "maya"},
 	"ben":       {Kind: access.Viewer, Name: "ben"},
 }
 
-// routeTable is every route, with a request to it, and what each caller is
-// answered. Every route is about maya, if about anybody.
+// routeTable has each route, with a request and the status for each caller. The user of each
+// request, if it has one, is maya.
 var routeTable = map[string]struct {
 	target, body string
 	answers      map[string]int
 }{
-	"POST " + base + "/streams/{id}/heartbeat": {u + "/streams/stream-1/heartbeat", "", ofAStream},
-	"POST " + base + "/streams/{id}/stop":      {u + "/streams/stream-1/stop", "", ofAStream},
-	"DELETE " + base + "/streams/{id}":         {u + "/streams/stream-1", "", ofAStream},
-	"POST " + base + "/stop": {u + "/stop", "", map[string]int{
-		"anonymous": 401, "service": 200, "reader": 403, "operator": 200, "maya": 200, "ben": 404}},
-	"POST " + base + "/start": {u + "/start", "", map[string]int{
-		"anonymous": 401, "service": 200, "reader": 403, "operator": 403, "maya": 200, "ben": 404}},
-	"GET " + base: {u, "", map[string]int{
-		"anonymous": 401, "service": 200, "reader": 200, "operator": 200, "maya": 200, "ben": 404}},
-	"DELETE " + base: {u, "", map[string]int{
-		"anonymous": 401, "service": 200, "reader": 403, "operator": 200, "maya": 200, "ben": 404}},
+	"POST " + openapi.UserPath + "/streams/{id}/heartbeat": {u + "/streams/stream-1/heartbeat", "", ofAStream},
+	"POST " + openapi.UserPath + "/streams/{id}/stop":      {u + "/streams/stream-1/stop", "", ofAStream},
+	"DELETE " + openapi.UserPath + "/streams/{id}":         {u + "/streams/stream-1", "", ofAStream},
+	"POST " + openapi.UserPath + "/stop": {u + "/stop", "", map[string]int{
+		"anonymous": 401, "service": 200, "reader": 403, "operator": 200, "scraper": 403, "maya": 200, "ben": 404}},
+	"POST " + openapi.UserPath + "/start": {u + "/start", "", map[string]int{
+		"anonymous": 401, "service": 200, "reader": 403, "operator": 403, "scraper": 403, "maya": 200, "ben": 404}},
+	"GET " + openapi.UserPath: {u, "", map[string]int{
+		"anonymous": 401, "service": 200, "reader": 200, "operator": 200, "scraper": 403, "maya": 200, "ben": 404}},
+	"DELETE " + openapi.UserPath: {u, "", map[string]int{
+		"anonymous": 401, "service": 200, "reader": 403, "operator": 200, "scraper": 403, "maya": 200, "ben": 404}},
 	"POST /api/v1/streams/heartbeats": {
 		"/api/v1/streams/heartbeats", `{"heartbeats":[{"userId":"maya","streamId":"stream-1"}]}`, ofAStream},
 	"GET /api/v1/stats":                {"/api/v1/stats", "", ofOperators},
@@ -81,24 +85,25 @@ var routeTable = map[string]struct {
 	"GET /docs/{file:[A-Za-z0-9._-]+}": {"/docs/none", "", everybody(404)},
 	"GET /healthz":                     {"/healthz", "", public},
 	"GET /readyz":                      {"/readyz", "", public},
-	"GET /metrics":                     {"/metrics", "", ofOperators},
-	"GET /problems/{name}":             {"/problems/limit-reached", "", public},
-	"GET /favicon.ico":                 {"/favicon.ico", "", everybody(204)},
-	"GET /":                            {"/", "", redirect},
-	"GET /docs":                        {"/docs", "", public},
-	"GET /openapi.json":                {"/openapi.json", "", public},
-	"GET /openapi-3.0.json":            {"/openapi-3.0.json", "", public},
+	"GET /metrics": {"/metrics", "", map[string]int{
+		"anonymous": 401, "service": 200, "reader": 200, "operator": 200, "scraper": 200, "maya": 403, "ben": 403}},
+	"GET /problems/{name}":  {"/problems/limit-reached", "", public},
+	"GET /favicon.ico":      {"/favicon.ico", "", everybody(204)},
+	"GET /":                 {"/", "", redirect},
+	"GET /docs":             {"/docs", "", public},
+	"GET /openapi.json":     {"/openapi.json", "", public},
+	"GET /openapi-3.0.json": {"/openapi-3.0.json", "", public},
 }
 
 const u = "/api/v1/streams/users/maya"
 
 var (
 	ofAStream = map[string]int{
-		"anonymous": 200, "service": 200, "reader": 403, "operator": 200, "maya": 200, "ben": 404}
+		"anonymous": 200, "service": 200, "reader": 403, "operator": 200, "scraper": 403, "maya": 200, "ben": 404}
 	ofOperators = map[string]int{
-		"anonymous": 401, "service": 200, "reader": 200, "operator": 200, "maya": 403, "ben": 403}
+		"anonymous": 401, "service": 200, "reader": 200, "operator": 200, "scraper": 403, "maya": 403, "ben": 403}
 	writingRules = map[string]int{
-		"anonymous": 401, "service": 200, "reader": 403, "operator": 200, "maya": 403, "ben": 403}
+		"anonymous": 401, "service": 200, "reader": 403, "operator": 200, "scraper": 403, "maya": 403, "ben": 403}
 	public   = everybody(200)
 	redirect = everybody(302)
 )
@@ -111,7 +116,7 @@ func everybody(status int) map[string]int {
 	return out
 }
 
-// Every route, every kind of caller. A route that is not in the table fails.
+// Each route is called by each kind of caller. A route that is not in the table fails the test.
 func TestAccess_EveryRouteAndCaller(t *testing.T) {
 	f := &fake{}
 	s := withFeed(newServer(t, Config{Access: callers}, f))
@@ -140,14 +145,14 @@ func TestAccess_EveryRouteAndCaller(t *testing.T) {
 				assert.Empty(t, f.taken(), "%s as %s reached the limiter", route, as)
 				var p apitype.Problem
 				require.NoError(t, json.Unmarshal(w.Body.Bytes(), &p))
-				assert.NotEqual(t, limitReached.title, p.Title)
+				assert.NotEqual(t, problem.LimitReached.Title, p.Title)
 			}
 		}
 		t.Logf("%-55s %s", route, strings.Join(line, "  "))
 		if row.answers["maya"] == 200 && strings.HasPrefix(row.target, "/api/") {
 			for as, status := range map[string]int{"bad": 401, "unsure": 503} {
 				if row.answers["anonymous"] == 200 {
-					status = 200 // a token that expires does not end a film
+					status = 200 // an expired token does not end a stream
 				}
 				w := call(s, method, row.target, row.body, asHeader, as)
 				assert.Equal(t, status, w.Code, "%s as %s", route, as)
@@ -156,10 +161,10 @@ func TestAccess_EveryRouteAndCaller(t *testing.T) {
 	}
 }
 
-// A token of one user and a path of another are answered alike, whatever there is.
-func TestAccess_AForeignTokenLearnsNothing(t *testing.T) {
+// A viewer who requests the path of another user gets the same answer whatever its streams.
+func TestAccess_OtherUsersAreNotRevealed(t *testing.T) {
 	var answers []string
-	for _, err := range []error{nil, lease.ErrNoStreams, &lease.EndedError{Reason: lease.ReasonStopped}} {
+	for _, err := range []error{nil, lease.ErrNoStreams, &lease.EndedError{Reason: policy.ReasonStopped}} {
 		s := newServer(t, Config{Access: callers}, &fake{err: err})
 		for _, user := range []string{"maya", "nobody", "a%2Eb"} {
 			w := call(s, "GET", "/api/v1/streams/users/"+user, "", asHeader, "ben")
@@ -169,7 +174,7 @@ func TestAccess_AForeignTokenLearnsNothing(t *testing.T) {
 	assert.Len(t, slices.Compact(answers), 1, "%v", answers)
 }
 
-func TestAccess_StreamIDsMayNotBeEnough(t *testing.T) {
+func TestAccess_NoStreamIDAccess(t *testing.T) {
 	s := newServer(t, Config{Access: callers, NoStreamIDAccess: true}, &fake{})
 	for route, row := range routeTable {
 		if row.answers["anonymous"] == 200 && strings.HasPrefix(row.target, "/api/") {
@@ -198,7 +203,7 @@ func TestAccess_ABatchIsOfOneViewer(t *testing.T) {
 	}
 }
 
-// What a token says of its user reaches the limiter; what a viewer says does not.
+// The plan in the claims of a viewer's token reaches the limiter, whatever the body contains.
 func TestAccess_ClaimsOfAViewer(t *testing.T) {
 	five := 5
 	f := &fake{}

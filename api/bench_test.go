@@ -13,7 +13,7 @@ import (
 	"streamcount/lease"
 )
 
-// discard is a response nobody reads.
+// discard is a response writer that discards the body.
 type discard struct{ h http.Header }
 
 func (d *discard) Header() http.Header         { return d.h }
@@ -36,7 +36,7 @@ func benchHandler(b *testing.B, h http.Handler, method, target, body string) {
 	}
 }
 
-// quiet answers at once and keeps nothing.
+// quiet is a fake that answers at once and records no calls.
 type quiet struct{ fake }
 
 func (*quiet) Heartbeat(context.Context, string, string) (lease.Stream, error) {
@@ -47,8 +47,8 @@ func (*quiet) Start(_ context.Context, user string, _ lease.Request) (lease.Star
 	return lease.Started{Usage: lease.Usage{User: user, Count: 1, Limit: 3}, Stream: someStream()}, nil
 }
 
-// The service's handler with a limiter that answers at once, and an empty
-// handler on the same kind of router: what the HTTP layer itself costs.
+// BenchmarkHandler measures the HTTP layer: the handler of the service with a limiter that
+// answers at once, and an empty handler on a router of the same kind.
 func BenchmarkHandler(b *testing.B) {
 	s := newServer(b, Config{}, &quiet{}).Handler()
 	empty := mux.NewRouter()
@@ -56,10 +56,10 @@ func BenchmarkHandler(b *testing.B) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"ok":true}`)
 	}).Methods(http.MethodPost)
-	beat := "/api/v1/streams/users/maya/streams/AQAAcPqVjhFbsDzq3EHzQ1zjU5hGlmVmlfTx7rbrpVrDQ7cUoUuP/heartbeat"
-	b.Run("heartbeat", func(b *testing.B) { benchHandler(b, s, "POST", beat, "") })
+	heartbeat := "/api/v1/streams/users/maya/streams/AQAAcPqVjhFbsDzq3EHzQ1zjU5hGlmVmlfTx7rbrpVrDQ7cUoUuP/heartbeat"
+	b.Run("heartbeat", func(b *testing.B) { benchHandler(b, s, "POST", heartbeat, "") })
 	b.Run("start", func(b *testing.B) {
 		benchHandler(b, s, "POST", "/api/v1/streams/users/maya/start", `{"device":{"id":"tv-1","name":"TV"}}`)
 	})
-	b.Run("empty", func(b *testing.B) { benchHandler(b, empty, "POST", beat, "") })
+	b.Run("empty", func(b *testing.B) { benchHandler(b, empty, "POST", heartbeat, "") })
 }

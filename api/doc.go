@@ -11,7 +11,7 @@
 // What a client can do to the process is bounded: connections, requests in
 // flight, headers, paths, bodies and the time that each may take.
 //
-// The order of a request: [Server.observe] (log, panics), [Server.front]
+// The order of a request: [Server.observe] (log, panics), [Server.filter]
 // (framing, target, load), the router, [Server.guard] (query, body, deadline),
 // huma (validation against the schema), the handler in streams.go, and on the
 // way back the table in errors.go.

@@ -5,118 +5,130 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"strconv"
 	"time"
 
+	"streamcount/api/internal/problem"
+	"streamcount/events"
 	"streamcount/lease"
+	"streamcount/lease/policy"
+	"streamcount/lease/rules"
+	"streamcount/lease/streamid"
 )
 
-// errNothingToStop is lease.ErrNoStreams where the call was a stop without an
-// id: the same finding under the title that clients of that call know.
+// errNothingToStop is lease.ErrNoStreams for a stop without an id, whose problem has a
+// different title.
 var errNothingToStop = errors.New("api: no streams to stop")
 
-// refusals is where errors meet HTTP. An error not listed is our fault: 500, a
-// fixed text, and the detail in the log alone.
-var refusals = []struct {
+// errorProblems maps errors to problems. Any other error is an internal error: status 500
+// with a fixed text, and the error in the log.
+var errorProblems = []struct {
 	err    error
-	kind   kind
+	kind   problem.Type
 	detail string
 }{
-	{lease.ErrLimit, limitReached, "The user's slots are all taken. Stop one of the active streams, or wait."},
-	{lease.ErrEnded, streamEnded, "This stream id will not work again. Start a new stream to play on."},
-	{errNothingToStop, nothingToStop, "The user has no streams: there is nothing left to stop."},
-	{lease.ErrNoStreams, userNotFound, "The user has no streams."},
-	{lease.ErrForeignID, streamNotFound, "The stream id is not one of this user's."},
-	{lease.ErrBadID, invalid, "The stream id is malformed. Use the id that start returned, unchanged."},
-	{lease.ErrBadUser, invalid, "The user id is malformed: " + userRule + "."},
-	{lease.ErrBadCursor, invalid, "The place in the events is none: send the id of an event as it was received."},
-	{errPlanInPath, planNotFound, "There is no plan of that name."},
-	{lease.ErrNoPlan, invalid, "There is no plan of the name that the body gives. Make it first, or name another."},
-	{lease.ErrNoOverride, overrideNotFound, "The user has no limit or plan of their own: nothing to read or remove."},
-	{lease.ErrBadRule, invalid, "A limit is 0 to 60, a plan's name " + planRule + ", and a set has at most 1000 rules."},
-	{lease.ErrRuleChanged, rulesChanged, "A rule was changed since that revision. Nothing was applied: look again."},
-	{lease.ErrUnavailable, unavailable, tryAgain},
-	{lease.ErrRouting, unavailable, tryAgain}, // the router has tried until the deadline
-	{lease.ErrInUse, unavailable, tryAgain},   // no call asks for what it refuses
-	{context.DeadlineExceeded, unavailable, tryAgain},
-	{context.Canceled, unavailable, tryAgain},
+	{lease.ErrLimit, problem.LimitReached, "All of the user's slots are taken. Stop one of the active streams, or wait."},
+	{lease.ErrEnded, problem.StreamEnded, "The stream id is no longer valid. Start a new stream to continue playback."},
+	{errNothingToStop, problem.NothingToStop, "The user has no streams to stop."},
+	{lease.ErrNoStreams, problem.UserNotFound, "The user has no streams."},
+	{streamid.ErrForeign, problem.StreamNotFound, "The stream id does not belong to this user."},
+	{streamid.ErrHandle, problem.Invalid, "This is the handle of a stream, which callers with read access get instead of its id. Heartbeats " +
+		"and stops do not accept handles. Send the id that start returned, or list the streams with a credential that may " +
+		"stop them."},
+	{streamid.ErrMalformed, problem.Invalid, "The stream id is malformed. Send the id exactly as start returned it."},
+	{lease.ErrBadUser, problem.Invalid, "Invalid user id: expected " + userRule + "."},
+	{events.ErrBadCursor, problem.Invalid, "Invalid event cursor. Send the id of an event exactly as you received it."},
+	{errPlanInPath, problem.PlanNotFound, "There is no plan with that name."},
+	{policy.ErrNoPlan, problem.Invalid, "The plan in the body does not exist. Create it first, or name another plan."},
+	{rules.ErrNoOverride, problem.OverrideNotFound, "No limit or plan is set for this user."},
+	{policy.ErrBadRule, problem.Invalid, "Invalid rule: a limit is 0 to 60, the name of a plan has " + planRule + ", and a set has at most 1000 rules."},
+	{rules.ErrChanged, problem.RulesChanged, "A rule was changed since that revision, so nothing was applied. Make a new dry run."},
+	{lease.ErrUnavailable, problem.Unavailable, tryAgain},
+	{lease.ErrRouting, problem.Unavailable, tryAgain}, // the router retried until the deadline
+	{lease.ErrInUse, problem.Unavailable, tryAgain},   // no call of the API causes it
+	{context.DeadlineExceeded, problem.Unavailable, tryAgain},
+	{context.Canceled, problem.Unavailable, tryAgain},
 }
 
 const (
-	tryAgain = "The store did not answer in time. Play on, and try again after the seconds in Retry-After."
-	userRule = "1 to 128 characters out of A-Z a-z 0-9 . _ ~ @ : | + = -"
+	retryAdvice = "Continue playback, and repeat the request after the number of seconds in Retry-After."
+	tryAgain    = "etcd did not respond in time. " + retryAdvice
+	userRule    = "1 to 128 bytes of UTF-8 without control characters"
 )
 
-// toProblem turns an error of a handler into the answer for it.
-func toProblem(err error) *problem {
-	var p *problem
+// toProblem returns the problem for an error of a handler.
+func toProblem(err error) *problem.Problem {
+	var p *problem.Problem
 	if errors.As(err, &p) {
 		return p
 	}
-	for _, r := range refusals {
+	for _, r := range errorProblems {
 		if errors.Is(err, r.err) {
-			return r.kind.problem(r.detail).because(err)
+			return addDetails(r.kind.New(r.detail), err)
 		}
 	}
-	return internal.problem("The request could not be served.")
+	return problem.Internal.New("An internal error occurred.")
 }
 
-// because fills in the members and headers that only some refusals have.
-func (p *problem) because(err error) *problem {
+// addDetails adds the members and headers that only some problems have.
+func addDetails(p *problem.Problem, err error) *problem.Problem {
 	switch {
 	case errors.Is(err, lease.ErrLimit):
 		full := &lease.LimitError{}
 		errors.As(err, &full)
 		held := len(full.Active)
 		p.Limit, p.Streams, p.Active = &full.Limit, &held, streams(full.Active)
-		p.Counted = counted(full.Counted, held)
-		p.kept(full)
-		return p.with("Retry-After", strconv.Itoa(wholeSeconds(full.RetryAfter)))
-	case errors.Is(err, lease.ErrNoPlan):
-		return p.at("body", "names a plan that does not exist")
-	case errors.Is(err, lease.ErrNoOverride):
-		none := &lease.NoOverrideError{}
+		p.Counted = optionalCount(full.Counted, held)
+		addEvictionDenial(p, full)
+		return p.WithHeader("Retry-After", strconv.Itoa(wholeSeconds(full.RetryAfter)))
+	case errors.Is(err, policy.ErrNoPlan):
+		return p.WithField("body", "names a plan that does not exist")
+	case errors.Is(err, rules.ErrNoOverride):
+		none := &rules.NoOverrideError{}
 		errors.As(err, &none)
 		p.Limit = &none.Limit
 	case errors.Is(err, lease.ErrEnded):
-		end := &lease.EndedError{Reason: lease.ReasonEnded}
+		end := &lease.EndedError{Reason: policy.ReasonEnded}
 		errors.As(err, &end)
-		p.Reason, p.By = string(end.Reason), by(end.By)
-	case p.Status == unavailable.status:
-		return p.with("Retry-After", soon())
+		p.Reason, p.By = string(end.Reason), endedBy(end.By)
+	case p.Status == problem.Unavailable.Status:
+		return p.WithHeader("Retry-After", retryAfterJittered())
 	}
 	return p
 }
 
-// kept says why a start that asked for replace-oldest replaced nobody.
-func (p *problem) kept(full *lease.LimitError) {
-	switch full.Kept {
-	case lease.KeptByPlan:
-		p.Detail = "The user's slots are all taken, and the user's plan does not let a start end another stream. Stop " +
-			"one of the active streams, or wait."
-	case lease.KeptCooling:
+// addEvictionDenial adds why a start with replace-oldest did not end another stream.
+func addEvictionDenial(p *problem.Problem, full *lease.LimitError) {
+	switch full.NoEviction {
+	case lease.NoEvictionPlan:
+		p.Detail = "All of the user's slots are taken, and the user's plan does not allow a start to end another stream. " +
+			"Stop one of the active streams, or wait."
+	case lease.NoEvictionCooldown:
 		p.EvictAfterSeconds = wholeSeconds(full.EvictAfter)
-		p.Detail = fmt.Sprintf("The user's slots are all taken. This session or device was itself ended by "+
-			"another start a moment ago, so it may end another stream only after %d seconds. Stop one of the active "+
-			"streams, or wait.", p.EvictAfterSeconds)
+		p.Detail = fmt.Sprintf("All of the user's slots are taken. Another start recently ended a stream of this session or "+
+			"device, so it may end another stream only after %d seconds. Stop one of the active streams, or wait.", p.EvictAfterSeconds)
 	}
 }
 
-// refuse is toProblem with a note for the request's line in the log.
-func refuse(ctx context.Context, err error) *problem {
+// problemFor returns the problem for an error of a handler. It records both for the line
+// of the request in the log.
+func (rec *recorder) problemFor(ctx context.Context, err error) *problem.Problem {
 	p := toProblem(err)
-	if rec, ok := ctx.Value(recorderKey{}).(*recorder); ok && p.Status >= 500 {
+	p.Active = visibleTo(rec.caller, p.Active)
+	rec.problem = p
+	if p.Status >= http.StatusInternalServerError {
 		rec.err = err
-		rec.gone = errors.Is(ctx.Err(), context.Canceled) // nobody is left to read the answer
+		rec.clientGone = errors.Is(ctx.Err(), context.Canceled)
 	}
 	return p
 }
 
-// wholeSeconds rounds up, so that whoever waits that long does not come early.
+// wholeSeconds rounds up, so that a client that waits so long does not retry too early.
 func wholeSeconds(d time.Duration) int {
 	return max(1, int((d+time.Second-1)/time.Second))
 }
 
-// soon is a Retry-After of 1 to 5 seconds, spread so that the clients of an
+// retryAfterJittered is a Retry-After of 1 to 5 seconds, spread so that the clients of an
 // outage do not come back as one.
-func soon() string { return strconv.Itoa(1 + rand.IntN(5)) }
+func retryAfterJittered() string { return strconv.Itoa(1 + rand.IntN(5)) }

@@ -16,10 +16,15 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"streamcount/api/internal/problem"
+	"streamcount/events"
 	"streamcount/lease"
+	"streamcount/lease/policy"
+	"streamcount/lease/rules"
+	"streamcount/lease/streamid"
 )
 
-// want is the status of each of lease's errors.
+// want returns the status of each error of lease.
 func want() map[string]struct {
 	err    error
 	status int
@@ -31,43 +36,48 @@ func want() map[string]struct {
 	return map[string]w{
 		"ErrLimit": {lease.ErrLimit, 403}, "ErrEnded": {lease.ErrEnded, 410},
 		"ErrNoStreams": {lease.ErrNoStreams, 404},
-		"ErrForeignID": {lease.ErrForeignID, 404}, "ErrBadID": {lease.ErrBadID, 422},
+		"ErrForeign":   {streamid.ErrForeign, 404}, "ErrMalformed": {streamid.ErrMalformed, 422}, "ErrHandle": {streamid.ErrHandle, 422}, "ErrUnknownSecret": {streamid.ErrUnknownSecret, 404},
 		"ErrBadUser":     {lease.ErrBadUser, 422},
-		"ErrBadCursor":   {lease.ErrBadCursor, 422},
-		"ErrNoPlan":      {lease.ErrNoPlan, 422},
-		"ErrNoOverride":  {lease.ErrNoOverride, 404},
-		"ErrBadRule":     {lease.ErrBadRule, 422},
-		"ErrRuleChanged": {lease.ErrRuleChanged, 409},
+		"ErrBadCursor":   {events.ErrBadCursor, 422},
+		"ErrNoPlan":      {policy.ErrNoPlan, 422},
+		"ErrNoOverride":  {rules.ErrNoOverride, 404},
+		"ErrBadRule":     {policy.ErrBadRule, 422},
+		"ErrChanged":     {rules.ErrChanged, 409},
 		"ErrUnavailable": {lease.ErrUnavailable, 503},
 		"ErrRouting":     {lease.ErrRouting, 503},
 		"ErrInUse":       {lease.ErrInUse, 503},
 	}
 }
 
-// Every error that lease exports has its row, wrapped or not.
+// Each error that lease exports has a row, and the same status when it is wrapped.
 func TestErrors_EveryLeaseError(t *testing.T) {
 	exported := leaseErrors(t)
 	require.Contains(t, exported, "ErrLimit")
 	for _, name := range exported {
 		w, ok := want()[name]
-		if !assert.True(t, ok, "lease.%s has no row here, and so perhaps none in errors.go", name) {
+		if !assert.True(t, ok, "lease.%s has no row in this table, and perhaps none in errors.go", name) {
 			continue
 		}
 		for _, err := range []error{w.err, fmt.Errorf("some detail: %w", w.err)} {
 			p := toProblem(err)
 			assert.Equal(t, w.status, p.Status, name)
 			assert.NotContains(t, p.Detail, "some detail")
-			assert.Equal(t, w.status == 403 || w.status == 503, p.header.Get("Retry-After") != "", name)
+			assert.Equal(t, w.status == 403 || w.status == 503, p.GetHeaders().Get("Retry-After") != "", name)
 		}
 	}
 	assert.Len(t, exported, len(want()))
 }
 
-// leaseErrors reads the names of lease's exported error variables.
+// leaseErrors returns the names of the error variables that lease, its public
+// packages and events export.
 func leaseErrors(t *testing.T) []string {
 	t.Helper()
-	files, err := filepath.Glob("../lease/*.go")
-	require.NoError(t, err)
+	var files []string
+	for _, dir := range []string{"../lease", "../lease/policy", "../lease/rules", "../lease/streamid", "../events"} {
+		found, err := filepath.Glob(dir + "/*.go")
+		require.NoError(t, err)
+		files = append(files, found...)
+	}
 	var names []string
 	for _, path := range files {
 		if strings.HasSuffix(path, "_test.go") {
@@ -101,7 +111,7 @@ func TestErrors_Unlisted(t *testing.T) {
 func TestErrors_RetryAfter(t *testing.T) {
 	seen := map[string]bool{}
 	for range 500 {
-		seen[toProblem(lease.ErrUnavailable).header.Get("Retry-After")] = true
+		seen[toProblem(lease.ErrUnavailable).GetHeaders().Get("Retry-After")] = true
 	}
 	assert.Equal(t, map[string]bool{"1": true, "2": true, "3": true, "4": true, "5": true}, seen)
 	for d, want := range map[time.Duration]int{0: 1, time.Millisecond: 1, time.Second: 1, 1001 * time.Millisecond: 2,
@@ -110,33 +120,33 @@ func TestErrors_RetryAfter(t *testing.T) {
 	}
 }
 
-// Each kind of problem has a page, a name of its own, and one title a status.
+// Each type of problem has a page, and a unique name and title.
 func TestProblems_Pages(t *testing.T) {
 	s := newServer(t, Config{}, nil)
 	seen := map[string]bool{}
-	for _, k := range allKinds() {
-		assert.False(t, seen[k.name] || seen[k.title], k.name)
-		seen[k.name], seen[k.title] = true, true
-		w := call(s, "GET", k.problem("").Type, "")
-		require.Equal(t, 200, w.Code, k.name)
-		assert.Contains(t, w.Body.String(), k.title)
-		assert.Contains(t, w.Body.String(), fmt.Sprint(k.status))
+	for _, k := range problem.Types() {
+		assert.False(t, seen[k.Name] || seen[k.Title], k.Name)
+		seen[k.Name], seen[k.Title] = true, true
+		w := call(s, "GET", k.New("").Type, "")
+		require.Equal(t, 200, w.Code, k.Name)
+		assert.Contains(t, w.Body.String(), k.Title)
+		assert.Contains(t, w.Body.String(), fmt.Sprint(k.Status))
 	}
 }
 
-// What huma finds is told without the values that it found.
+// Problems with the errors of huma do not contain the invalid values.
 func TestProblems_OfHuma(t *testing.T) {
 	p := humaProblem(http.StatusUnprocessableEntity, "validation failed", []error{
-		&huma.ErrorDetail{Location: "body.device.name", Message: "expected string", Value: hunter2},
-		&huma.ErrorDetail{Location: "body." + hunter2 + " or so", Message: "unexpected property", Value: hunter2},
-		errors.New(hunter2),
+		&huma.ErrorDetail{Location: "body.device.name", Message: "expected string", Value: secretText},
+		&huma.ErrorDetail{Location: "body." + secretText + " or so", Message: "unexpected property", Value: secretText},
+		errors.New(secretText),
 	})
 	assert.Equal(t, "body.device.name: expected string", p.Detail)
-	assert.NotContains(t, fmt.Sprintf("%+v", p.Problem), hunter2)
+	assert.NotContains(t, fmt.Sprintf("%+v", p.Problem), secretText)
 	assert.Equal(t, "body", p.Errors[1].Location)
 
-	p = humaProblem(http.StatusInternalServerError, hunter2, []error{errors.New(hunter2)})
-	assert.NotContains(t, fmt.Sprintf("%+v", p.Problem), hunter2)
+	p = humaProblem(http.StatusInternalServerError, secretText, []error{errors.New(secretText)})
+	assert.NotContains(t, fmt.Sprintf("%+v", p.Problem), secretText)
 	assert.Equal(t, 500, humaProblem(0, "", nil).Status)
 }
 

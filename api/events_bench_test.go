@@ -1,3 +1,5 @@
+//go:build unix
+
 package api
 
 import (
@@ -14,12 +16,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"streamcount/cluster"
+	"streamcount/events"
 	"streamcount/lease"
 )
 
-// BenchmarkEvents is a start and its stop, on the embedded server in process, beside
-// so many who follow events over HTTP; "none" is without anything to follow. The
-// clients run in the same process, and their time counts.
+// BenchmarkEvents measures a start and its stop on the embedded etcd server in process, with a
+// number of clients that follow events over HTTP; "none" is without a feed. The clients run
+// in the same process, and their CPU time counts.
 //
 //	go test -run xxx -bench Events -benchtime 40000x ./api
 func BenchmarkEvents(b *testing.B) {
@@ -30,25 +33,25 @@ func BenchmarkEvents(b *testing.B) {
 	on := lease.Etcd{KV: in.KV, Lease: in.Lease, Watch: in.Watch, MaxTxnOps: e.MaxTxnOps()}
 	for _, followers := range []int{-1, 0, 1, 100} {
 		name := fmt.Sprint(followers)
-		var feed *lease.Feed
+		var feed *events.Feed
 		if followers < 0 {
 			name = "none"
 		} else {
-			feed = lease.NewFeed()
+			feed = events.NewFeed()
 		}
 		b.Run(name, func(b *testing.B) {
 			l := benchLimiter(b, on, feed)
-			heard := &atomic.Int64{}
-			benchFollowers(b, l, feed, followers, heard)
+			received := &atomic.Int64{}
+			benchFollowers(b, l, feed, followers, received)
 			startAndStop(b, l)
-			b.ReportMetric(float64(heard.Load())/float64(b.N), "B-heard/op")
+			b.ReportMetric(float64(received.Load())/float64(b.N), "B-received/op")
 		})
 	}
 }
 
-func benchLimiter(b *testing.B, on lease.Etcd, feed *lease.Feed) *lease.Limiter {
+func benchLimiter(b *testing.B, on lease.Etcd, feed *events.Feed) *lease.Limiter {
 	b.Helper()
-	l, err := lease.New(on, lease.Config{Limit: 3, Secret: make([]byte, 32), Feed: feed})
+	l, err := lease.New(on, lease.Config{Limit: 3, Secret: make([]byte, 32), Observer: feed.Publisher("")})
 	require.NoError(b, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -61,11 +64,11 @@ func benchLimiter(b *testing.B, on lease.Etcd, feed *lease.Feed) *lease.Limiter 
 	return l
 }
 
-func benchFollowers(b *testing.B, l *lease.Limiter, feed *lease.Feed, n int, heard *atomic.Int64) {
+func benchFollowers(b *testing.B, l *lease.Limiter, feed *events.Feed, n int, received *atomic.Int64) {
 	b.Helper()
 	s, err := New(Config{Log: slog.New(slog.DiscardHandler)})
 	require.NoError(b, err)
-	s.Use(Backend{Limiter: l, Feed: feed})
+	s.SetBackend(Backend{Limiter: l, Feed: feed})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(b, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -82,14 +85,14 @@ func benchFollowers(b *testing.B, l *lease.Limiter, feed *lease.Feed, n int, hea
 			buf := make([]byte, 32<<10)
 			for {
 				k, err := c.Read(buf)
-				heard.Add(int64(k))
+				received.Add(int64(k))
 				if err != nil {
 					return
 				}
 			}
 		}()
 	}
-	require.Eventually(b, func() bool { return len(s.events.slots) == max(n, 0) }, time.Minute, time.Millisecond)
+	require.Eventually(b, func() bool { return s.load.EventStreams() == max(n, 0) }, time.Minute, time.Millisecond)
 }
 
 // startAndStop runs the benchmark's work from 128 callers.

@@ -8,18 +8,23 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"streamcount/access"
 	"streamcount/api/apitype"
+	"streamcount/api/internal/overload"
+	"streamcount/internal/testing/longtest"
 )
 
-// A listener is one client that follows events over a connection of its own.
+// A listener is one client that follows events over a separate connection.
 type listener struct {
 	t    *testing.T
 	resp *http.Response
@@ -28,10 +33,23 @@ type listener struct {
 
 func listen(t *testing.T, addr, query, after string) *listener {
 	t.Helper()
+	return listenWith(t, addr, query, "Last-Event-ID", after)
+}
+
+// listenAs follows all events as a caller of callers.
+func listenAs(t *testing.T, addr, as string, header ...string) *listener {
+	t.Helper()
+	return listenWith(t, addr, "", append(header, asHeader, as)...)
+}
+
+func listenWith(t *testing.T, addr, query string, header ...string) *listener {
+	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+"/api/v1/events"+query, nil)
 	require.NoError(t, err)
-	if after != "" {
-		req.Header.Set("Last-Event-ID", after)
+	for i := 0; i < len(header); i += 2 {
+		if header[i+1] != "" {
+			req.Header.Set(header[i], header[i+1])
+		}
 	}
 	transport := &http.Transport{}
 	resp, err := transport.RoundTrip(req)
@@ -40,7 +58,7 @@ func listen(t *testing.T, addr, query, after string) *listener {
 	return &listener{t, resp, bufio.NewReader(resp.Body)}
 }
 
-// block reads up to the next empty line: one event, or a sign of life.
+// block reads up to the next empty line: an event or a keep-alive.
 func (l *listener) block() (map[string]string, error) {
 	out := map[string]string{}
 	for {
@@ -58,7 +76,7 @@ func (l *listener) block() (map[string]string, error) {
 	}
 }
 
-// mark reads on until the server says where it stands.
+// mark skips events until the next keep-alive, and returns its cursor.
 func (l *listener) mark() string {
 	l.t.Helper()
 	for {
@@ -70,7 +88,7 @@ func (l *listener) mark() string {
 	}
 }
 
-// event reads the next event, and its id.
+// event returns the next event and its id.
 func (l *listener) event() (apitype.Event, string) {
 	l.t.Helper()
 	for {
@@ -120,7 +138,7 @@ func TestEvents_OverHTTP(t *testing.T) {
 	got, _ = all.event()
 	assert.Equal(t, []any{"stop", "replaced", "Phone"}, []any{got.Type, got.Reason, got.By.Device.Name})
 
-	// From where each began, and from an event: exactly the rest.
+	// A cursor from the beginning or from an event continues with the next event.
 	for _, again := range []struct{ query, after, first string }{
 		{"?after=" + start, "", "start maya"}, {"?after=" + start, id, "refusal maya"}, {"?user=ben", first, "start ben"},
 	} {
@@ -132,7 +150,7 @@ func TestEvents_OverHTTP(t *testing.T) {
 func TestEvents_BadInputAndHead(t *testing.T) {
 	s := withFeed(newServer(t, Config{}, &fake{}))
 	for target, status := range map[string]int{
-		"/api/v1/events?after=x": 422, "/api/v1/events?user=a%2Fb": 422, "/api/v1/events?limit=1": 422,
+		"/api/v1/events?after=x": 422, "/api/v1/events?user=a%00b": 422, "/api/v1/events?limit=1": 422,
 		"/api/v1/events?user=a&user=b": 422, "/api/v1/events?a=1;b=2": 400, "/api/v1/events?after=1&after=2": 422,
 	} {
 		assert.Equal(t, status, call(s, "GET", target, "").Code, target)
@@ -151,8 +169,8 @@ func TestEvents_BadInputAndHead(t *testing.T) {
 	assert.NotEmpty(t, w.Header().Get("Retry-After"))
 }
 
-// Beyond the bound 503, and a place that came free is given to the next.
-func TestEvents_AreBounded(t *testing.T) {
+// Event streams beyond the limit are answered 503, until another one has ended.
+func TestEvents_AreLimited(t *testing.T) {
 	s := withFeed(newServer(t, Config{MaxInFlight: 12}, &fake{}))
 	addr, _ := run(t, s)
 	var held []*listener
@@ -163,19 +181,20 @@ func TestEvents_AreBounded(t *testing.T) {
 	}
 	status, body := get(t, addr, "/api/v1/events")
 	assert.Equal(t, 503, status)
-	assert.Contains(t, body, "3 clients")
+	assert.Contains(t, body, overload.EventStreams.Row().Detail)
 	status, _ = get(t, addr, "/api/v1/stats")
-	assert.Equal(t, 200, status, "other calls are none of it")
+	assert.Equal(t, 200, status, "other calls are not affected")
 	held[1].resp.Body.Close()
-	require.Eventually(t, func() bool { return len(s.events.slots) == 2 }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return s.load.EventStreams() == 2 }, time.Minute, time.Millisecond)
 	listen(t, addr, "", "").mark()
 }
 
-// A stream outlives the server's bounds on reading and writing, says a word now and
-// then, and ends with the node, which does not wait for it.
-func TestEvents_LiveLongAndDrain(t *testing.T) {
+// An event stream continues beyond the server's timeouts for reads and writes, and sends
+// keep-alives. It ends when the node drains, which does not wait for the clients.
+func TestEvents_OutlastTimeoutsAndDrain(t *testing.T) {
+	longtest.Require(t)
 	s := withFeed(newServer(t, Config{Drain: 20 * time.Second}, &fake{}))
-	s.events.beat = 20 * time.Millisecond
+	s.events.KeepAliveInterval = 20 * time.Millisecond
 	addr, stop := run(t, s)
 	l := listen(t, addr, "", "")
 	srv := s.httpServer(t.Context())
@@ -189,20 +208,19 @@ func TestEvents_LiveLongAndDrain(t *testing.T) {
 	assert.Less(t, time.Since(began), 10*time.Second)
 	for {
 		if _, err := l.block(); err != nil {
-			assert.Equal(t, io.EOF, err, "a clean end")
+			assert.Equal(t, io.EOF, err, "the response ends without an error")
 			break
 		}
 	}
 	assert.NotEmpty(t, last)
 	w := call(s, "GET", "/api/v1/events", "")
-	assert.Equal(t, 503, w.Code, "not while it drains")
+	assert.Equal(t, 503, w.Code, "the node is draining")
 }
 
-// A client that does not read is cut off; meanwhile the others hear everything, and
-// one that only lags is told of the gap.
-func TestEvents_ASlowReader(t *testing.T) {
+// A client that does not read is disconnected. Other clients receive all events.
+func TestEvents_SlowReader(t *testing.T) {
 	s := newService(t, 60)
-	s.server.events.patient = 200 * time.Millisecond
+	s.server.events.WriteTimeout = 200 * time.Millisecond
 	addr := runNarrow(t, s.server)
 	stuck, err := net.Dial("tcp", addr)
 	require.NoError(t, err)
@@ -212,18 +230,18 @@ func TestEvents_ASlowReader(t *testing.T) {
 	require.NoError(t, err)
 	quick := listen(t, addr, "", "")
 	quick.mark()
-	require.Eventually(t, func() bool { return len(s.server.events.slots) == 2 }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return s.server.load.EventStreams() == 2 }, time.Minute, time.Millisecond)
 	title := strings.Repeat("x", 200)
 	body := fmt.Sprintf(`{"content":{"title":%q,"id":%q},"device":{"name":%q,"id":%q,"type":%q}}`, title, title, title, title, title)
-	for n := 1; len(s.server.events.slots) == 2; n++ {
+	for n := 1; s.server.load.EventStreams() == 2; n++ {
 		s.do("POST", fmt.Sprintf("/api/v1/streams/users/user-%d/start", n), body, 200, &apitype.User{})
 		got, _ := quick.event()
 		require.Equal(t, fmt.Sprint("user-", n), got.UserID)
-		require.Less(t, n, 2000, "it was not cut off")
+		require.Less(t, n, 2000, "it was not disconnected")
 	}
 }
 
-// A narrow listener's connections hold little that nobody reads.
+// The connections of a narrow listener have a small send buffer.
 type narrow struct{ net.Listener }
 
 func (n narrow) Accept() (net.Conn, error) {
@@ -248,8 +266,8 @@ func runNarrow(t *testing.T, s *Server) (addr string) {
 	return ln.Addr().String()
 }
 
-// What happened while a client was away too long is a gap, over HTTP as well.
-func TestEvents_AGap(t *testing.T) {
+// A client whose cursor is too old receives a gap event over HTTP.
+func TestEvents_Gap(t *testing.T) {
 	s := newService(t, 3)
 	addr, _ := run(t, s.server)
 	l := listen(t, addr, "", "1")
@@ -258,14 +276,14 @@ func TestEvents_AGap(t *testing.T) {
 	assert.NotEmpty(t, got.Detail)
 	s.start("")
 	got, _ = listen(t, addr, "", id).event()
-	assert.Equal(t, "start", got.Type, "a gap is told once")
+	assert.Equal(t, "start", got.Type, "a gap is reported once")
 }
 
-// Streams that have ended leave nothing behind.
-func TestEvents_LeaveNothingBehind(t *testing.T) {
+// Event streams that have ended leave no goroutine and no slot occupied.
+func TestEvents_LeaveNoGoroutine(t *testing.T) {
 	s := withFeed(newServer(t, Config{}, &fake{}))
 	addr, _ := run(t, s)
-	listen(t, addr, "", "").mark() // the server is up, with all that it does beside
+	listen(t, addr, "", "").mark() // the background goroutines of the server are running
 	before := runtime.NumGoroutine()
 	var all []*listener
 	for range 20 {
@@ -277,6 +295,75 @@ func TestEvents_LeaveNothingBehind(t *testing.T) {
 	for _, l := range all {
 		l.resp.Body.Close()
 	}
-	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+2 && len(s.events.slots) == 1 },
+	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+2 && s.load.EventStreams() == 1 },
 		time.Minute, 10*time.Millisecond)
+}
+
+// A changingAccess is an Access whose callers can be changed.
+type changingAccess struct {
+	mu  sync.Mutex
+	now byHeader
+	err error
+}
+
+func (a *changingAccess) Authenticate(r *http.Request) (access.Caller, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.err != nil {
+		return access.Caller{}, a.err
+	}
+	return a.now.Authenticate(r)
+}
+
+func (a *changingAccess) set(now byHeader, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.now, a.err = now, err
+}
+
+// An event stream ends soon after its key is revoked or loses its rights. It continues while
+// credentials cannot be checked.
+func TestEvents_EndWithTheCredential(t *testing.T) {
+	for name, next := range map[string]struct {
+		now  byHeader
+		err  error
+		ends bool
+	}{
+		"revoked":       {err: access.ErrCredential, ends: true},
+		"gone":          {now: byHeader{}, ends: true},
+		"fewer rights":  {now: byHeader{"reader": {Kind: access.Scraper, Name: "reports"}}, ends: true},
+		"another":       {now: byHeader{"reader": {Kind: access.Reader, Name: "other"}}, ends: true},
+		"unavailable":   {err: access.ErrUnavailable},
+		"the same":      {now: callers},
+		"others change": {now: byHeader{"reader": callers["reader"]}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			who := &changingAccess{now: callers}
+			s := newServiceWith(t, 3, Config{Access: who})
+			s.server.events.RecheckInterval, s.server.events.KeepAliveInterval = 5*time.Millisecond, 20*time.Millisecond
+			addr, _ := run(t, s.server)
+			l := listenAs(t, addr, "reader")
+			l.mark()
+			who.set(next.now, next.err)
+			ended := false
+			for began := time.Now(); !ended && time.Since(began) < 30*time.Second; {
+				_, err := l.block()
+				if ended = err != nil; !ended && !next.ends && time.Since(began) > 200*time.Millisecond {
+					break
+				}
+			}
+			assert.Equal(t, next.ends, ended)
+		})
+	}
+}
+
+// A query is decoded once, in the way of HTML forms.
+func TestEventQuery_User(t *testing.T) {
+	for query, want := range map[string]string{
+		"a%2Bb@x.example": "a+b@x.example", "a+b": "a b", "tom%2Fadmin": "tom/admin", "tom%252Fadmin": "tom%2Fadmin", "m%C3%BCller": "müller",
+	} {
+		user, _, p := eventQuery(httptest.NewRequest(http.MethodGet, "/api/v1/events?user="+query, nil))
+		assert.Nil(t, p)
+		assert.Equal(t, want, user)
+	}
 }

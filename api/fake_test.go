@@ -17,20 +17,21 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"streamcount/api/apitype"
+	"streamcount/events"
 	"streamcount/lease"
 )
 
-// A fake answers as a test tells it to, and notes what was asked.
+// A fake is a limiter with configured results, which records its calls.
 type fake struct {
 	mu    sync.Mutex
 	calls []string
 
-	err     error                     // returned by every call, when set
-	beatErr map[string]error          // by stream id
-	count   int                       // streams left after a start or stop
-	ended   []lease.Ended             // by every start
-	panics  bool                      // in List
-	block   func(ctx context.Context) // in List, when set
+	err          error                     // returned by every call, when set
+	heartbeatErr map[string]error          // by stream id
+	count        int                       // streams left after a start or stop
+	ended        []lease.Ended             // result of every start
+	panics       bool                      // in List
+	block        func(ctx context.Context) // in List, when set
 }
 
 func (f *fake) note(format string, args ...any) error {
@@ -68,12 +69,12 @@ func (f *fake) Heartbeat(_ context.Context, user, id string) (lease.Stream, erro
 	return someStream(), nil
 }
 
-func (f *fake) Heartbeats(_ context.Context, beats []lease.Beat) []lease.BeatResult {
-	_ = f.note("heartbeats %v", beats)
-	out := make([]lease.BeatResult, len(beats))
-	for i, b := range beats {
-		out[i] = lease.BeatResult{Stream: someStream(), Err: f.beatErr[b.ID]}
-		out[i].Stream.Degraded = b.ID == "degraded"
+func (f *fake) Heartbeats(_ context.Context, requests []lease.HeartbeatRequest) []lease.HeartbeatResult {
+	_ = f.note("heartbeats %v", requests)
+	out := make([]lease.HeartbeatResult, len(requests))
+	for i, b := range requests {
+		out[i] = lease.NewHeartbeatResult(someStream(), f.heartbeatErr[b.ID])
+		out[i].Degraded = b.ID == "degraded"
 	}
 	return out
 }
@@ -82,8 +83,10 @@ func (f *fake) Stop(_ context.Context, user, id string) (lease.Usage, error) {
 	return f.usage(user), f.note("stop %s %s", user, id)
 }
 
-func (f *fake) StopQuietest(_ context.Context, user string) (lease.Usage, error) {
-	return f.usage(user), f.note("stop quietest %s", user)
+func (f *fake) StopOldestHeartbeat(_ context.Context, user string) (lease.Usage, error) {
+	u := f.usage(user)
+	u.Stopped = "oldest"
+	return u, f.note("stop oldest heartbeat %s", user)
 }
 
 func (f *fake) Remove(_ context.Context, user string) (lease.Usage, error) {
@@ -93,7 +96,7 @@ func (f *fake) Remove(_ context.Context, user string) (lease.Usage, error) {
 func (f *fake) List(ctx context.Context, user string, _ lease.Consistency) (lease.Usage, error) {
 	err := f.note("list %s", user)
 	if f.panics {
-		panic("the fake was told to")
+		panic("the fake panics")
 	}
 	if f.block != nil {
 		f.block(ctx)
@@ -126,9 +129,9 @@ func someShards(context.Context) ([]apitype.Shard, error) {
 	return []apitype.Shard{{Name: "default", Leader: "node-1", Members: 3, Streams: 5}}, nil
 }
 
-// withFeed gives s something to follow. It also begins to look at the totals.
+// withFeed adds a feed to the backend of s.
 func withFeed(s *Server) *Server {
-	s.Use(Backend{Feed: lease.NewFeed()})
+	s.SetBackend(Backend{Feed: events.NewFeed()})
 	return s
 }
 
@@ -136,16 +139,16 @@ func someNodes(context.Context) ([]apitype.NodeReport, error) {
 	return []apitype.NodeReport{{
 		Node: apitype.Node{ID: "node-2", Region: "us", Version: "1.2.2"}, Address: "10.0.0.2:3000", Admitted: 7, Refused: 1,
 		ReportedAt: apitype.At(someTime),
-	}}, errors.New("of one shard nothing is known")
+	}}, errors.New("one shard does not answer")
 }
 
-func someBusy(_ context.Context, prefix string, most int) ([]lease.Busy, bool, error) {
-	return []lease.Busy{{User: prefix + "ya", Streams: 3, Limit: most}}, true, nil
+func someTopUsers(_ context.Context, prefix string, n int) ([]lease.TopUser, bool, error) {
+	return []lease.TopUser{{User: prefix + "ya", Streams: 3, Limit: n}}, true, nil
 }
 
 func isReady(context.Context) error { return nil }
 
-// newServer returns a Server on f, or one that has not been given a backend.
+// newServer returns a Server on f, or without a backend if f is nil.
 func newServer(tb testing.TB, cfg Config, f limiter) *Server {
 	tb.Helper()
 	if cfg.Log == nil {
@@ -155,20 +158,25 @@ func newServer(tb testing.TB, cfg Config, f limiter) *Server {
 	s, err := New(cfg)
 	require.NoError(tb, err)
 	if f != nil {
-		rules, _ := f.(ruler)
-		s.Use(Backend{
-			Limiter: f, Rules: rules, Ready: isReady, Shards: someShards, Nodes: someNodes, Busiest: someBusy,
+		rules, _ := f.(ruleStore)
+		s.SetBackend(Backend{
+			Limiter: f, Rules: rules, Ready: isReady, Shards: someShards, Nodes: someNodes, TopUsers: someTopUsers,
 		})
 	}
 	return s
 }
 
-// run serves s on a port of its own until the test ends, or stop is called. stop
-// returns what Run returned.
+// run serves s on a free port until the test ends or stop is called. The function stop returns
+// the result of Run.
 func run(t *testing.T, s *Server) (addr string, stop func() error) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
+	return runOn(t, s, ln)
+}
+
+func runOn(t *testing.T, s *Server, ln net.Listener) (addr string, stop func() error) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx, ln) }()
@@ -177,7 +185,7 @@ func run(t *testing.T, s *Server) (addr string, stop func() error) {
 	return ln.Addr().String(), stop
 }
 
-// call sends one request straight to s.
+// call sends one request to the handler of s.
 func call(s *Server, method, target, body string, header ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
 	if body != "" {
@@ -193,16 +201,16 @@ func call(s *Server, method, target, body string, header ...string) *httptest.Re
 	return w.ResponseRecorder
 }
 
-// flushed hangs up when something was sent before the answer is complete: a stream
-// of events would not end otherwise.
+// flushed cancels the request at the first flush, because an event stream does not end
+// otherwise.
 type flushed struct {
 	*httptest.ResponseRecorder
-	hangUp func()
+	cancel func()
 }
 
-func (f flushed) Flush() { f.hangUp() }
+func (f flushed) Flush() { f.cancel() }
 
-// get fetches a page over a connection of its own.
+// get requests a page over a separate connection.
 func get(t *testing.T, addr, path string) (status int, body string) {
 	t.Helper()
 	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}

@@ -10,14 +10,16 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"streamcount/internal/testing/longtest"
 )
 
 const startHead = "POST " + userBase + "/start HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
-// badFraming are requests whose length is unclear or wrong.
-func badFraming() []bad {
+// badFraming returns requests with an ambiguous or wrong length.
+func badFraming() []invalidRequest {
 	chunkedHead := startHead + "Transfer-Encoding: chunked\r\n\r\n"
-	var out []bad
+	var out []invalidRequest
 	for name, header := range map[string]string{
 		"length_and_chunked":      "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
 		"chunked_and_length":      "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n",
@@ -29,7 +31,7 @@ func badFraming() []bad {
 		"folded_length":           "Transfer-Encoding: chunked\r\nContent-Length:\r\n 2\r\n",
 		"chunked_and_two_lengths": "Transfer-Encoding: chunked\r\nContent-Length: 2\r\nContent-Length: 2\r\n",
 	} {
-		out = append(out, bad{"framing_" + name, startHead + header + "\r\n2\r\n{}\r\n0\r\n\r\n", is(400), false})
+		out = append(out, invalidRequest{"framing_" + name, startHead + header + "\r\n2\r\n{}\r\n0\r\n\r\n", is(400), false})
 	}
 	for name, header := range map[string]string{
 		"two_lengths": "Content-Length: 2\r\nContent-Length: 3\r\n", "plus": "Content-Length: +2\r\n",
@@ -38,7 +40,7 @@ func badFraming() []bad {
 		"space_before_colon":        "Transfer-Encoding : chunked\r\n",
 		"length_space_before_colon": "Content-Length : 2\r\n",
 	} {
-		out = append(out, bad{"framing_" + name, startHead + header + "\r\n{}", is(400), true})
+		out = append(out, invalidRequest{"framing_" + name, startHead + header + "\r\n{}", is(400), true})
 	}
 	for name, coding := range map[string]string{
 		"identity": "identity", "gzip_chunked": "gzip, chunked", "xchunked": "xchunked",
@@ -49,7 +51,7 @@ func badFraming() []bad {
 		if name == "vertical_tab" {
 			want = is(400, 501)
 		}
-		out = append(out, bad{"framing_te_" + name, startHead + "Transfer-Encoding: " + coding + "\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+		out = append(out, invalidRequest{"framing_te_" + name, startHead + "Transfer-Encoding: " + coding + "\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
 			want, true})
 	}
 	for name, chunks := range map[string]string{
@@ -58,22 +60,22 @@ func badFraming() []bad {
 		"minus": "-2\r\n{}\r\n0\r\n\r\n", "too_short": "3\r\n{}\r\n0\r\n\r\n", "no_end": "2\r\n{}X\r\n0\r\n\r\n",
 		"bare_lf": "2\n{}\n0\n\n", "extension_lf": "2;\nx\r\n{}\r\n0\r\n\r\n",
 	} {
-		out = append(out, bad{"framing_chunk_" + name, chunkedHead + chunks, is(400), false})
+		out = append(out, invalidRequest{"framing_chunk_" + name, chunkedHead + chunks, is(400), false})
 	}
 	return append(out,
-		bad{"framing_chunked_too_large", chunkedHead + "5000\r\n" + strings.Repeat("x", 0x5000) + "\r\n0\r\n\r\n", is(413), false},
-		bad{"framing_old_http", "POST " + userBase + "/start HTTP/1.0\r\nContent-Type: application/json\r\n" +
+		invalidRequest{"framing_chunked_too_large", chunkedHead + "5000\r\n" + strings.Repeat("x", 0x5000) + "\r\n0\r\n\r\n", is(413), false},
+		invalidRequest{"framing_old_http", "POST " + userBase + "/start HTTP/1.0\r\nContent-Type: application/json\r\n" +
 			"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n{}", is(400), false},
-		bad{"framing_old_http_no_length",
+		invalidRequest{"framing_old_http_no_length",
 			"POST " + userBase + "/stop HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n" +
 				"2\r\n{}\r\n0\r\n\r\n", is(400), false},
-		bad{"framing_length_short", startHead + "Content-Length: 5\r\n\r\n" +
+		invalidRequest{"framing_length_short", startHead + "Content-Length: 5\r\n\r\n" +
 			`{"session":"a"}`, is(400), false})
 }
 
-// The smuggled request of golang/go#80942 must not run, wherever on its
-// connection the ambiguous one stands.
-func TestFraming_NothingIsSmuggled(t *testing.T) {
+// The smuggled request of golang/go#80942 is not executed, at any position of the ambiguous
+// request on its connection.
+func TestFraming_Smuggling(t *testing.T) {
 	f := &fake{count: 1}
 	addr, _ := run(t, newServer(t, Config{}, f))
 	smuggled := bare("DELETE", "/api/v1/streams/users/victim")
@@ -95,7 +97,7 @@ func TestFraming_NothingIsSmuggled(t *testing.T) {
 }
 
 // A chunked request is served, and is the last of its connection.
-func TestFraming_ChunkedClosesItsConnection(t *testing.T) {
+func TestFraming_ChunkedCloses(t *testing.T) {
 	f := &fake{count: 1}
 	addr, _ := run(t, newServer(t, Config{}, f))
 	raw := startHead + "Transfer-Encoding: chunked\r\n\r\n3\r\n{\"s\r\nc\r\nession\":\"a\"}\r\n0\r\n\r\n"
@@ -108,28 +110,9 @@ func TestFraming_ChunkedClosesItsConnection(t *testing.T) {
 	assert.Contains(t, calls[0], "start maya {Session:a")
 }
 
-// What comes in small pieces is read along with all the same.
-func TestFraming_InPieces(t *testing.T) {
-	raw := []byte(post(userBase+"/stop", `{}`) + bare("GET", userBase) + "\r\n" +
-		startHead + "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n")
-	for size := 1; size < len(raw); size++ {
-		var s headScanner
-		var got *verdict
-		for rest := raw; len(rest) > 0; rest = rest[min(size, len(rest)):] {
-			if v := s.feed(rest[:min(size, len(rest))]); v != nil {
-				require.Nil(t, got)
-				got = v
-			}
-		}
-		require.Equal(t, &verdict{request: 3, odd: true}, got, "in pieces of %d", size)
-	}
-}
-
-// A body that stops coming is given up on.
+// A body that does not arrive completely is answered 408.
 func TestFraming_SlowBody(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for the read timeout")
-	}
+	longtest.Require(t)
 	addr, _ := run(t, newServer(t, Config{}, &fake{}))
 	started := time.Now()
 	a := send(t, addr, startHead+"Content-Length: 50\r\n\r\n{}", 20*time.Second)
@@ -138,8 +121,8 @@ func TestFraming_SlowBody(t *testing.T) {
 	checkProblem(t, a)
 }
 
-// A body cut short by a hang-up is refused, not run.
-func TestFraming_HalfABody(t *testing.T) {
+// A request whose body ends early is rejected and not executed.
+func TestFraming_IncompleteBody(t *testing.T) {
 	f := &fake{}
 	addr, _ := run(t, newServer(t, Config{}, f))
 	out := everything(t, addr, startHead+"Content-Length: 50\r\n\r\n{}")
@@ -147,7 +130,7 @@ func TestFraming_HalfABody(t *testing.T) {
 	assert.Empty(t, f.taken())
 }
 
-// everything writes raw, says that nothing more comes, and returns all answers.
+// everything writes raw, closes its side of the connection, and returns all responses.
 func everything(t *testing.T, addr, raw string) string {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)

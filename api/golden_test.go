@@ -20,11 +20,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"streamcount/lease"
+	"streamcount/lease/policy"
+	"streamcount/lease/streamid"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata")
 
-// An exchange is one request, and what the limiter behind it does.
+// An exchange is one request, and the results of the limiter.
 type exchange struct {
 	about  string
 	method string
@@ -36,12 +38,12 @@ type exchange struct {
 
 const userBase = "/api/v1/streams/users/maya"
 
-var fullHouse = &lease.LimitError{
+var limitError = &lease.LimitError{
 	Limit: 1, Active: []lease.Stream{someStream()}, RetryAfter: 41500 * time.Millisecond,
 }
 
-// goldens are the exchanges by file. Together they have every status and every
-// field of the wire contract.
+// goldens returns the exchanges by file. Together they have every status and every field of
+// the wire contract.
 func goldens() map[string][]exchange {
 	return map[string][]exchange{
 		"user": {
@@ -49,7 +51,7 @@ func goldens() map[string][]exchange {
 			{about: "a user without", method: "GET", target: userBase, fake: fake{err: lease.ErrNoStreams}},
 			{about: "end all streams", method: "DELETE", target: userBase},
 			{about: "end all of none", method: "DELETE", target: userBase, fake: fake{err: lease.ErrNoStreams}},
-			{about: "not a user", method: "GET", target: "/api/v1/streams/users/ma%20ya"},
+			{about: "not a user", method: "GET", target: "/api/v1/streams/users/ma%09ya"},
 			{about: "a user id the limiter refuses", method: "GET", target: userBase, fake: fake{err: lease.ErrBadUser}},
 		},
 		"start": {
@@ -58,17 +60,17 @@ func goldens() map[string][]exchange {
   "session": "tab-1", "replaces": "stream-0", "onLimit": "replace-oldest",
   "device": {"id": "d1", "name": "<b>TV</b>", "type": "tv"}, "content": {"id": "c1",
 "title": "Metropolis"}}`},
-			{about: "full", method: "POST", target: userBase + "/start", fake: fake{err: fullHouse}},
+			{about: "full", method: "POST", target: userBase + "/start", fake: fake{err: limitError}},
 			{about: "full, with nothing known", method: "POST", target: userBase + "/start", fake: fake{err: lease.ErrLimit}},
 			{about: "replaces another user's", method: "POST", target: userBase + "/start",
-				body: `{"replaces":"theirs"}`, fake: fake{err: lease.ErrForeignID}},
+				body: `{"replaces":"theirs"}`, fake: fake{err: streamid.ErrForeign}},
 			{about: "etcd is away", method: "POST", target: userBase + "/start",
 				fake: fake{err: fmt.Errorf("put /secret/key: %w", lease.ErrUnavailable)}},
 			{about: "our fault", method: "POST", target: userBase + "/start", fake: fake{err: errors.New("secret detail")}},
 		},
 		"stop": {
-			{about: "the quietest", method: "POST", target: userBase + "/stop", fake: fake{count: 1}},
-			{about: "the quietest, the last", method: "POST", target: userBase + "/stop", body: `{}`},
+			{about: "the oldest heartbeat", method: "POST", target: userBase + "/stop", fake: fake{count: 1}},
+			{about: "the oldest heartbeat, the last", method: "POST", target: userBase + "/stop", body: `{}`},
 			{about: "none to stop", method: "POST", target: userBase + "/stop", fake: fake{err: lease.ErrNoStreams}},
 			{about: "by id in the body", method: "POST", target: userBase + "/stop", body: `{"streamId":"stream-1"}`},
 			{about: "empty id", method: "POST", target: userBase + "/stop", body: `{"streamId":""}`},
@@ -76,15 +78,15 @@ func goldens() map[string][]exchange {
 			{about: "by beacon", method: "POST", target: userBase + "/streams/stream-1/stop", body: "bye",
 				header: []string{"Content-Type", "text/plain;charset=UTF-8"}},
 			{about: "of another user", method: "DELETE", target: userBase + "/streams/theirs",
-				fake: fake{err: lease.ErrForeignID}},
-			{about: "not an id", method: "DELETE", target: userBase + "/streams/zzz", fake: fake{err: lease.ErrBadID}},
+				fake: fake{err: streamid.ErrForeign}},
+			{about: "not an id", method: "DELETE", target: userBase + "/streams/zzz", fake: fake{err: streamid.ErrMalformed}},
 			{about: "again", method: "DELETE", target: userBase + "/streams/stream-1",
-				fake: fake{err: &lease.EndedError{Reason: lease.ReasonStopped}}},
+				fake: fake{err: &lease.EndedError{Reason: policy.ReasonStopped}}},
 		},
 		"heartbeat": {
 			{about: "alive", method: "POST", target: userBase + "/streams/stream-1/heartbeat"},
 			{about: "replaced", method: "POST", target: userBase + "/streams/stream-1/heartbeat", fake: fake{
-				err: &lease.EndedError{Reason: lease.ReasonReplaced, By: &lease.By{
+				err: &lease.EndedError{Reason: policy.ReasonReplaced, By: &lease.Replacement{
 					Device: lease.Device{Name: "Phone"}, StartedAt: someTime}}}},
 			{about: "gone, no longer known how", method: "POST", target: userBase + "/streams/stream-1/heartbeat",
 				fake: fake{err: lease.ErrEnded}},
@@ -96,9 +98,9 @@ func goldens() map[string][]exchange {
 					`{"userId":"d","streamId":"stopped"},{"userId":"e","streamId":"theirs"},` +
 					`{"userId":"f","streamId":"bad"},{"userId":"/","streamId":"baduser"},` +
 					`{"userId":"g","streamId":"bug"},{"userId":"h","streamId":"ended"}]}`,
-				fake: fake{beatErr: map[string]error{
-					"away": lease.ErrUnavailable, "stopped": &lease.EndedError{Reason: lease.ReasonStopped},
-					"theirs": lease.ErrForeignID, "bad": lease.ErrBadID, "baduser": lease.ErrBadUser,
+				fake: fake{heartbeatErr: map[string]error{
+					"away": lease.ErrUnavailable, "stopped": &lease.EndedError{Reason: policy.ReasonStopped},
+					"theirs": streamid.ErrForeign, "bad": streamid.ErrMalformed, "baduser": lease.ErrBadUser,
 					"bug": errors.New("secret detail"), "ended": lease.ErrEnded}}},
 			{about: "none of many", method: "POST", target: "/api/v1/streams/heartbeats", body: `{"heartbeats":[]}`},
 			{about: "no body for many", method: "POST", target: "/api/v1/streams/heartbeats"},
@@ -106,9 +108,9 @@ func goldens() map[string][]exchange {
 		"node": {
 			{about: "totals", method: "GET", target: "/api/v1/stats"},
 			{about: "history", method: "GET", target: "/api/v1/stats/history"},
-			{about: "the busiest users", method: "GET", target: "/api/v1/streams/users?prefix=ma&most=5"},
-			{about: "the busiest users, unasked", method: "GET", target: "/api/v1/streams/users"},
-			{about: "no such prefix", method: "GET", target: "/api/v1/streams/users?prefix=a/b&most=0"},
+			{about: "the top users", method: "GET", target: "/api/v1/streams/users?prefix=ma&max=5"},
+			{about: "the top users without parameters", method: "GET", target: "/api/v1/streams/users"},
+			{about: "no such prefix", method: "GET", target: "/api/v1/streams/users?prefix=a/b&max=0"},
 			{about: "events too early", method: "GET", target: "/api/v1/events"},
 			{about: "events of nobody", method: "GET", target: "/api/v1/events?user="},
 			{about: "events of two", method: "GET", target: "/api/v1/events?user=a&user=b"},
@@ -167,7 +169,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// transcribe writes an exchange the way people read them.
+// transcribe writes an exchange as text.
 func transcribe(t *testing.T, out *bytes.Buffer, e *exchange, w *httptest.ResponseRecorder) {
 	t.Helper()
 	fmt.Fprintf(out, "### %s\n%s %s\n", e.about, e.method, brief(e.target))

@@ -1,7 +1,10 @@
 package api
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -10,47 +13,52 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gorilla/mux"
+
+	"streamcount/access"
+	"streamcount/api/internal/ingress"
+	"streamcount/api/internal/openapi"
+	"streamcount/api/internal/overload"
+	"streamcount/api/internal/problem"
+	"streamcount/api/internal/router"
+	"streamcount/lease"
 )
 
-const (
-	maxTarget  = 2 << 10 // bytes of path and query; the longest legitimate one has about 600
-	maxHeaders = 100
-)
-
-// front bounds the load and refuses what must not reach the router.
-func (s *Server) front(next http.Handler) http.Handler {
+// filter rejects requests that must not reach the router.
+func (s *Server) filter(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rec := w.(*recorder) // observe is outermost: see New
+		rec.conn = ingress.ConnOf(r)
+		if !rec.conn.BeginRequest() {
+			panic(http.ErrAbortHandler) // the connection is being closed
+		}
+		defer rec.conn.EndRequest()
+		rec.http2 = r.ProtoMajor == 2
+		rec.bodyRead = r.ContentLength == 0
+		defer func() { rec.body.Release() }()
 		h := w.Header()
-		commonHeaders(h)
-		if chunked(r) {
-			// Whatever follows a chunked request on its connection is not run:
-			// see conn.go.
+		ingress.SetCommonHeaders(h)
+		if ingress.IsChunked(r) {
 			h.Set("Connection", "close")
 		}
-		if p := refuseRequest(r); p != nil {
-			p.write(w)
+		if s.cfg.Ingress.HSTS && r.TLS != nil {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
+		if s.ingress.SetCORSHeaders(w, r) {
 			return
 		}
-		rec := w.(*recorder) // observe is outermost: see New
-		rec.client = s.edge.addressOf(r)
-		if s.edge.meet(w, r) {
+		if p := checkRequest(r); p != nil {
+			p.Write(w)
 			return
 		}
-		// Health is answered even when nothing else can be, and measured.
-		if r.URL.Path != "/healthz" && r.URL.Path != "/readyz" && r.URL.Path != metricsPath {
-			if s.edge.perAddress != nil {
-				if p := s.edge.tooFast(r.Context(), s.edge.perAddress, network(rec.client), "address"); p != nil {
-					p.write(w)
-					return
-				}
-			}
-			select {
-			case s.inFlight <- struct{}{}:
-				defer func() { <-s.inFlight }()
-			default:
-				s.turnedAway.full.Add(1)
-				overloaded.problem("The node has as many requests in flight as it may. Play on, and try again "+
-					"after the seconds in Retry-After.").with("Retry-After", soon()).write(w)
+		rec.client, rec.invalidHop = s.ingress.ClientOf(r)
+		if p := s.checkHost(r); p != nil {
+			p.Write(w)
+			return
+		}
+		// Health checks and metrics have no rate.
+		if s.load.HasRate(overload.RatePerAddress) && !unlimited[r.URL.Path] && !isHeartbeat(r) {
+			if p := s.takeRate(r.Context(), overload.RatePerAddress, rec.network()); p != nil {
+				p.Write(w)
 				return
 			}
 		}
@@ -59,12 +67,34 @@ func (s *Server) front(next http.Handler) http.Handler {
 	})
 }
 
-// commonHeaders sets what stands in the head of every answer.
-func commonHeaders(h http.Header) {
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cache-Control", "no-store")
+// isHeartbeat reports whether r may be a heartbeat. Such a request counts for the rate of
+// its address only if it is not a heartbeat of a live stream: see limitAddress.
+func isHeartbeat(r *http.Request) bool {
+	path := r.URL.Path
+	return r.Method == http.MethodPost && (path == batchPath ||
+		strings.HasPrefix(path, "/api/v1/streams/users/") && strings.HasSuffix(path, "/heartbeat"))
+}
+
+// limitAddress counts a heartbeat of an unknown caller for its address, and returns the
+// refusal if it exceeds the rate. Heartbeats of live streams are not counted, because many
+// viewers behind one address would lose their slots.
+func (s *Server) limitAddress(ctx context.Context, rec *recorder) *problem.Problem {
+	if rec.caller.Kind != access.Anonymous && rec.caller.Kind != access.Unrestricted {
+		return nil
+	}
+	return s.takeRate(ctx, overload.RatePerAddress, rec.network())
+}
+
+// limitFailedHeartbeats returns the refusal in place of err, for a heartbeat that failed, if the
+// address has too many of those.
+func (s *Server) limitFailedHeartbeats(ctx context.Context, rec *recorder, err error) error {
+	if !s.load.HasRate(overload.RatePerAddress) || toProblem(err).Status >= http.StatusInternalServerError {
+		return err
+	}
+	if p := s.limitAddress(ctx, rec); p != nil {
+		return p
+	}
+	return err
 }
 
 // headAsGet lets a HEAD take the route of its GET; net/http leaves the body out.
@@ -77,54 +107,105 @@ func headAsGet(r *http.Request) *http.Request {
 	return &get
 }
 
-// refuseRequest looks at a request line and its headers.
-func refuseRequest(r *http.Request) *problem {
-	headers := 0
-	for _, values := range r.Header {
-		headers += len(values)
+// checkRequest looks at a request line and its headers.
+func checkRequest(r *http.Request) *problem.Problem {
+	if p := refusalProblem(ingress.CheckRequest(r)); p != nil {
+		return p
 	}
-	switch {
-	case ambiguous(r):
-		return malformed.problem("It is not clear where the body ends: send Content-Length or, with HTTP/1.1, "+
-			"Transfer-Encoding, never both, and no folded header lines.").with("Connection", "close")
-	case r.ProtoMajor > 1 && r.Method == "PRI":
-		return malformed.problem("HTTP/2 without TLS is not spoken here: use HTTP/1.1.").with("Connection", "close")
-	case headers > maxHeaders:
-		return headersTooLarge.problem("Send at most 100 headers.")
-	case len(r.RequestURI) > maxTarget:
-		return targetTooLong.problem("Keep the path and query within 2 KiB.")
-	}
-	return refuseTarget(r)
+	return checkTarget(r)
 }
 
-// refuseTarget holds paths to one spelling. mux matches the decoded path, where
-// "a%2Fstart" would be two segments; a proxy that checks paths may see one.
-func refuseTarget(r *http.Request) *problem {
-	path := r.URL.Path
-	if !strings.HasPrefix(path, "/") {
+// checkTarget holds paths to one spelling: only a user id may have encoded slashes or
+// be a dot segment, and only where it is encoded. A proxy that checks paths sees what
+// the router sees.
+func checkTarget(r *http.Request) *problem.Problem {
+	if !strings.HasPrefix(r.URL.Path, "/") {
 		if r.Method == http.MethodConnect || r.Method == http.MethodOptions {
-			return methodNotAllowed.problem("This is no proxy, and has no general options.").
-				with("Allow", "GET, HEAD, POST, PUT, DELETE")
+			return problem.MethodNotAllowed.New("This is no proxy, and has no general options.").
+				WithHeader("Allow", "GET, HEAD, POST, PUT, DELETE")
 		}
-		return malformed.problem("The request target is not a path.")
+		return problem.Malformed.New("The request target is not a path.")
 	}
-	if strings.Contains(strings.ToLower(r.URL.RawPath), "%2f") {
-		return notFound.problem("An encoded slash is not part of any path here.")
-	}
+	ingress.NormalizeEscapes(r.URL)
+	path := r.URL.EscapedPath()
 	if path == "/" {
 		return nil
 	}
+	user := -1 // the index of the segment that is a user id
+	if strings.HasPrefix(path, "/api/v1/streams/users/") || strings.HasPrefix(path, "/api/v1/limits/users/") {
+		user = 4
+	}
+	i := -1
 	for segment := range strings.SplitSeq(path[1:], "/") {
-		if segment == "" || segment == "." || segment == ".." {
-			return notFound.problem("The path has an empty segment, a dot segment or a trailing slash, and paths " +
+		if i++; i != user && strings.Contains(segment, "%") {
+			segment, _ = url.PathUnescape(segment) // EscapedPath escapes well
+		}
+		switch {
+		case strings.Contains(segment, "/"):
+			return problem.NotFound.New("An encoded slash is not part of any path here, except in a user id.")
+		case segment == "" || segment == "." || segment == "..":
+			return problem.NotFound.New("The path has an empty segment, a dot segment or a trailing slash, and paths " +
 				"are taken literally.")
 		}
 	}
 	return nil
 }
 
+// dispatch calls the handler of a direct call, or next for all other requests.
+func (s *Server) dispatch(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handle, params, ok := s.directCalls.Match(r.Method, r.URL.EscapedPath())
+		if !ok {
+			next.ServeHTTP(w, r)
+			return
+		}
+		params.User, _ = url.PathUnescape(params.User) // EscapedPath, which was matched, escapes well
+		params.ID, _ = url.PathUnescape(params.ID)
+		handle(w.(*recorder), r, params) // observe is outermost: see New
+	})
+}
+
+// pathVars are the parts of a request's path that a route names, decoded, which is done
+// here and nowhere else.
+func pathVars(r *http.Request) (map[string]string, *http.Request) {
+	encoded, odd := mux.Vars(r), false
+	for _, value := range encoded {
+		odd = odd || strings.Contains(value, "%")
+	}
+	if !odd {
+		return encoded, r
+	}
+	vars := make(map[string]string, len(encoded))
+	for name, value := range encoded {
+		vars[name], _ = url.PathUnescape(value) // EscapedPath, which was matched, escapes well
+	}
+	return vars, mux.SetURLVars(r, vars)
+}
+
+// checkUser returns a problem for an invalid user id.
+func checkUser(where, user string) *problem.Problem {
+	if fault := lease.UserFault(user); fault != "" {
+		return problem.Invalid.New("Invalid user id: "+fault+". Expected "+userRule+".").WithField(where, "expected a user id: "+fault)
+	}
+	return nil
+}
+
+// limitUnrouted is next with the rate of addresses, which filter does not apply to what may
+// be a heartbeat.
+func (s *Server) limitUnrouted(next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isHeartbeat(r) {
+			if p := s.limitAddress(r.Context(), w.(*recorder)); p != nil { // observe is outermost: see New
+				p.Write(w)
+				return
+			}
+		}
+		next(w, r)
+	})
+}
+
 func (s *Server) notFound(w http.ResponseWriter, _ *http.Request) {
-	notFound.problem("Nothing is served at this path. See /docs.").write(w)
+	problem.NotFound.New("Nothing is served at this path. See /docs.").Write(w)
 }
 
 // methodNotAllowed names the methods that the path has.
@@ -141,61 +222,84 @@ func (s *Server) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 		allowed = slices.Insert(allowed, i+1, "HEAD")
 	}
 	list := strings.Join(allowed, ", ")
-	methodNotAllowed.problem("This path takes "+list+".").with("Allow", list).write(w)
+	problem.MethodNotAllowed.New("This path takes "+list+".").WithHeader("Allow", list).Write(w)
 }
 
-// guardRoute puts guard in front of an operation when it is registered.
-func (s *Server) guardRoute(op *huma.Operation, route *mux.Route) {
-	route.Handler(s.guard(op, route.GetHandler()))
+// A serveFunc answers a request of an operation that guard let through. params are the
+// decoded path parameters.
+type serveFunc func(rec *recorder, r *http.Request, params router.Params, body requestBody)
+
+// guardHuma puts guard in front of an operation that huma serves.
+func (s *Server) guardHuma(op *huma.Operation, route *mux.Route) {
+	next := route.GetHandler()
+	guarded := s.guard(op, nil, func(rec *recorder, r *http.Request, _ router.Params, body requestBody) {
+		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), recorderKey{}, rec), s.cfg.RequestTimeout)
+		defer cancel()
+		next.ServeHTTP(rec, humaRequest(r.WithContext(ctx), body.json))
+	})
+	route.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		vars, r := pathVars(r)
+		guarded(w.(*recorder), r, router.Params{User: vars["user"], ID: vars["id"]}) // observe is outermost: see New
+	}))
 }
 
-// guard reads an operation's query and body more strictly than huma and
-// encoding/json do, and gives the call its deadline.
-func (s *Server) guard(op *huma.Operation, next http.Handler) http.Handler {
-	hot, counts, timed := s.hot(op), s.metrics.Route(op.Method, op.Path), timedCalls[op.OperationID]
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		rec := w.(*recorder) // observe is outermost: see New
+// A guardedFunc checks a request of an operation and answers it. params are the decoded
+// path parameters.
+type guardedFunc func(rec *recorder, r *http.Request, params router.Params)
+
+// guard authorizes a request of an operation, checks its path, query and body more
+// strictly than huma and encoding/json do, and calls serve if the request gets a slot.
+// readPlain is that of readBody.
+func (s *Server) guard(op *huma.Operation, readPlain func([]byte) (any, bool), serve serveFunc) guardedFunc {
+	counts, traits := s.metrics.Route(op.Method, op.Path), openapi.TraitsOf(op)
+	withUser := strings.Contains(op.Path, "{user}")
+	return func(rec *recorder, r *http.Request, params router.Params) {
 		rec.route, rec.counts = op.Path, counts
-		vars := mux.Vars(r)
-		if user := vars["user"]; len(user) <= 128 {
+		user := params.User
+		if len(user) <= lease.MaxUser {
 			rec.user = user
 		}
-		if p := s.authorize(op, rec, r, vars["user"]); p != nil {
-			p.write(w)
-			return
+		p := s.authorize(traits, rec, r, user)
+		if p == nil && withUser {
+			p = checkUser("path.user", user)
 		}
-		rec.timed = timed
-		if b := s.backend.Load(); b.Limiter == nil || b.Rules == nil && slices.Contains(op.Tags, tagRules) {
-			unavailable.problem("The node has not reached etcd yet. Play on, and try again after the seconds in "+
-				"Retry-After.").with("Retry-After", soon()).write(w)
-			return
+		// A batch, which has no id in its path, always counts for the address of the caller.
+		if traits.Heartbeat && (p != nil || !validIDForm(params.ID)) {
+			p = cmp.Or(s.limitAddress(r.Context(), rec), p)
 		}
-		if hot != nil && plain(r, vars) {
-			s.serve(op, w, func() { hot(rec, r, vars) })
-			return
-		}
-		if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
-			malformed.problem("The query is not well formed.").write(w)
-			return
-		}
-		body, p := readBody(r, op)
 		if p != nil {
-			p.write(w)
+			p.Write(rec)
 			return
 		}
-		ctx := context.WithValue(r.Context(), recorderKey{}, rec)
-		ctx, cancel := context.WithTimeout(ctx, s.cfg.RequestTimeout)
-		defer cancel()
-		s.serve(op, w, func() { next.ServeHTTP(w, forHuma(r.WithContext(ctx), body)) })
-	})
+		rec.timedCall = traits.Timed
+		if b := s.backend.Load(); b.Limiter == nil || b.Rules == nil && (traits.Action == access.ReadRules || traits.Action == access.WriteRules) {
+			problem.Unavailable.New("The node has not reached etcd yet. "+retryAdvice).WithHeader("Retry-After", retryAfterJittered()).Write(rec)
+			return
+		}
+		if !validQuery(r.URL.RawQuery) {
+			problem.Malformed.New("The query is not well formed.").Write(rec)
+			return
+		}
+		body, p := s.readBody(rec, r, op, readPlain)
+		if p != nil {
+			p.Write(rec)
+			return
+		}
+		s.admit(rec, traits.Class, func() { serve(rec, r, params, body) })
+	}
 }
 
-// forHuma hands over a checked body. The headers that huma would negotiate by
-// are settled here: what arrives is JSON, and so is what leaves.
-func forHuma(r *http.Request, body *bodyReader) *http.Request {
+func validQuery(raw string) bool {
+	_, err := url.ParseQuery(raw)
+	return raw == "" || err == nil
+}
+
+// humaRequest is r with a body that has been checked. Its headers leave huma nothing to
+// negotiate: requests and responses are JSON.
+func humaRequest(r *http.Request, body []byte) *http.Request {
 	r.Header = maps.Clone(r.Header)
 	r.Header.Del("Accept")
 	r.Header.Set("Content-Type", "application/json")
-	r.Body = body
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	return r
 }

@@ -1,14 +1,14 @@
 package api
 
 import (
+	"maps"
 	"net/http"
-	"sync/atomic"
 	"time"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"streamcount/access"
-	"streamcount/lease"
+	"streamcount/api/internal/openapi"
+	"streamcount/api/internal/overload"
+	"streamcount/lease/stats"
 	"streamcount/metrics"
 )
 
@@ -17,47 +17,75 @@ const (
 	eventsPath  = "/api/v1/events"
 )
 
-// turnedAway counts requests that were refused because there is too much to do.
-type turnedAway struct {
-	full atomic.Int64 // as many are in flight as may be
-	slow atomic.Int64 // those that are served take too long
-
-	early atomic.Int64 // of the slow, those that were refused before they were requests
-}
-
 // newMetrics are metrics of what the Server and its backend are at each scrape.
 func (s *Server) newMetrics() *metrics.Metrics {
 	return metrics.New(metrics.Source{
 		Version: s.cfg.Node.Version, Node: s.cfg.Node.ID, Region: s.cfg.Node.Region,
-		Ready:    s.notReady,
-		InFlight: func() int { return len(s.inFlight) },
-		Shed: func() map[string]int64 {
-			return map[string]int64{"in-flight": s.turnedAway.full.Load(), "slow": s.turnedAway.slow.Load()}
+		Ready:            s.notReady,
+		InFlight:         s.load.InFlight,
+		RejectedRequests: s.load.Rejected,
+		AuthFailures:     s.denials.Counts,
+		Audit:            s.cfg.AuditMeasures,
+		FilesFailing:     s.cfg.FilesFailing,
+		MemoryBudget:     s.cfg.MemoryBudget,
+		RejectedStarts: func() map[string]int64 {
+			out := map[string]int64{"body": 0} // so that there is such a metric
+			maps.Copy(out, s.rejectedStarts.counts())
+			return out
 		},
-		EventStreams: func() int { return len(s.events.slots) },
-		Shards: func() map[string]*lease.Measures {
+		EventStreams:      s.load.EventStreams,
+		Connections:       s.ingress.Connections,
+		ArrivingBodies:    s.ingress.ArrivingBodies,
+		ConnectionsClosed: s.ingress.ClosedConnections,
+		Shards: func() map[string]*stats.Snapshot {
 			if ask := s.backend.Load().Measures; ask != nil {
 				return ask()
 			}
 			return nil
 		},
-		CertificateExpires: s.cfg.Edge.CertificateExpires,
+		CertificateExpires: s.cfg.Ingress.CertificateExpires,
+		Issuers:            issuersOf(s.cfg.Access),
 	})
 }
 
-// counted tells the recorder which route was taken, of which it has the counters
-// from the beginning.
-func (s *Server) counted(method, route string, h http.HandlerFunc) http.Handler {
+// issuersOf returns the state of the issuers of tokens, if a has any.
+func issuersOf(a Access) func() []metrics.Issuer {
+	known, ok := a.(interface{ Issuers() []access.IssuerState })
+	if !ok {
+		return nil
+	}
+	return func() []metrics.Issuer {
+		var out []metrics.Issuer
+		for _, i := range known.Issuers() {
+			rejected := make(map[string]int64, len(i.Rejected))
+			for reason, n := range i.Rejected {
+				rejected[string(reason)] = n
+			}
+			out = append(out, metrics.Issuer{Name: i.Name, Keys: i.Keys, Remote: i.Remote, Fetched: i.Fetched, Rejected: rejected})
+		}
+		return out
+	}
+}
+
+// unlimited are the routes without limits, which are answered also under overload.
+var unlimited = map[string]bool{"/healthz": true, "/readyz": true, metricsPath: true}
+
+// instrument sets the route of a request in its recorder. The counters of the route exist from
+// its registration on.
+func (s *Server) instrument(method, route string, h http.HandlerFunc) http.Handler {
 	register := s.metrics.Route
 	if route == eventsPath {
 		register = s.metrics.Stream
 	}
 	counts := register(method, route)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if rec, ok := w.(*recorder); ok {
-			rec.route, rec.counts = route, counts
+		rec := w.(*recorder) // observe is outermost: see New
+		rec.route, rec.counts = route, counts
+		if unlimited[route] {
+			h(w, r)
+			return
 		}
-		h(w, r)
+		s.admit(rec, overload.Ordinary, func() { h(w, r) })
 	})
 }
 
@@ -70,12 +98,11 @@ func (s *Server) count(rec *recorder, r *http.Request, took time.Duration) {
 	counts.Done(rec.status, took)
 }
 
-// only serves a page to callers who may do what it takes.
-func (s *Server) only(does access.Action, path string, h http.Handler) http.HandlerFunc {
-	op := &huma.Operation{Method: http.MethodGet, Path: path, Metadata: map[string]any{doesKey: does}}
+// requireAction serves a page to callers who may do what it takes.
+func (s *Server) requireAction(does access.Action, h http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if p := s.authorize(op, w.(*recorder), r, ""); p != nil { // observe is outermost: see New
-			p.write(w)
+		if p := s.authorize(openapi.Traits{Action: does}, w.(*recorder), r, ""); p != nil { // observe is outermost: see New
+			p.Write(w)
 			return
 		}
 		h.ServeHTTP(w, r)

@@ -18,18 +18,24 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"streamcount/access"
+	"streamcount/api/internal/openapi"
+	"streamcount/api/internal/overload"
 	"streamcount/lease"
+	"streamcount/lease/stats"
+	"streamcount/metrics"
 )
 
-// measured is a Server with the measures of a limiter that has done nothing.
+// measured returns a Server with the counters of a new limiter.
 func measured(t *testing.T, cfg Config, f limiter) *Server {
 	t.Helper()
-	cfg.Edge.CertificateExpires = func() time.Time { return someTime }
+	cfg.Ingress.CertificateExpires = func() time.Time { return someTime }
+	cfg.AuditMeasures = func() metrics.Audit { return metrics.Audit{Lines: 3} }
+	cfg.FilesFailing = func() int { return 0 }
 	s := newServer(t, cfg, f)
 	l, err := lease.New(lease.Etcd{}, lease.Config{Limit: 3, Region: "eu", Secret: make([]byte, 32)})
 	require.NoError(t, err)
-	s.Use(Backend{Measures: func() map[string]*lease.Measures {
-		return map[string]*lease.Measures{"default": l.Measures(), "away": nil}
+	s.SetBackend(Backend{Measures: func() map[string]*stats.Snapshot {
+		return map[string]*stats.Snapshot{"default": l.Stats(), "away": nil}
 	}})
 	return s
 }
@@ -42,7 +48,7 @@ func scrape(t *testing.T, s *Server, header ...string) string {
 	return w.Body.String()
 }
 
-// requestsOf are the requests counted so far, by method, route and code.
+// requestsOf returns the number of requests by method, route and code.
 func requestsOf(t *testing.T, s *Server) map[string]float64 {
 	t.Helper()
 	out := map[string]float64{}
@@ -68,16 +74,45 @@ func gathered(t *testing.T, s *Server) []*dto.MetricFamily {
 	return all
 }
 
-// What there is, and that it is named as Prometheus' own linter wants it.
+// issuing is an Access with an issuer of viewers' tokens.
+type issuing struct{}
+
+func (issuing) Authenticate(*http.Request) (access.Caller, error) {
+	return access.Caller{Kind: access.Service, Name: "backend"}, nil
+}
+
+func (issuing) Issuers() []access.IssuerState {
+	return []access.IssuerState{
+		{Rejected: map[access.Reason]int64{access.ReasonIssuer: 1}},
+		{Name: "web", Keys: 2, Remote: true, Fetched: someTime, Rejected: map[access.Reason]int64{access.ReasonTime: 3}},
+		{Name: "tv", Remote: true},
+	}
+}
+
+// Each issuer has metrics, and rejected tokens of unknown issuers have an empty label.
+func TestMetrics_Issuers(t *testing.T) {
+	text := scrape(t, measured(t, Config{Access: issuing{}}, &fake{}))
+	for _, line := range []string{
+		`streamcount_auth_keys{issuer="web"} 2`, `streamcount_auth_keys{issuer="tv"} 0`,
+		`streamcount_auth_fetched_timestamp_seconds{issuer="tv"} 0`,
+		`streamcount_auth_tokens_rejected_total{issuer="",reason="issuer"} 1`,
+		`streamcount_auth_tokens_rejected_total{issuer="web",reason="time"} 3`,
+	} {
+		assert.Contains(t, text, line+"\n")
+	}
+	assert.NotContains(t, text, `streamcount_auth_keys{issuer=""}`)
+}
+
+// The metrics are those of testdata/metrics.txt, and their names pass the linter of Prometheus.
 func TestMetrics_Names(t *testing.T) {
-	s := measured(t, Config{}, &fake{})
+	s := measured(t, Config{Access: issuing{}, MemoryBudget: 1 << 30}, &fake{})
 	problems, err := promlint.New(strings.NewReader(scrape(t, s))).Lint()
 	require.NoError(t, err)
 	assert.Empty(t, problems)
 	var lines []string
 	for _, f := range gathered(t, s) {
 		if !strings.HasPrefix(f.GetName(), "streamcount_") {
-			continue // those of the Go runtime change with Go
+			continue // the metrics of the Go runtime change with Go
 		}
 		var labels []string
 		for _, l := range f.GetMetric()[0].GetLabel() {
@@ -93,12 +128,12 @@ func TestMetrics_Names(t *testing.T) {
 	}
 	want, err := os.ReadFile(path)
 	require.NoError(t, err)
-	assert.Equal(t, string(want), got, "dashboards and alerts go by these: go test ./api -run Metrics_Names -update")
+	assert.Equal(t, string(want), got, "dashboards and alerts use these names: go test ./api -run Metrics_Names -update")
 	assert.Contains(t, scrape(t, s), "\ngo_goroutines ")
 	assert.Contains(t, scrape(t, s), "\nprocess_open_fds ")
 }
 
-// docs/metrics.md has a row for every metric, and no other.
+// docs/metrics.md has a row for every metric, and no other rows.
 func TestMetrics_Documented(t *testing.T) {
 	golden, err := os.ReadFile("testdata/metrics.txt")
 	require.NoError(t, err)
@@ -113,15 +148,15 @@ func TestMetrics_Documented(t *testing.T) {
 	}
 	for _, w := range want {
 		labels := strings.Split(w[2], ",")
-		labels = slices.DeleteFunc(labels, func(l string) bool { return l == "shard" }) // said once for all
+		labels = slices.DeleteFunc(labels, func(l string) bool { return l == "shard" }) // documented once for all metrics
 		assert.Equal(t, [2]string{w[3], strings.Join(labels, ",")}, rows[w[1]], "the row of %s", w[1])
 		delete(rows, w[1])
 	}
-	assert.Empty(t, rows, "there are no such metrics")
+	assert.Empty(t, rows, "the page has rows of metrics that do not exist")
 }
 
-// Every route has counters of its own, the hot way included, and what takes no
-// route is counted under one name however it is spelt.
+// Each route has separate counters. Requests without a route have the label none, whatever
+// their path.
 func TestMetrics_EveryRoute(t *testing.T) {
 	s := measured(t, Config{}, &fake{})
 	require.NoError(t, s.router.Walk(func(r *mux.Route, _ *mux.Router, _ []*mux.Route) error {
@@ -145,19 +180,19 @@ func TestMetrics_EveryRoute(t *testing.T) {
 		assert.Equal(t, before+1, requestsOf(t, s)[c[2]], c)
 	}
 	call(s, "HEAD", "/healthz", "")
-	assert.Equal(t, 2.0, requestsOf(t, s)["GET /healthz 200"], "a HEAD takes the route of its GET")
+	assert.Equal(t, 2.0, requestsOf(t, s)["GET /healthz 200"], "a HEAD counts under the route of its GET")
 }
 
-// The ordinary way and the hot one count alike, and so do a panic and a refusal.
+// Requests are counted with and without a body, and also if they are refused or panic.
 func TestMetrics_Outcomes(t *testing.T) {
 	f := &fake{}
 	s := measured(t, Config{}, f)
-	start := "POST " + base + "/start "
+	start := "POST " + openapi.UserPath + "/start "
 	call(s, "POST", u+"/start", "")
 	call(s, "POST", u+"/start", `{"device":{"name":"TV"}}`)
-	f.err = fullHouse
+	f.err = limitError
 	call(s, "POST", u+"/start", "")
-	f.err = errors.New("our fault")
+	f.err = errors.New("internal error")
 	call(s, "POST", u+"/start", "{}")
 	f.panics = true
 	call(s, "GET", u, "")
@@ -165,13 +200,13 @@ func TestMetrics_Outcomes(t *testing.T) {
 	assert.Equal(t, 2.0, got[start+"200"])
 	assert.Equal(t, 1.0, got[start+"403"])
 	assert.Equal(t, 1.0, got[start+"500"])
-	assert.Equal(t, 1.0, got["GET "+base+" 500"])
-	assert.Contains(t, scrape(t, s), `streamcount_http_request_duration_seconds_count{method="POST",route="`+base+`/start"} 4`)
+	assert.Equal(t, 1.0, got["GET "+openapi.UserPath+" 500"])
+	assert.Contains(t, scrape(t, s), `streamcount_http_request_duration_seconds_count{method="POST",route="`+openapi.UserPath+`/start"} 4`)
 }
 
-// Whoever may read the totals may read the metrics; nothing in them is a user's or
-// a secret.
-func TestMetrics_TellNothingOfUsers(t *testing.T) {
+// Callers that may read the totals may read the metrics. The metrics contain no user and no
+// secret.
+func TestMetrics_ContainNoUsers(t *testing.T) {
 	s := measured(t, Config{Access: callers}, &fake{})
 	assert.Equal(t, http.StatusUnauthorized, call(s, "GET", "/metrics", "", asHeader, "anonymous").Code)
 	assert.Equal(t, http.StatusForbidden, call(s, "GET", "/metrics", "", asHeader, "maya").Code)
@@ -186,15 +221,16 @@ func TestMetrics_TellNothingOfUsers(t *testing.T) {
 	}
 }
 
-// A node that is overloaded or has no etcd still tells how it is.
-func TestMetrics_WhenNothingElseIsAnswered(t *testing.T) {
+// A node that is overloaded or has no etcd serves its metrics.
+func TestMetrics_DuringOverload(t *testing.T) {
 	s := newServer(t, Config{MaxInFlight: 1}, nil)
-	s.inFlight <- struct{}{}
-	require.Equal(t, http.StatusServiceUnavailable, call(s, "GET", u, "").Code)
+	_, bound := s.load.Admit(overload.Request{})
+	require.Equal(t, overload.None, bound)
+	require.Equal(t, http.StatusServiceUnavailable, call(s, "GET", "/openapi.json", "").Code)
 	text := scrape(t, s)
 	assert.Contains(t, text, "\nstreamcount_ready 0\n")
 	assert.Contains(t, text, "\nstreamcount_http_requests_in_flight 1\n")
 	assert.Contains(t, text, `streamcount_node_info{node="node-1",region="eu"} 1`)
 	assert.Contains(t, text, `streamcount_http_requests_shed_total{reason="in-flight"} 1`)
-	assert.NotContains(t, text, `duration_seconds_count{method="GET",route="/api/v1/events"}`, "it is as long as its reader likes")
+	assert.NotContains(t, text, `duration_seconds_count{method="GET",route="/api/v1/events"}`, "the duration of an event stream depends on its client")
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"streamcount/api/apitype"
+	"streamcount/api/internal/problem"
 )
 
 func loadDocument(t *testing.T, path string) *openapi3.T {
@@ -61,7 +62,7 @@ func checkResponses(t *testing.T, op *openapi3.Operation) {
 			assert.NotNil(t, response.Value.Content.Get(media).Example, op.OperationID)
 			continue
 		}
-		media := response.Value.Content.Get(problemType)
+		media := response.Value.Content.Get(problem.MediaType)
 		if !assert.NotNil(t, media, "%s %s", op.OperationID, status) {
 			continue
 		}

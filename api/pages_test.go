@@ -28,7 +28,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// No page may stand in the way of the API.
+// The path of a page must not be one of the API.
 func TestPages_Refused(t *testing.T) {
 	for _, path := range []string{
 		"", "demo", "/demo/", "//", "/{user}", "/a/../b", "/docs", "/healthz", "/favicon.ico", "/docs/x.js",

@@ -10,19 +10,24 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"streamcount/api/apitype"
+	"streamcount/api/internal/openapi"
+	"streamcount/api/internal/problem"
 	"streamcount/lease"
+	"streamcount/lease/policy"
+	"streamcount/lease/rules"
 )
 
-// ruler is what the handlers of limits and plans call on a lease.Limiter.
-type ruler interface {
-	Plans(ctx context.Context) (map[string]lease.Plan, error)
-	Plan(ctx context.Context, name string) (lease.Plan, error)
-	SetPlan(ctx context.Context, name string, p lease.Plan) (old *lease.Plan, err error)
-	RemovePlan(ctx context.Context, name string) (old lease.Plan, err error)
-	Override(ctx context.Context, user string) (lease.Override, error)
-	SetOverride(ctx context.Context, user string, o lease.Override) (old *lease.Override, err error)
-	RemoveOverride(ctx context.Context, user string) (old lease.Override, err error)
-	Apply(ctx context.Context, set lease.RuleSet, how lease.ApplyOptions) (lease.Changes, error)
+// ruleStore is what the handlers of limits and plans call. It is implemented by a rules.Store
+// and a shard.Router.
+type ruleStore interface {
+	Plans(ctx context.Context) (map[string]policy.Plan, error)
+	Plan(ctx context.Context, name string) (policy.Plan, error)
+	SetPlan(ctx context.Context, name string, p policy.Plan) (old *policy.Plan, err error)
+	RemovePlan(ctx context.Context, name string) (old policy.Plan, err error)
+	Override(ctx context.Context, user string) (policy.Override, error)
+	SetOverride(ctx context.Context, user string, o policy.Override) (old *policy.Override, err error)
+	RemoveOverride(ctx context.Context, user string) (old policy.Override, err error)
+	Apply(ctx context.Context, set rules.Set, how rules.Options) (rules.Changes, error)
 }
 
 const (
@@ -33,14 +38,14 @@ const (
 
 // ruleRoutes are the routes of limits and plans.
 func (s *Server) ruleRoutes(a huma.API) {
-	handle(a, "GET", limitsPath, getLimitDoc(), s.getLimit)
-	handle(a, "PUT", limitsPath, setLimitDoc(), s.setLimit)
-	handle(a, "DELETE", limitsPath, removeLimitDoc(), s.removeLimit)
-	handle(a, "GET", plansPath, listPlansDoc(), s.listPlans)
-	handle(a, "GET", plansPath+"/{plan}", getPlanDoc(), s.getPlan)
-	handle(a, "PUT", plansPath+"/{plan}", setPlanDoc(), s.setPlan)
-	handle(a, "DELETE", plansPath+"/{plan}", removePlanDoc(), s.removePlan)
-	handle(a, "POST", rulesPath, applyDoc(), s.apply)
+	handle(a, "GET", limitsPath, openapi.GetLimit(), s.getLimit)
+	handle(a, "PUT", limitsPath, openapi.SetLimit(), s.setLimit)
+	handle(a, "DELETE", limitsPath, openapi.RemoveLimit(), s.removeLimit)
+	handle(a, "GET", plansPath, openapi.ListPlans(), s.listPlans)
+	handle(a, "GET", plansPath+"/{plan}", openapi.GetPlan(), s.getPlan)
+	handle(a, "PUT", plansPath+"/{plan}", openapi.SetPlan(), s.setPlan)
+	handle(a, "DELETE", plansPath+"/{plan}", openapi.RemovePlan(), s.removePlan)
+	handle(a, "POST", rulesPath, openapi.ApplyRules(), s.apply)
 }
 
 // A planName is a path parameter with the rule for names of plans.
@@ -84,21 +89,17 @@ func (s *Server) setLimit(ctx context.Context, in *setLimitInput) (*reply[apityp
 		return nil, p
 	}
 	old, err := s.rules().SetOverride(ctx, string(in.User), o)
-	if err == nil {
-		s.auditRule(ctx, "set limit", string(in.User), "", optional(old, limitRule), new(limitRule(o)))
-	}
+	s.auditRule(ctx, "set limit", string(in.User), "", convertOptional(old, limitRule), new(limitRule(o)), err)
 	return limitReply(in.User, o, err)
 }
 
 func (s *Server) removeLimit(ctx context.Context, in *userInput) (*reply[apitype.UserLimit], error) {
 	old, err := s.rules().RemoveOverride(ctx, string(in.User))
-	if err == nil {
-		s.auditRule(ctx, "remove limit", string(in.User), "", new(limitRule(old)), nil)
-	}
+	s.auditRule(ctx, "remove limit", string(in.User), "", new(limitRule(old)), nil, err)
 	return limitReply(in.User, old, err)
 }
 
-func limitReply(user userID, o lease.Override, err error) (*reply[apitype.UserLimit], error) {
+func limitReply(user userID, o policy.Override, err error) (*reply[apitype.UserLimit], error) {
 	if err != nil {
 		return nil, err
 	}
@@ -125,25 +126,21 @@ func (s *Server) getPlan(ctx context.Context, in *planInput) (*reply[apitype.Pla
 func (s *Server) setPlan(ctx context.Context, in *setPlanInput) (*reply[apitype.Plan], error) {
 	p := plan(in.Body)
 	old, err := s.rules().SetPlan(ctx, string(in.Plan), p)
-	if err == nil {
-		s.auditRule(ctx, "set plan", "", string(in.Plan), optional(old, planRuleOf), new(planRuleOf(p)))
-	}
+	s.auditRule(ctx, "set plan", "", string(in.Plan), convertOptional(old, planRuleOf), new(planRuleOf(p)), err)
 	return planReply(in.Plan, p, err)
 }
 
 func (s *Server) removePlan(ctx context.Context, in *planInput) (*reply[apitype.Plan], error) {
 	old, err := s.rules().RemovePlan(ctx, string(in.Plan))
-	if err == nil {
-		s.auditRule(ctx, "remove plan", "", string(in.Plan), new(planRuleOf(old)), nil)
-	}
+	s.auditRule(ctx, "remove plan", "", string(in.Plan), new(planRuleOf(old)), nil, err)
 	return planReply(in.Plan, old, err)
 }
 
 // errPlanInPath is lease.ErrNoPlan where the plan is what the path names.
 var errPlanInPath = errors.New("api: no plan of the name in the path")
 
-func planReply(name planName, p lease.Plan, err error) (*reply[apitype.Plan], error) {
-	if errors.Is(err, lease.ErrNoPlan) {
+func planReply(name planName, p policy.Plan, err error) (*reply[apitype.Plan], error) {
+	if errors.Is(err, policy.ErrNoPlan) {
 		return nil, errPlanInPath
 	}
 	if err != nil {
@@ -157,46 +154,46 @@ func (s *Server) apply(ctx context.Context, in *applyInput) (*reply[apitype.Rule
 	if p != nil {
 		return nil, p
 	}
-	c, err := s.rules().Apply(ctx, set, lease.ApplyOptions{DryRun: in.Body.DryRun, Since: in.Body.Revision})
+	c, err := s.rules().Apply(ctx, set, rules.Options{DryRun: in.Body.DryRun, Since: in.Body.Revision})
 	if err != nil {
+		if attrs, ok := outcomeAttrs(err); ok && !in.Body.DryRun {
+			s.audit(ctx, "apply", "", append(attrs, slog.Any("rules", in.Body))...)
+		}
 		return nil, err
 	}
 	out := apitype.RuleChanges{
 		Revision: c.Revision, Applied: !in.Body.DryRun, Plans: []apitype.PlanChange{}, Users: []apitype.UserLimitChange{},
 	}
 	for _, d := range c.Plans {
-		change := apitype.PlanChange{Name: d.Name, Old: optional(d.Old, planRuleOf), New: optional(d.New, planRuleOf)}
+		change := apitype.PlanChange{Name: d.Name, Old: convertOptional(d.Old, planRuleOf), New: convertOptional(d.New, planRuleOf)}
 		out.Plans = append(out.Plans, change)
 		if out.Applied {
-			s.auditRule(ctx, "apply plan", "", d.Name, change.Old, change.New)
+			s.auditRule(ctx, "apply plan", "", d.Name, change.Old, change.New, nil)
 		}
 	}
 	for _, d := range c.Users {
-		change := apitype.UserLimitChange{UserID: d.User, Old: optional(d.Old, limitRule), New: optional(d.New, limitRule)}
+		change := apitype.UserLimitChange{UserID: d.User, Old: convertOptional(d.Old, limitRule), New: convertOptional(d.New, limitRule)}
 		out.Users = append(out.Users, change)
 		if out.Applied {
-			s.auditRule(ctx, "apply limit", d.User, "", change.Old, change.New)
+			s.auditRule(ctx, "apply limit", d.User, "", change.Old, change.New, nil)
 		}
 	}
 	return &reply[apitype.RuleChanges]{out}, nil
 }
 
-// auditRule tells of a changed rule: that of a user, or of a plan.
-func (s *Server) auditRule(ctx context.Context, what, user, plan string, before, after any) {
-	attrs := []slog.Attr{slog.Any("old", before), slog.Any("new", after)}
-	if plan != "" {
-		attrs = append([]slog.Attr{slog.String("plan", plan)}, attrs...)
-	}
-	s.audit(ctx, what, user, attrs...)
-}
-
 // ruleSet reads the body of an apply.
-func ruleSet(b apitype.RuleSet) (lease.RuleSet, *problem) {
-	set := lease.RuleSet{Plans: map[string]*lease.Plan{}, Users: map[string]*lease.Override{}}
+func ruleSet(b apitype.RuleSet) (rules.Set, *problem.Problem) {
+	set := rules.Set{Plans: map[string]*policy.Plan{}, Users: map[string]*policy.Override{}}
 	for name, rule := range b.Plans {
+		if !policy.ValidPlan(name) {
+			return set, notAPlan("body.plans")
+		}
 		set.Plans[name] = new(plan(rule))
 	}
 	for user, rule := range b.Users {
+		if !lease.ValidUser(user) {
+			return set, notAUser("body.users")
+		}
 		o, p := override("body.users."+user, rule)
 		if p != nil {
 			return set, p
@@ -204,49 +201,64 @@ func ruleSet(b apitype.RuleSet) (lease.RuleSet, *problem) {
 		set.Users[user] = &o
 	}
 	for _, name := range b.RemovePlans {
+		if !policy.ValidPlan(name) {
+			return set, notAPlan("body.removePlans")
+		}
 		if set.Plans[name] != nil {
-			return set, twice("body.removePlans", name)
+			return set, duplicate("body.removePlans", name)
 		}
 		set.Plans[name] = nil
 	}
 	for _, user := range b.RemoveUsers {
+		if !lease.ValidUser(user) {
+			return set, notAUser("body.removeUsers")
+		}
 		if set.Users[user] != nil {
-			return set, twice("body.removeUsers", user)
+			return set, duplicate("body.removeUsers", user)
 		}
 		set.Users[user] = nil
 	}
 	return set, nil
 }
 
-func twice(where, name string) *problem {
-	return invalid.problem("The same name is both set and removed.").at(where, "also set: "+name)
+// notAUser and notAPlan do not repeat the name, which may be long.
+func notAUser(where string) *problem.Problem {
+	return problem.Invalid.New("A name in "+where+" is not a user id: "+userRule+".").WithField(where, "expected user ids")
+}
+
+func notAPlan(where string) *problem.Problem {
+	return problem.Invalid.New("A name in "+where+" is not a plan's: "+planRule+".").WithField(where, "expected names of plans")
+}
+
+func duplicate(where, name string) *problem.Problem {
+	return problem.Invalid.New("The same name is both set and removed.").WithField(where, "also set: "+name)
 }
 
 // override reads what a user is to have, at that place of a body.
-func override(where string, b apitype.LimitRule) (lease.Override, *problem) {
+func override(where string, b apitype.LimitRule) (policy.Override, *problem.Problem) {
 	if (b.Limit == nil) == (b.Plan == "") {
-		return lease.Override{}, invalid.problem("A user has either a limit or a plan.").
-			at(where, "expected exactly one of limit and plan")
+		return policy.Override{}, problem.Invalid.New("A user has either a limit or a plan.").
+			WithField(where, "expected exactly one of limit and plan")
 	}
-	return lease.Override{Limit: b.Limit, Plan: b.Plan}, nil
+	return policy.Override{Limit: b.Limit, Plan: b.Plan}, nil
 }
 
-func limitRule(o lease.Override) apitype.LimitRule {
+func limitRule(o policy.Override) apitype.LimitRule {
 	return apitype.LimitRule{Limit: o.Limit, Plan: o.Plan}
 }
 
 // plan reads a plan, with its defaults.
-func plan(b apitype.PlanRule) lease.Plan {
-	p := lease.Plan{Limit: b.Limit, OnLimit: lease.OnLimit(b.OnLimit), Count: lease.Counting(b.Count)}
+func plan(b apitype.PlanRule) policy.Plan {
+	p := policy.Plan{Limit: b.Limit, OnLimit: policy.OnLimit(b.OnLimit), Count: policy.Counting(b.Count)}
 	return p.WithDefaults()
 }
 
-func planRuleOf(p lease.Plan) apitype.PlanRule {
+func planRuleOf(p policy.Plan) apitype.PlanRule {
 	return apitype.PlanRule{Limit: p.Limit, OnLimit: string(p.OnLimit), Count: string(p.Count)}
 }
 
-// optional converts what may not be there.
-func optional[A, B any](a *A, convert func(A) B) *B {
+// convertOptional converts what may not be there.
+func convertOptional[A, B any](a *A, convert func(A) B) *B {
 	if a == nil {
 		return nil
 	}

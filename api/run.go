@@ -10,69 +10,72 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/netutil"
+	"streamcount/api/internal/ingress"
 )
 
-// The bounds of a connection. A client that is slower than these is cut off.
+// The timeouts and limits of a connection. The connection of a slower client is closed.
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 10 * time.Second
 	writeTimeout      = 30 * time.Second
-	idleTimeout       = 120 * time.Second
-	maxHeaderBytes    = 8 << 10 // net/http allows 4 KiB on top
+	// defaultIdleTimeout is longer than that of common load balancers (up to 600 s), so that
+	// they do not send a request on a connection that the server is closing.
+	defaultIdleTimeout = 620 * time.Second
+	pingTimeout        = 60 * time.Second // without data on an HTTP/2 connection
+	maxHeaderBytes     = 8 << 10          // net/http allows another 4 KiB
 )
 
-// Run serves on ln until ctx ends. Then /readyz turns to 503, nothing new is
-// accepted, and the requests in flight have Config.Drain to finish; those that
-// do not are cut off, and Run says so. It closes ln.
+// Run serves on ln until ctx ends, and closes ln. Then /readyz responds 503 for
+// Config.ShutdownDelay, no further requests are accepted, and the requests in flight have
+// Config.Drain to finish. Run aborts those that do not finish, and returns an error.
 func (s *Server) Run(ctx context.Context, ln net.Listener) error {
-	// Requests in flight outlive ctx, but not Run.
+	// Requests in flight may continue after ctx ends, but not after Run returns.
 	requests, abandon := context.WithCancel(context.WithoutCancel(ctx))
-	var noting sync.WaitGroup
-	defer noting.Wait()
-	noting.Go(func() { s.notes(requests) })
-	noting.Go(func() {
-		if err := s.lag.watch(requests); err != nil {
-			s.log.Warn("it is not seen how long requests wait, so under overload heartbeats may wait for long", "err", err)
+	var background sync.WaitGroup
+	defer background.Wait()
+	background.Go(func() { s.history.Run(requests, historySource{s}) })
+	background.Go(func() {
+		if err := s.load.Run(requests); err != nil {
+			s.log.Warn("the scheduler delay cannot be measured: under overload heartbeats may be delayed", "err", err)
 		}
 	})
-	defer abandon() // before the wait
+	defer abandon() // ends the background tasks before the wait for them
 	srv := s.httpServer(requests)
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(s.listener(ln)) }()
+	go func() { served <- srv.Serve(s.ingress.Listen(ln)) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve %v: %w", ln.Addr(), err)
 	case <-ctx.Done():
 	}
 	s.draining.Store(true)
-	if err := s.giveNotice(served); err != nil {
+	if err := s.announceShutdown(served); err != nil {
 		return fmt.Errorf("serve %v: %w", ln.Addr(), err)
 	}
 	return s.drain(srv, served, abandon)
 }
 
-// giveNotice waits for Config.Notice, or for the end of serving.
-func (s *Server) giveNotice(served <-chan error) error {
-	if s.cfg.Notice == 0 {
+// announceShutdown waits for Config.ShutdownDelay, or until serving ends.
+func (s *Server) announceShutdown(served <-chan error) error {
+	if s.cfg.ShutdownDelay == 0 {
 		return nil
 	}
-	s.log.Info("draining", "notice", s.cfg.Notice)
-	notice := time.NewTimer(s.cfg.Notice)
-	defer notice.Stop()
+	s.log.Info("draining", "shutdown-delay", s.cfg.ShutdownDelay)
+	delay := time.NewTimer(s.cfg.ShutdownDelay)
+	defer delay.Stop()
 	select {
 	case err := <-served:
 		return err
-	case <-notice.C:
+	case <-delay.C:
 		return nil
 	}
 }
 
-// drain ends srv and waits for what it started.
+// drain shuts srv down and waits for its requests.
 func (s *Server) drain(srv *http.Server, served <-chan error, abandon func()) error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Drain)
 	defer cancel()
-	s.events.end() // their clients go on elsewhere
+	s.events.Close() // their clients reconnect to another node
 	err := srv.Shutdown(ctx)
 	if err != nil {
 		abandon()
@@ -85,32 +88,20 @@ func (s *Server) drain(srv *http.Server, served <-chan error, abandon func()) er
 	return err
 }
 
-// listener is ln with a bound on its connections, of which one address may have
-// half, read along with, over TLS if
-// that is configured.
-func (s *Server) listener(ln net.Listener) net.Listener {
-	most := max(s.cfg.MaxConns/2, min(s.cfg.MaxConns, 50)) // of few one address may have all
-	ln = netutil.LimitListener(boundPerAddress(ln, most), s.cfg.MaxConns)
-	if s.edge.TLS != nil {
-		return newTLSListener(ln, s.edge.TLS, s.newEarly())
-	}
-	return tapListener{ln, s.newEarly()}
-}
-
 func (s *Server) httpServer(requests context.Context) *http.Server {
 	return &http.Server{
 		Handler:                      s.handler,
 		ReadHeaderTimeout:            readHeaderTimeout,
 		ReadTimeout:                  readTimeout,
 		WriteTimeout:                 writeTimeout,
-		IdleTimeout:                  idleTimeout,
+		IdleTimeout:                  s.cfg.IdleTimeout,
 		MaxHeaderBytes:               maxHeaderBytes,
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is a 405 like any OPTIONS
 		BaseContext:                  func(net.Listener) context.Context { return requests },
-		ConnContext:                  withTap,
+		ConnContext:                  ingress.ConnContext,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: 100, MaxReadFrameSize: 1 << 14, MaxReceiveBufferPerConnection: 1 << 20,
-			SendPingTimeout: idleTimeout / 2, PingTimeout: readTimeout, WriteByteTimeout: writeTimeout,
+			SendPingTimeout: min(pingTimeout, s.cfg.IdleTimeout/2), PingTimeout: readTimeout, WriteByteTimeout: writeTimeout,
 		},
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}

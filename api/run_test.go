@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -14,20 +13,22 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"streamcount/internal/testing/longtest"
 )
 
 const patience = 10 * time.Second
 
-// gate is a fake whose List waits to be let through.
-type gate struct {
+// A blockingFake is a fake whose List blocks until release.
+type blockingFake struct {
 	fake
 	waiting atomic.Int32
 	open    chan struct{}
 	once    sync.Once
 }
 
-func newGate() *gate {
-	g := &gate{open: make(chan struct{})}
+func newBlockingFake() *blockingFake {
+	g := &blockingFake{open: make(chan struct{})}
 	g.count = 1
 	g.block = func(ctx context.Context) {
 		g.waiting.Add(1)
@@ -40,24 +41,24 @@ func newGate() *gate {
 	return g
 }
 
-func (g *gate) let() { g.once.Do(func() { close(g.open) }) }
+func (g *blockingFake) release() { g.once.Do(func() { close(g.open) }) }
 
-func (g *gate) holds(t *testing.T, n int) {
+func (g *blockingFake) waitBlocked(t *testing.T, n int) {
 	t.Helper()
 	require.Eventually(t, func() bool { return int(g.waiting.Load()) == n }, patience, time.Millisecond)
 }
 
-// When the context ends, readiness goes first, then what is in flight finishes,
-// and nothing new is accepted.
+// When the context ends, the server is not ready, then it accepts no new requests, and the
+// requests in flight finish.
 func TestRun_Drains(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, before) })
-	g := newGate()
-	s := newServer(t, Config{Notice: 300 * time.Millisecond}, &g.fake)
+	g := newBlockingFake()
+	s := newServer(t, Config{ShutdownDelay: 300 * time.Millisecond}, &g.fake)
 	addr, stop := run(t, s)
 	inFlight := make(chan answer, 1)
 	go func() { inFlight <- send(t, addr, bare("GET", userBase), patience) }()
-	g.holds(t, 1)
+	g.waitBlocked(t, 1)
 
 	stopped := make(chan error, 1)
 	go func() { stopped <- stop() }()
@@ -76,28 +77,28 @@ func TestRun_Drains(t *testing.T) {
 		return err != nil
 	}, patience, time.Millisecond)
 	assert.Empty(t, stopped, "Run must wait for the request in flight")
-	g.let()
+	g.release()
 	assert.Equal(t, 200, (<-inFlight).status)
 	assert.NoError(t, <-stopped)
 }
 
-// What does not finish in time is cut off, and Run says so.
-func TestRun_DrainIsBounded(t *testing.T) {
-	g := newGate()
-	defer g.let()
+// Requests that do not finish in time are aborted, and Run returns an error.
+func TestRun_DrainTimeout(t *testing.T) {
+	g := newBlockingFake()
+	defer g.release()
 	s := newServer(t, Config{Drain: 50 * time.Millisecond, RequestTimeout: 20 * time.Second}, &g.fake)
 	addr, stop := run(t, s)
 	inFlight := make(chan answer, 1)
 	go func() { inFlight <- send(t, addr, bare("GET", userBase), patience) }()
-	g.holds(t, 1)
+	g.waitBlocked(t, 1)
 	err := stop()
 	assert.ErrorContains(t, err, "requests still in flight after 50ms")
 	assert.ErrorIs(t, err, context.DeadlineExceeded)
-	g.holds(t, 0) // its context ended with Run
+	g.waitBlocked(t, 0) // its context ended with Run
 	<-inFlight
 }
 
-// A listener that fails ends Run with the reason.
+// Run returns the error of the listener.
 func TestRun_ListenerFails(t *testing.T) {
 	s := newServer(t, Config{}, nil)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -108,16 +109,16 @@ func TestRun_ListenerFails(t *testing.T) {
 	assert.ErrorContains(t, err, ln.Addr().String())
 }
 
-// Requests beyond the cap are told at once to come back; health still answers.
-func TestRun_InFlightCap(t *testing.T) {
-	g := newGate()
+// Requests beyond the limit are rejected at once. Health is still served.
+func TestRun_InFlightLimit(t *testing.T) {
+	g := newBlockingFake()
 	s := newServer(t, Config{MaxInFlight: 3}, &g.fake)
 	addr, _ := run(t, s)
 	held := make(chan answer, 3)
 	for range 3 {
 		go func() { held <- send(t, addr, bare("GET", userBase), patience) }()
 	}
-	g.holds(t, 3)
+	g.waitBlocked(t, 3)
 	for range 5 {
 		a := send(t, addr, bare("GET", userBase), patience)
 		assert.Equal(t, 503, a.status)
@@ -127,58 +128,29 @@ func TestRun_InFlightCap(t *testing.T) {
 	}
 	assert.Equal(t, 200, send(t, addr, bare("GET", "/healthz"), patience).status)
 	assert.Equal(t, 200, send(t, addr, bare("GET", "/readyz"), patience).status)
-	g.let()
+	g.release()
 	for range 3 {
 		assert.Equal(t, 200, (<-held).status)
 	}
 	assert.Equal(t, 200, send(t, addr, bare("GET", userBase), patience).status)
 }
 
-// A refused or crashed request gives its place back.
-func TestRun_InFlightCapComesBack(t *testing.T) {
+// A rejected request, or one whose handler panics, releases its slot.
+func TestRun_InFlightReleased(t *testing.T) {
 	s := newServer(t, Config{MaxInFlight: 1}, &fake{panics: true})
 	for range 5 {
 		assert.Equal(t, 500, call(s, "GET", userBase, "").Code)
-		assert.Equal(t, 422, call(s, "GET", "/api/v1/streams/users/a,b", "").Code)
+		assert.Equal(t, 422, call(s, "GET", "/api/v1/streams/users/a%0ab", "").Code)
 	}
 	assert.Equal(t, 200, call(s, "GET", "/api/v1/stats", "").Code)
 }
 
-// Connections beyond the cap wait for one to close.
-func TestRun_ConnectionCap(t *testing.T) {
-	addr, _ := run(t, newServer(t, Config{MaxConns: 2}, &fake{count: 1}))
-	var idle []net.Conn
-	for range 2 {
-		c, err := net.Dial("tcp", addr)
-		require.NoError(t, err)
-		defer c.Close()
-		_, err = io.WriteString(c, bare("GET", "/healthz"))
-		require.NoError(t, err)
-		_, err = c.Read(make([]byte, 1)) // served, and kept alive
-		require.NoError(t, err)
-		idle = append(idle, c)
-	}
-	third, err := net.Dial("tcp", addr)
-	require.NoError(t, err)
-	defer third.Close()
-	_, err = io.WriteString(third, bare("GET", "/healthz"))
-	require.NoError(t, err)
-	require.NoError(t, third.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
-	_, err = third.Read(make([]byte, 1))
-	var late net.Error
-	require.True(t, errors.As(err, &late) && late.Timeout(), "served beyond the cap: %v", err)
-	require.NoError(t, idle[0].Close())
-	require.NoError(t, third.SetReadDeadline(time.Now().Add(patience)))
-	_, err = third.Read(make([]byte, 1))
-	assert.NoError(t, err)
-}
-
-// A client that hangs up ends its call.
-func TestRun_ClientHangsUp(t *testing.T) {
-	g := newGate()
-	defer g.let()
+// A client that disconnects cancels its call.
+func TestRun_ClientDisconnects(t *testing.T) {
+	g := newBlockingFake()
+	defer g.release()
 	addr, _ := run(t, newServer(t, Config{RequestTimeout: 20 * time.Second}, &g.fake))
-	ctx, hangUp := context.WithCancel(t.Context())
+	ctx, disconnect := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -187,17 +159,15 @@ func TestRun_ClientHangsUp(t *testing.T) {
 		_, err = (&http.Client{Transport: &http.Transport{}}).Do(r)
 		assert.ErrorIs(t, err, context.Canceled)
 	}()
-	g.holds(t, 1)
-	hangUp()
-	g.holds(t, 0)
+	g.waitBlocked(t, 1)
+	disconnect()
+	g.waitBlocked(t, 0)
 	<-done
 }
 
-// Headers that never end are given up on without an answer.
+// A connection whose headers do not end is closed without a response.
 func TestRun_SlowHeaders(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for the header timeout")
-	}
+	longtest.Require(t)
 	t.Parallel()
 	addr, _ := run(t, newServer(t, Config{}, &fake{}))
 	c, err := net.Dial("tcp", addr)

@@ -19,131 +19,182 @@ import (
 
 	"streamcount/access"
 	"streamcount/api/apitype"
+	"streamcount/api/internal/denials"
+	"streamcount/api/internal/eventstream"
+	"streamcount/api/internal/ingress"
+	"streamcount/api/internal/latency"
+	"streamcount/api/internal/openapi"
+	"streamcount/api/internal/overload"
+	"streamcount/api/internal/router"
+	"streamcount/api/internal/topusers"
+	"streamcount/events"
 	"streamcount/lease"
+	"streamcount/lease/stats"
 	"streamcount/metrics"
 )
 
-// limiter is what the handlers call on a lease.Limiter.
+// A limiter has the methods of [lease.Limiter] that the handlers call.
 type limiter interface {
 	Start(ctx context.Context, user string, r lease.Request) (lease.Started, error)
 	Heartbeat(ctx context.Context, user, id string) (lease.Stream, error)
-	Heartbeats(ctx context.Context, beats []lease.Beat) []lease.BeatResult // same order
+	Heartbeats(ctx context.Context, requests []lease.HeartbeatRequest) []lease.HeartbeatResult // in the order of requests
 	Stop(ctx context.Context, user, id string) (lease.Usage, error)
-	StopQuietest(ctx context.Context, user string) (lease.Usage, error) // least recently heard from
+	StopOldestHeartbeat(ctx context.Context, user string) (lease.Usage, error) // the stream with the oldest heartbeat
 	Remove(ctx context.Context, user string) (lease.Usage, error)
 	List(ctx context.Context, user string, how lease.Consistency) (lease.Usage, error)
 	Totals(ctx context.Context) (lease.Totals, error)
 }
 
-// A Backend is what answers for the Server. It is handed over with
-// [Server.Use], because the Server listens before etcd has been reached.
+// A Backend serves the calls of the Server. [Server.SetBackend] sets it later than New, because
+// the Server listens before etcd has been reached.
 type Backend struct {
 	// Limiter serves the calls under /api; without it they are answered 503.
 	Limiter limiter
 	// Rules serves the calls about limits and plans; without it they are
 	// answered 503.
-	Rules ruler
-	// Ready is nil when etcd answers a linearizable read, and says in words
-	// what is wrong otherwise. Without it the node is not ready.
+	Rules ruleStore
+	// Ready returns nil when etcd answers a linearizable read, and otherwise a readable reason.
+	// Without it the node is not ready.
 	Ready func(context.Context) error
-	// Shards describes the etcd clusters as far as they are known, even when
-	// it returns an error. Without it the statistics name none.
+	// Shards describes the etcd clusters that are known, also when it returns an error. Without
+	// it the statistics have no shards.
 	Shards func(context.Context) ([]apitype.Shard, error)
-	// Measures are what the limiter of each shard has counted; nil for a shard
-	// that has not been reached.
-	Measures func() map[string]*lease.Measures
-	// Nodes lists the registered nodes as far as they are known, even when it
-	// returns an error. Without it the statistics name none.
+	// Measures returns the statistics of each shard's limiter; nil for a shard that has not been
+	// reached.
+	Measures func() map[string]*stats.Snapshot
+	// Nodes lists the registered nodes that are known, also when it returns an error. Without it
+	// the statistics have no nodes.
 	Nodes func(context.Context) ([]apitype.NodeReport, error)
-	// Busiest returns the users with the most streams, as [lease.Limiter.Busiest]
-	// does; without it the call is answered 503.
-	Busiest func(ctx context.Context, prefix string, most int) ([]lease.Busy, bool, error)
-	// Feed is what the limiter tells; without it those who ask for events are
-	// answered 503, and there is no history.
-	Feed *lease.Feed
+	// TopUsers returns the users with the most streams, as [lease.Limiter.TopUsers] does. Without
+	// it the call is answered 503.
+	TopUsers func(ctx context.Context, prefix string, n int) ([]lease.TopUser, bool, error)
+	// Feed has the events of the limiters. Without it event streams are answered 503, and there
+	// is no history.
+	Feed *events.Feed
 }
 
-// Config is what a Server is made from. Its zero value is fit for production.
+// Config configures a Server. Its zero value is valid.
 type Config struct {
-	Node apitype.Node // who answers; Node.Version is also the document's
+	Node apitype.Node // this node; Node.Version is also the version of the OpenAPI document
 	Log  *slog.Logger // nil means slog.Default()
-	// Tracer makes the spans of requests; nil for none.
+	// Audit records acts that end streams or change rules; nil means Log.
+	Audit *slog.Logger
+	// NoAudit disables the audit log.
+	NoAudit bool
+	// AuditFull reports that Audit has no room for the line of an action, which is then answered
+	// 503. Nil means never.
+	AuditFull func(access.Action) bool
+	// AuditMeasures returns the counters of the audit log; nil if there are none.
+	AuditMeasures func() metrics.Audit
+	// FilesFailing returns the number of sets of files that cannot be used; nil if there are none.
+	FilesFailing func() int
+	// MemoryBudget is how many bytes of memory the node may use; 0 if there is no limit.
+	MemoryBudget uint64
+	// Tracer creates the spans of requests; nil disables traces.
 	Tracer trace.Tracer
 
-	// Access says who may call; nil lets whoever reaches the service do everything.
+	// Access authenticates callers; nil allows every caller everything.
 	Access Access
-	// NoStreamIDAccess demands a credential for heartbeats and stops as well. A
-	// stream's id is enough for those otherwise.
+	// NoStreamIDAccess requires a credential for heartbeats and stops too. Otherwise a stream's
+	// id suffices for them.
 	NoStreamIDAccess bool
 
-	Edge Edge // how the service meets the world
+	Ingress IngressConfig // sockets, hosts, origins and proxies
 
-	// Pages are what people open in a browser, by path, for GET and HEAD.
-	// Whoever reaches the service may have them. With none for "/", that leads to
-	// the documentation.
+	// NoDocs serves neither /docs nor the OpenAPI documents.
+	NoDocs bool
+
+	// Pages are the pages for browsers by path, for GET and HEAD, without a credential. Without a
+	// page at "/", that path redirects to the documentation.
 	Pages map[string]http.Handler
 
-	MaxInFlight    int           // requests served at once, others get 503; default 4096
-	MaxConns       int           // connections open at once, others wait; default 20000
+	// RatePerUser is the number of starts, stops and removals of one user a second,
+	// RatePerAddress the number of requests of one client address or IPv6 /64, and
+	// RatePerKey the number of requests with one API key. A burst may be ten times as
+	// large. 0 means no limit.
+	RatePerUser, RatePerAddress, RatePerKey float64
+
+	MaxInFlight int // requests served at once, others get 503; default 4096
+	// MaxConns is how many connections may be open at once, and MaxConnsPerAddress how
+	// many of one IPv4 address or IPv6 /64; the oldest that is in no handler is closed
+	// for one more. The defaults are 20000, and a tenth of MaxConns.
+	MaxConns, MaxConnsPerAddress int
+	// ProxyProtocol lets the connections of trusted proxies begin with a header of the
+	// PROXY protocol, version 1 or 2, that names the client.
+	ProxyProtocol bool
+	// IdleTimeout is how long a connection may have no request; default 620 s.
+	IdleTimeout    time.Duration
 	RequestTimeout time.Duration // for one call once its body has arrived; default 5 s, under 30 s
 	Drain          time.Duration // for the requests in flight when Run's context ends; default 10 s
-	// Notice is how long /readyz says 503 while requests are still accepted,
+	// ShutdownDelay is how long /readyz says 503 while requests are still accepted,
 	// so that load balancers look elsewhere first; default none.
-	Notice time.Duration
+	ShutdownDelay time.Duration
 }
 
 // A Server answers streamcount's HTTP calls. Make one with [New]; it is safe
 // for concurrent use.
 type Server struct {
-	cfg      Config
-	log      *slog.Logger
-	router   *mux.Router
-	handler  http.Handler
-	inFlight chan struct{}
-	shed     *shedder
-	lag      *lag
-	edge     *edge
-	metrics  *metrics.Metrics
+	cfg         Config
+	log         *slog.Logger
+	router      *mux.Router // of all calls that directCalls does not have
+	directCalls router.Table[guardedFunc]
+	schemas     huma.Registry // of the bodies
+	handler     http.Handler
+	load        loadControl
+	ingress     *ingress.Ingress
+	metrics     *metrics.Metrics
 
-	// Lines of the log: each kind of 503 has its own.
-	shedLines, failedLines sparse
+	auditLog *slog.Logger // nil for none
 
-	turnedAway turnedAway
-	ready      singleflight.Group
-	draining   atomic.Bool
+	// Lines of the log: each kind of 503 has its own, and so have refusals at the limit.
+	overloadLines, failedLines, refusedLines overload.LogSampler
 
-	events  eventBounds
-	history history
-	latency latencies
-	busiest busiest
-	beats   atomic.Int64 // heartbeats that were answered as good
+	denials *denials.Counter
+
+	rejectedStarts rejectedStartCounts
+	ready          singleflight.Group
+	draining       atomic.Bool
+
+	events     *eventstream.Sender
+	history    events.History
+	latency    latency.Recorder
+	topUsers   *topusers.Cache
+	heartbeats atomic.Int64 // heartbeats that were answered as good
 
 	mu      sync.Mutex // serializes Use
 	backend atomic.Pointer[Backend]
 }
 
-// New makes a Server that answers 503 under /api until [Server.Use] is called.
+// New makes a Server that answers 503 under /api until [Server.SetBackend] is called.
 func New(cfg Config) (*Server, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	edge, err := newEdge(cfg.Edge)
+	cfg.Ingress.Log = cfg.Log
+	cfg.Ingress.MaxConnections, cfg.Ingress.MaxConnectionsPerAddress = cfg.MaxConns, cfg.MaxConnsPerAddress
+	cfg.Ingress.ProxyProtocol = cfg.ProxyProtocol
+	in, err := ingress.New(cfg.Ingress)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("api: %w", err)
 	}
 	s := &Server{
-		cfg: cfg, log: cfg.Log, edge: edge, inFlight: make(chan struct{}, cfg.MaxInFlight),
-		shed: newShedder(cfg.MaxInFlight), lag: newLag(), events: newEventBounds(cfg.MaxInFlight),
+		cfg: cfg, log: cfg.Log, ingress: in,
+		load: overload.New(overload.Config{
+			MaxInFlight: cfg.MaxInFlight, RatePerUser: cfg.RatePerUser, RatePerAddress: cfg.RatePerAddress, RatePerKey: cfg.RatePerKey,
+		}),
+		events:   eventstream.NewSender(),
+		denials:  denials.NewCounter(),
+		topUsers: topusers.New(),
 	}
-	s.shed.lag = s.lag.at
+	if !cfg.NoAudit {
+		s.auditLog = cmp.Or(cfg.Audit, cfg.Log)
+	}
 	s.backend.Store(&Backend{Ready: func(context.Context) error { return errNotReached }})
 	s.metrics = s.newMetrics()
-	router, err := s.routes()
-	if err != nil {
+	if s.router, err = s.routes(); err != nil {
 		return nil, fmt.Errorf("api: routes: %w", err)
 	}
-	s.router = router
-	s.handler = s.observe(s.front(router))
+	s.handler = s.ingress.FlushHTTP2(s.observe(s.filter(s.dispatch(s.router))))
 	return s, nil
 }
 
@@ -157,7 +208,8 @@ func (c *Config) complete() error {
 		value int64
 	}{
 		{"MaxInFlight", int64(c.MaxInFlight)}, {"MaxConns", int64(c.MaxConns)},
-		{"RequestTimeout", int64(c.RequestTimeout)}, {"Drain", int64(c.Drain)}, {"Notice", int64(c.Notice)},
+		{"MaxConnsPerAddress", int64(c.MaxConnsPerAddress)}, {"IdleTimeout", int64(c.IdleTimeout)},
+		{"RequestTimeout", int64(c.RequestTimeout)}, {"Drain", int64(c.Drain)}, {"ShutdownDelay", int64(c.ShutdownDelay)},
 	} {
 		if n.value < 0 {
 			return fmt.Errorf("api: %s is negative: give a positive value, or 0 for the default", n.name)
@@ -168,6 +220,9 @@ func (c *Config) complete() error {
 	}
 	c.MaxInFlight = cmp.Or(c.MaxInFlight, 4096)
 	c.MaxConns = cmp.Or(c.MaxConns, 20_000)
+	c.MaxConnsPerAddress = cmp.Or(c.MaxConnsPerAddress, max(c.MaxConns/10, min(c.MaxConns, 50)))
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, defaultIdleTimeout)
+	c.Ingress.BodyTimeout = cmp.Or(c.Ingress.BodyTimeout, ingress.DefaultBodyTimeout)
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, 5*time.Second)
 	c.Drain = cmp.Or(c.Drain, 10*time.Second)
 	if c.RequestTimeout >= writeTimeout {
@@ -177,9 +232,9 @@ func (c *Config) complete() error {
 	return nil
 }
 
-// Use hands over what answers from now on. Fields left nil keep what they had,
+// SetBackend hands over what answers from now on. Fields left nil keep what they had,
 // so readiness can be reported in words before there is a Limiter.
-func (s *Server) Use(b Backend) {
+func (s *Server) SetBackend(b Backend) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := *s.backend.Load()
@@ -201,8 +256,8 @@ func (s *Server) Use(b Backend) {
 	if b.Nodes != nil {
 		next.Nodes = b.Nodes
 	}
-	if b.Busiest != nil {
-		next.Busiest = b.Busiest
+	if b.TopUsers != nil {
+		next.TopUsers = b.TopUsers
 	}
 	if b.Feed != nil {
 		next.Feed = b.Feed
@@ -218,39 +273,42 @@ func (s *Server) Handler() http.Handler { return s.handler }
 func (s *Server) limiter() limiter { return s.backend.Load().Limiter }
 
 // rules is what Use was given for limits and plans.
-func (s *Server) rules() ruler { return s.backend.Load().Rules }
+func (s *Server) rules() ruleStore { return s.backend.Load().Rules }
 
-const base = "/api/v1/streams/users/{user}"
+const batchPath = "/api/v1/streams/heartbeats"
 
 // routes is the whole surface. Nothing here redirects but "/": paths are not
 // cleaned, since that would turn a POST into a GET at another address.
 func (s *Server) routes() (*mux.Router, error) {
-	r := mux.NewRouter().SkipClean(true)
-	r.NotFoundHandler = http.HandlerFunc(s.notFound)
-	r.MethodNotAllowedHandler = http.HandlerFunc(s.methodNotAllowed)
+	r := mux.NewRouter().SkipClean(true).UseEncodedPath()
+	r.NotFoundHandler = s.limitUnrouted(s.notFound)
+	r.MethodNotAllowedHandler = s.limitUnrouted(s.methodNotAllowed)
 
-	a := humamux.New(r, s.humaConfig(), humamux.WithRouteCustomizer(s.guardRoute))
-	// The router tries one regular expression after the other: the busiest first.
-	handle(a, "POST", base+"/streams/{id}/heartbeat", heartbeatDoc(), s.heartbeat)
-	handle(a, "POST", base+"/start", startDoc(), s.start)
-	handle(a, "DELETE", base+"/streams/{id}", stopByIDDoc(), s.stopByID)
-	handle(a, "POST", base+"/streams/{id}/stop", beaconDoc(), s.stopByID)
-	handle(a, "POST", base+"/stop", stopDoc(), s.stop)
-	handle(a, "GET", base, listDoc(), s.list)
-	handle(a, "DELETE", base, removeDoc(), s.remove)
-	handle(a, "POST", "/api/v1/streams/heartbeats", heartbeatsDoc(), s.heartbeats)
+	a := humamux.New(r, openapi.Config(s.cfg.Node.Version), humamux.WithRouteCustomizer(s.guardHuma))
+	s.schemas = a.OpenAPI().Components.Schemas
+	// Routes are tried in this order: the most frequent calls come first.
+	direct[streamInput](s, r, a, "POST", openapi.UserPath+"/streams/{id}/heartbeat", openapi.Heartbeat(), heartbeatForm, s.heartbeat)
+	direct[startInput](s, r, a, "POST", openapi.UserPath+"/start", openapi.Start(), startForm, s.start)
+	direct[streamInput](s, r, a, "DELETE", openapi.UserPath+"/streams/{id}", openapi.StopByID(), stopByIDForm, s.stopByID)
+	direct[streamInput](s, r, a, "POST", openapi.UserPath+"/streams/{id}/stop", openapi.StopByBeacon(), stopByIDForm, s.stopByID)
+	direct[stopInput](s, r, a, "POST", openapi.UserPath+"/stop", openapi.Stop(), stopForm, s.stop)
+	direct[beatsInput](s, r, a, "POST", batchPath, openapi.Heartbeats(), batchForm, s.batchHeartbeat)
+	handle(a, "GET", openapi.UserPath, openapi.List(), s.list)
+	handle(a, "DELETE", openapi.UserPath, openapi.Remove(), s.remove)
 	s.statsRoutes(a)
 	s.eventRoute(r, a)
 	s.ruleRoutes(a)
-	describe(a.OpenAPI())
+	openapi.AddProblems(a.OpenAPI())
 
-	s.plain(r, "/healthz", s.healthz)
-	s.plain(r, "/readyz", s.readyz)
-	s.plain(r, metricsPath, s.only(access.ReadTotals, metricsPath, s.metrics.Handler()))
-	s.plain(r, "/problems/{name}", s.problemPage)
-	s.plain(r, "/favicon.ico", s.favicon)
-	if err := s.documents(r, a.OpenAPI()); err != nil {
-		return nil, err
+	s.handlePage(r, "/healthz", s.healthz)
+	s.handlePage(r, "/readyz", s.readyz)
+	s.handlePage(r, metricsPath, s.requireAction(access.ReadMetrics, s.metrics.Handler()))
+	s.handlePage(r, "/problems/{name}", s.problemPage)
+	s.handlePage(r, "/favicon.ico", s.favicon)
+	if !s.cfg.NoDocs {
+		if err := s.documents(r, a.OpenAPI()); err != nil {
+			return nil, err
+		}
 	}
 	return r, s.pages(r)
 }
@@ -258,18 +316,18 @@ func (s *Server) routes() (*mux.Router, error) {
 // handle registers one operation. Its handler returns a lease error as it is;
 // refuse makes a problem of it.
 func handle[I, O any](
-	a huma.API, method, path string, d opDoc, h func(context.Context, *I) (*O, error),
+	a huma.API, method, path string, d openapi.Operation, h func(context.Context, *I) (*O, error),
 ) {
-	huma.Register(a, d.operation(method, path), func(ctx context.Context, in *I) (*O, error) {
+	huma.Register(a, d.Huma(method, path), func(ctx context.Context, in *I) (*O, error) {
 		out, err := h(ctx, in)
 		if err != nil {
-			return nil, refuse(ctx, err)
+			return nil, recorderOf(ctx).problemFor(ctx, err)
 		}
 		return out, nil
 	})
 }
 
-// plain registers a page for GET and HEAD.
-func (s *Server) plain(r *mux.Router, path string, h http.HandlerFunc) {
-	r.Handle(path, s.counted(http.MethodGet, path, h)).Methods(http.MethodGet)
+// handlePage registers a page for GET and HEAD.
+func (s *Server) handlePage(r *mux.Router, path string, h http.HandlerFunc) {
+	r.Handle(path, s.instrument(http.MethodGet, path, h)).Methods(http.MethodGet)
 }

@@ -22,13 +22,15 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"streamcount/api/apitype"
+	"streamcount/api/internal/openapi"
+	"streamcount/api/internal/overload"
 	"streamcount/lease"
 )
 
 func TestNew_Config(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"MaxInFlight": {MaxInFlight: -1}, "MaxConns": {MaxConns: -1}, "RequestTimeout": {RequestTimeout: -1},
-		"Drain": {Drain: -1}, "Notice": {Notice: -1},
+		"Drain": {Drain: -1}, "ShutdownDelay": {ShutdownDelay: -1},
 	} {
 		_, err := New(cfg)
 		assert.ErrorContains(t, err, name+" is negative")
@@ -43,8 +45,8 @@ func TestNew_Config(t *testing.T) {
 	assert.Equal(t, 10*time.Second, s.cfg.Drain)
 }
 
-// Before etcd has been reached every call is answered 503, and health says why.
-func TestUse_Before(t *testing.T) {
+// Before etcd has been reached, every call is answered 503, and /readyz names the reason.
+func TestSetBackend_Before(t *testing.T) {
 	s := newServer(t, Config{}, nil)
 	for _, c := range [][3]string{
 		{"GET", userBase, ""}, {"DELETE", userBase, ""}, {"POST", userBase + "/start", ""},
@@ -66,42 +68,42 @@ func TestUse_Before(t *testing.T) {
 	assert.Equal(t, 200, call(s, "GET", "/docs", "").Code)
 }
 
-// Use keeps what it is not given.
-func TestUse_InSteps(t *testing.T) {
+// SetBackend keeps the members that are not set.
+func TestSetBackend_InSteps(t *testing.T) {
 	s := newServer(t, Config{}, nil)
-	s.Use(Backend{Ready: func(context.Context) error { return errors.New("etcd at 10.0.0.1 refuses us") }})
+	s.SetBackend(Backend{Ready: func(context.Context) error { return errors.New("etcd at 10.0.0.1 refuses us") }})
 	assert.Contains(t, call(s, "GET", "/readyz", "").Body.String(), "etcd at 10.0.0.1 refuses us")
 	assert.Equal(t, 503, call(s, "GET", userBase, "").Code)
-	s.Use(Backend{Limiter: &fake{count: 1}})
+	s.SetBackend(Backend{Limiter: &fake{count: 1}})
 	assert.Equal(t, 200, call(s, "GET", userBase, "").Code)
 	assert.Equal(t, 503, call(s, "GET", "/readyz", "").Code)
 	assert.Contains(t, call(s, "GET", "/api/v1/stats", "").Body.String(), `"shards":[]`)
-	s.Use(Backend{Ready: isReady})
+	s.SetBackend(Backend{Ready: isReady})
 	assert.Equal(t, 200, call(s, "GET", "/readyz", "").Code)
 }
 
-// The totals are worth an answer when the clusters cannot all be described.
+// The totals are served even if some clusters cannot be described.
 func TestStats_PartOfTheShards(t *testing.T) {
 	s := newServer(t, Config{}, &fake{})
-	s.Use(Backend{Shards: func(context.Context) ([]apitype.Shard, error) {
-		return []apitype.Shard{{Name: "a", Leader: "n1", Members: 3}, {Name: "b"}}, errors.New("b is away")
+	s.SetBackend(Backend{Shards: func(context.Context) ([]apitype.Shard, error) {
+		return []apitype.Shard{{Name: "a", Leader: "n1", Members: 3}, {Name: "b"}}, errors.New("b is unavailable")
 	}})
 	var got apitype.Stats
 	w := call(s, "GET", "/api/v1/stats", "")
 	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &got))
 	assert.Len(t, got.Shards, 2)
-	assert.Empty(t, got.Leader, "two clusters have no one leader")
+	assert.Empty(t, got.Leader, "two clusters have no common leader")
 	assert.Equal(t, 5, got.Streams)
 }
 
-// Many health checks at once are one question to etcd, and one impatient asker
-// does not spoil it for the others.
+// Concurrent health checks share one request to etcd. A check whose client disconnects does
+// not fail the others.
 func TestReadyz_Shared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(t, Config{}, &fake{})
-		var asked atomic.Int32
-		s.Use(Backend{Ready: func(ctx context.Context) error {
-			asked.Add(1)
+		var checks atomic.Int32
+		s.SetBackend(Backend{Ready: func(ctx context.Context) error {
+			checks.Add(1)
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
@@ -109,23 +111,23 @@ func TestReadyz_Shared(t *testing.T) {
 				return nil
 			}
 		}})
-		impatient, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
 		var wg sync.WaitGroup
-		wg.Go(func() { assert.ErrorContains(t, s.notReady(impatient), "the request ended first") })
+		wg.Go(func() { assert.ErrorContains(t, s.notReady(short), "the request ended first") })
 		synctest.Wait()
 		for range 50 {
 			wg.Go(func() { assert.NoError(t, s.notReady(t.Context())) })
 		}
 		wg.Wait()
-		assert.EqualValues(t, 1, asked.Load())
+		assert.EqualValues(t, 1, checks.Load())
 	})
 }
 
 func TestReadyz_EtcdHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(t, Config{RequestTimeout: 3 * time.Second}, &fake{})
-		s.Use(Backend{Ready: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }})
+		s.SetBackend(Backend{Ready: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }})
 		start := time.Now()
 		assert.ErrorIs(t, s.notReady(t.Context()), context.DeadlineExceeded)
 		assert.Equal(t, 3*time.Second, time.Since(start))
@@ -134,13 +136,14 @@ func TestReadyz_EtcdHangs(t *testing.T) {
 
 func TestReadyz_Panics(t *testing.T) {
 	s := newServer(t, Config{}, &fake{})
-	s.Use(Backend{Ready: func(context.Context) error { panic("no client") }})
+	s.SetBackend(Backend{Ready: func(context.Context) error { panic("no client") }})
 	w := call(s, "GET", "/readyz", "")
 	assert.Equal(t, 503, w.Code)
 	assert.Equal(t, "not ready: the readiness check panicked: no client\n", w.Body.String())
 }
 
-// A call that takes too long is a 503; one that nobody waits for is noted alone.
+// A call that takes too long is answered 503. A call whose client has disconnected is only
+// logged.
 func TestRequest_EndsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -154,8 +157,8 @@ func TestRequest_EndsInTime(t *testing.T) {
 		assert.Equal(t, "WARN", line["level"])
 		assert.Contains(t, line["err"], "deadline exceeded")
 
-		gone, hangUp := context.WithCancel(t.Context())
-		time.AfterFunc(time.Second/2, hangUp)
+		gone, disconnect := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second/2, disconnect)
 		s.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(gone, "GET", userBase, nil))
 		line = lastLine(t, &log)
 		assert.Equal(t, "DEBUG", line["level"])
@@ -163,7 +166,7 @@ func TestRequest_EndsInTime(t *testing.T) {
 	})
 }
 
-// The lines of a log have the keys that people and machines look for.
+// The lines of the log have stable keys.
 func TestLog_Lines(t *testing.T) {
 	var log bytes.Buffer
 	f := &fake{count: 1}
@@ -173,11 +176,11 @@ func TestLog_Lines(t *testing.T) {
 		status                     float64
 		err                        error
 	}{
-		{userBase, base, "maya", "DEBUG", 200, nil},
-		{userBase, base, "maya", "DEBUG", 404, lease.ErrNoStreams},
-		{userBase, base, "maya", "WARN", 503, fmt.Errorf("range: %w", lease.ErrUnavailable)},
-		{userBase, base, "maya", "ERROR", 500, errors.New("a bug")},
-		{"/api/v1/streams/users/a%0ab", base, "a\nb", "DEBUG", 422, nil},
+		{userBase, openapi.UserPath, "maya", "DEBUG", 200, nil},
+		{userBase, openapi.UserPath, "maya", "DEBUG", 404, lease.ErrNoStreams},
+		{userBase, openapi.UserPath, "maya", "WARN", 503, fmt.Errorf("range: %w", lease.ErrUnavailable)},
+		{userBase, openapi.UserPath, "maya", "ERROR", 500, errors.New("a bug")},
+		{"/api/v1/streams/users/a%0ab", openapi.UserPath, "a\nb", "DEBUG", 422, nil},
 		{"/healthz", "/healthz", "", "DEBUG", 200, nil},
 		{"/nothing/here", "", "", "DEBUG", 404, nil},
 	} {
@@ -197,25 +200,28 @@ func TestLog_Lines(t *testing.T) {
 	}
 }
 
-// A node that answers 503 again and again says so a few times a second, and how often
-// it has not; what one kind says does not silence another.
-func TestLog_FewLinesOfOneKind(t *testing.T) {
+// A node logs only a few 503 answers per second, and the number of those that it did not log.
+// The limit applies to each kind of answer separately.
+func TestLog_LimitsRepeatedErrors(t *testing.T) {
 	var log bytes.Buffer
 	f := &fake{err: lease.ErrUnavailable}
 	s := newServer(t, Config{Log: jsonLog(&log, slog.LevelInfo)}, f)
 	for range 50 {
 		call(s, "GET", userBase, "")
 	}
-	assert.Equal(t, sparseLines, strings.Count(log.String(), "\n"))
-	letIn(s, 0)
+	assert.Equal(t, overload.MaxLinesPerSecond, strings.Count(log.String(), "\n"))
+	load := setLoad(s)
+	load.reject(true, true)
 	call(s, "POST", userBase+"/start", "")
 	line := lastLine(t, &log)
 	assert.Equal(t, float64(503), line["status"])
-	assert.NotContains(t, line, "err", "it was turned away")
-	s.failedLines.second = time.Time{} // long ago
-	letIn(s, 10)
-	call(s, "GET", userBase, "")
-	assert.Equal(t, float64(50-sparseLines), lastLine(t, &log)["unlogged"])
+	assert.NotContains(t, line, "err", "overload is no error of a call")
+	load.reject(false, false)
+	require.Eventually(t, func() bool { // in the next second
+		call(s, "GET", userBase, "")
+		unlogged, _ := lastLine(t, &log)["unlogged"].(float64)
+		return unlogged >= 50-overload.MaxLinesPerSecond
+	}, time.Minute, 10*time.Millisecond)
 }
 
 func TestLog_QuietByDefault(t *testing.T) {
@@ -225,11 +231,10 @@ func TestLog_QuietByDefault(t *testing.T) {
 	assert.Empty(t, log.String())
 }
 
-// A heartbeat that fails through our fault is alive in the answer, and an error
-// in the log.
+// A heartbeat that fails with an internal error is answered as alive, and the error is logged.
 func TestLog_BatchError(t *testing.T) {
 	var log bytes.Buffer
-	f := &fake{beatErr: map[string]error{"b": errors.New("a bug")}}
+	f := &fake{heartbeatErr: map[string]error{"b": errors.New("a bug")}}
 	s := newServer(t, Config{Log: jsonLog(&log, slog.LevelInfo)}, f)
 	call(s, "POST", "/api/v1/streams/heartbeats", `{"heartbeats":[{"userId":"a","streamId":"b"}]}`)
 	assert.Equal(t, "a bug", lastLine(t, &log)["err"])
@@ -247,7 +252,7 @@ func lastLine(t *testing.T, log *bytes.Buffer) map[string]any {
 	return line
 }
 
-// A panic is a 500 and a line in the log, and the process goes on.
+// A panic is answered 500 and logged, and the process continues.
 func TestPanic(t *testing.T) {
 	var log bytes.Buffer
 	f := &fake{panics: true, count: 1}
@@ -257,12 +262,12 @@ func TestPanic(t *testing.T) {
 	assert.Equal(t, 500, a.status)
 	checkProblem(t, a)
 	assert.NotContains(t, a.body, "fake")
-	assert.Contains(t, log.String(), "the fake was told to")
+	assert.Contains(t, log.String(), "the fake panics")
 	assert.Contains(t, log.String(), "fake_test.go")
 	assert.Equal(t, 200, send(t, addr, bare("GET", "/api/v1/stats"), 5*time.Second).status)
 }
 
-// An answer that has begun cannot turn into a 500: its connection is cut.
+// After a panic in the middle of an answer the connection is closed.
 func TestPanic_Late(t *testing.T) {
 	s := newServer(t, Config{}, nil)
 	h := s.observe(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -274,7 +279,7 @@ func TestPanic_Late(t *testing.T) {
 	})
 }
 
-// A client that is gone when its answer is written is no error of ours.
+// A failed write to a client that has disconnected is not logged.
 func TestPanic_ClientGone(t *testing.T) {
 	var log bytes.Buffer
 	s := newServer(t, Config{Log: jsonLog(&log, slog.LevelInfo)}, nil)
@@ -287,7 +292,7 @@ func TestPanic_ClientGone(t *testing.T) {
 	assert.Empty(t, log.String())
 }
 
-// The documentation loads nothing from elsewhere, and may not.
+// The documentation loads nothing from other origins, and its policy forbids it.
 func TestDocs(t *testing.T) {
 	s := newServer(t, Config{}, nil)
 	w := call(s, "GET", "/docs", "")

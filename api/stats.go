@@ -3,21 +3,23 @@ package api
 import (
 	"context"
 	"fmt"
-	"sync"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"golang.org/x/sync/singleflight"
 
 	"streamcount/api/apitype"
+	"streamcount/api/internal/openapi"
+	"streamcount/api/internal/problem"
+	"streamcount/events"
 	"streamcount/lease"
 )
 
 func (s *Server) statsRoutes(a huma.API) {
-	handle(a, "GET", "/api/v1/stats", statsDoc(), s.stats)
-	handle(a, "GET", "/api/v1/stats/history", historyDoc(), s.readHistory)
-	handle(a, "GET", "/api/v1/stats/concurrency", concurrencyDoc(), s.concurrency)
-	handle(a, "GET", "/api/v1/streams/users", busiestDoc(), s.busiestUsers)
+	handle(a, "GET", "/api/v1/stats", openapi.Stats(), s.stats)
+	handle(a, "GET", "/api/v1/stats/history", openapi.History(), s.readHistory)
+	handle(a, "GET", "/api/v1/stats/concurrency", openapi.Concurrency(), s.concurrency)
+	handle(a, "GET", "/api/v1/streams/users", openapi.TopUsers(), s.listTopUsers)
 }
 
 func (s *Server) stats(ctx context.Context, _ *struct{}) (*reply[apitype.Stats], error) {
@@ -28,7 +30,7 @@ func (s *Server) stats(ctx context.Context, _ *struct{}) (*reply[apitype.Stats],
 	out := apitype.Stats{
 		Streams: t.Streams, Users: t.Users, UsersAtLimit: t.UsersAtLimit, Regions: t.ByRegion,
 		Admitted: t.Admitted, Refused: t.Refused, Expired: t.Expired,
-		Rates: s.history.rates(), Latency: s.latency.read(time.Now()),
+		Rates: apitype.Rates(s.history.Rates()), Latency: s.latency.Read(time.Now()),
 		Node: s.cfg.Node, Nodes: s.nodes(ctx), Shards: s.shards(ctx), Revision: t.Revision,
 	}
 	if out.Regions == nil {
@@ -75,22 +77,49 @@ func (s *Server) shards(ctx context.Context) []apitype.Shard {
 }
 
 func (s *Server) readHistory(context.Context, *struct{}) (*reply[apitype.History], error) {
-	return &reply[apitype.History]{s.history.read()}, nil
+	out := apitype.History{EverySeconds: int(events.SampleInterval / time.Second), Samples: []apitype.Sample{}}
+	for _, sm := range s.history.Samples() {
+		out.Samples = append(out.Samples, apitype.Sample{
+			At: apitype.At(sm.At), Streams: sm.Streams, Users: sm.Users, UsersAtLimit: sm.UsersAtLimit, Regions: sm.Regions,
+			Starts: sm.Activity.Starts, Stops: sm.Activity.Stops, Expiries: sm.Activity.Expiries, Refusals: sm.Activity.Refused,
+		})
+	}
+	return &reply[apitype.History]{out}, nil
 }
 
-// errNothingNoted is the answer of a node that has a limiter which tells nothing.
-var errNothingNoted = fmt.Errorf("%w: the node does not note what happens", lease.ErrUnavailable)
+// A historySource is what the history of a server samples.
+type historySource struct{ s *Server }
+
+// Feed implements HistorySource.
+func (h historySource) Feed() *events.Feed { return h.s.backend.Load().Feed }
+
+// Heartbeats implements HistorySource.
+func (h historySource) Heartbeats() int64 { return h.s.heartbeats.Load() }
+
+// Totals implements HistorySource.
+func (h historySource) Totals(ctx context.Context) (lease.Totals, error) {
+	ctx, cancel := context.WithTimeout(ctx, h.s.cfg.RequestTimeout)
+	defer cancel()
+	l := h.s.limiter()
+	if l == nil {
+		return lease.Totals{}, lease.ErrUnavailable
+	}
+	return l.Totals(ctx)
+}
+
+// errNoFeed is the error of a node without a feed.
+var errNoFeed = fmt.Errorf("%w: the node does not record events", lease.ErrUnavailable)
 
 func (s *Server) concurrency(context.Context, *struct{}) (*reply[apitype.Concurrency], error) {
 	feed := s.backend.Load().Feed
 	if feed == nil {
-		return nil, errNothingNoted
+		return nil, errNoFeed
 	}
 	c := feed.Concurrency()
 	out := apitype.Concurrency{
 		Since: apitype.At(c.Since), Partial: c.Partial, Reached: []apitype.ReachedCount{}, Refused: []apitype.RefusedCount{},
 	}
-	for i, users := range c.Reached {
+	for i, users := range c.UsersReaching {
 		out.Reached = append(out.Reached, apitype.ReachedCount{Streams: i + 1, Users: users})
 	}
 	for _, r := range c.Refused {
@@ -99,9 +128,9 @@ func (s *Server) concurrency(context.Context, *struct{}) (*reply[apitype.Concurr
 	return &reply[apitype.Concurrency]{out}, nil
 }
 
-type busiestInput struct {
+type topUsersInput struct {
 	Prefix userPrefix `query:"prefix" doc:"Only users whose ids begin so."`
-	Most   int        `query:"most" minimum:"1" maximum:"1000" default:"20" doc:"How many users, at most."`
+	Max    int        `query:"max" minimum:"1" maximum:"1000" default:"20" doc:"How many users, at most."`
 }
 
 // A userPrefix is what a user's id may begin with.
@@ -110,71 +139,27 @@ type userPrefix string
 // Schema is the rule as huma checks and documents it.
 func (userPrefix) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{
-		Type: huma.TypeString, Pattern: `^[A-Za-z0-9._~@:|+=-]{0,128}$`,
+		Type: huma.TypeString, Pattern: strings.Replace(apitype.UserPattern, "{1,", "{0,", 1),
 		PatternDescription: "the beginning of a user id", Examples: []any{"ma"},
 	}
 }
 
-func (s *Server) busiestUsers(ctx context.Context, in *busiestInput) (*reply[apitype.BusiestUsers], error) {
-	ask := s.backend.Load().Busiest
+func (s *Server) listTopUsers(ctx context.Context, in *topUsersInput) (*reply[apitype.TopUsers], error) {
+	ask := s.backend.Load().TopUsers
 	if ask == nil {
-		return nil, errNothingNoted
+		return nil, errNoFeed
 	}
-	found, err := s.busiest.read(ctx, string(in.Prefix), in.Most, ask)
+	if fault := lease.UserPrefixFault(string(in.Prefix)); fault != "" {
+		return nil, problem.Invalid.New("The prefix is not the beginning of a user id: "+fault+".").
+			WithField("query.prefix", "expected the beginning of a user id")
+	}
+	users, more, err := s.topUsers.Get(ctx, string(in.Prefix), in.Max, ask)
 	if err != nil {
 		return nil, err
 	}
-	out := apitype.BusiestUsers{Users: []apitype.BusyUser{}, More: found.more}
-	for _, b := range found.users {
-		out.Users = append(out.Users, apitype.BusyUser{UserID: b.User, Streams: b.Streams, Limit: b.Limit})
+	out := apitype.TopUsers{Users: []apitype.TopUser{}, More: more}
+	for _, b := range users {
+		out.Users = append(out.Users, apitype.TopUser{UserID: b.User, Streams: b.Streams, Limit: b.Limit})
 	}
-	return &reply[apitype.BusiestUsers]{out}, nil
-}
-
-const (
-	busiestAge = 1500 * time.Millisecond // to find them anew takes a look at every user
-	maxBusiest = 16                      // answers that are kept
-)
-
-// busiest keeps the last answers.
-type busiest struct {
-	flight singleflight.Group
-	mu     sync.Mutex
-	kept   map[string]busiestAnswer
-}
-
-type busiestAnswer struct {
-	at    time.Time
-	users []lease.Busy
-	more  bool
-}
-
-// read returns an answer that is young enough, or asks, once for all who want the
-// same.
-func (b *busiest) read(
-	ctx context.Context, prefix string, most int,
-	ask func(context.Context, string, int) ([]lease.Busy, bool, error),
-) (busiestAnswer, error) {
-	key := fmt.Sprint(most, " ", prefix)
-	b.mu.Lock()
-	a, kept := b.kept[key]
-	b.mu.Unlock()
-	if kept && time.Since(a.at) < busiestAge {
-		return a, nil
-	}
-	got, err, _ := b.flight.Do(key, func() (any, error) {
-		users, more, err := ask(context.WithoutCancel(ctx), prefix, most)
-		return busiestAnswer{time.Now(), users, more}, err
-	})
-	a = got.(busiestAnswer)
-	if err != nil {
-		return a, err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.kept == nil || len(b.kept) >= maxBusiest {
-		b.kept = map[string]busiestAnswer{}
-	}
-	b.kept[key] = a
-	return a, nil
+	return &reply[apitype.TopUsers]{out}, nil
 }

@@ -3,12 +3,18 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"streamcount/access"
 	"streamcount/api/apitype"
+	"streamcount/api/internal/openapi"
+	"streamcount/api/internal/overload"
+	"streamcount/api/internal/problem"
 	"streamcount/lease"
+	"streamcount/lease/policy"
+	"streamcount/lease/streamid"
 )
 
 // A userID is a path parameter with the rule for user ids.
@@ -29,10 +35,15 @@ type streamID string
 func (streamID) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{
 		Type: huma.TypeString, Pattern: `^[A-Za-z0-9._~-]{1,64}$`,
-		PatternDescription: "a stream id, unchanged from the start that returned it",
-		Description:        "The stream's id, as start returned it.", Examples: []any{exampleID},
+		PatternDescription: streamIDRule,
+		Description:        "The stream's id, as start returned it.", Examples: []any{openapi.ExampleID},
 	}
 }
+
+const (
+	streamIDRule    = "a stream id, unchanged from the start that returned it"
+	streamIDMessage = "expected string to be " + streamIDRule // as huma puts it
+)
 
 type userInput struct {
 	User userID `path:"user"`
@@ -40,7 +51,7 @@ type userInput struct {
 
 type listInput struct {
 	User        userID `path:"user"`
-	Consistency string `query:"consistency" enum:"bounded,linearizable" default:"bounded" doc:"\"bounded\" is what this node knows: never older than its own last write to the user, and at most a few seconds behind other nodes. \"linearizable\" asks etcd."`
+	Consistency string `query:"consistency" enum:"bounded,linearizable" default:"bounded" doc:"\"bounded\" answers from this node's replica: never older than the node's own last write to the user, and at most a few seconds behind other nodes. \"linearizable\" reads etcd."`
 }
 
 type streamInput struct {
@@ -58,81 +69,94 @@ type stopInput struct {
 	Body *apitype.Stop
 }
 
-type beatsInput struct{ Body apitype.Beats }
+type beatsInput struct{ Body apitype.Heartbeats }
 
 // A reply is a body of type T with status 200.
 type reply[T any] struct{ Body T }
 
 func (s *Server) list(ctx context.Context, in *listInput) (*reply[apitype.User], error) {
+	if in.Consistency == string(lease.Linearizable) {
+		if p := s.takeRate(ctx, overload.LinearizableLists, string(in.User)); p != nil {
+			return nil, p
+		}
+	}
 	u, err := s.limiter().List(ctx, string(in.User), lease.Consistency(in.Consistency))
 	if err != nil {
 		return nil, err
 	}
-	return &reply[apitype.User]{user(u)}, nil
+	out := user(u)
+	out.Active = visibleTo(callerOf(ctx), out.Active)
+	return &reply[apitype.User]{out}, nil
 }
 
-func (s *Server) start(ctx context.Context, in *startInput) (*reply[apitype.User], error) {
-	req, p := startRequest(ctx, in.Body)
+func (s *Server) start(ctx context.Context, c directCall[apitype.Start]) (*apitype.User, error) {
+	ctx = withRecorder(ctx, c.rec)
+	req, p := callerStart(c.rec.caller, c.body)
 	if p != nil {
 		return nil, p
 	}
-	started, err := s.limiter().Start(ctx, string(in.User), req)
-	s.auditStart(ctx, string(in.User), started, err)
-	if err != nil {
+	started, err := s.limiter().Start(ctx, c.user, req)
+	s.auditStart(ctx, c.user, req, started, err)
+	switch {
+	case errors.Is(err, streamid.ErrMalformed):
+		return nil, toProblem(err).WithField("body.replaces", "expected a stream id")
+	case errors.Is(err, policy.ErrNoPlan):
+		return nil, problem.Invalid.New("The plan in the body does not exist. Create it first, or name another plan.").
+			WithField("body.plan", "names a plan that does not exist")
+	case err != nil:
 		return nil, err
 	}
 	u, st := user(started.Usage), stream(started.Stream)
 	u.Stream = &st
-	return &reply[apitype.User]{u}, nil
+	return &u, nil
 }
 
-// startRequest is a start with what its caller's token says of the user. What a
-// viewer says himself is not believed.
-func startRequest(ctx context.Context, body *apitype.Start) (lease.Request, *problem) {
-	req, caller := request(body), callerOf(ctx)
+// callerStart returns the request of a start with the plan and the limit of a viewer's
+// token. A viewer may not name a plan in the body.
+func callerStart(caller access.Caller, body *apitype.Start) (lease.Request, *problem.Problem) {
+	req := startRequest(body)
 	if caller.Kind != access.Viewer {
 		return req, nil
 	}
 	if req.Plan != "" {
-		return req, invalid.problem("A viewer's plan is in the token, or set by an operator: leave it out of the body.").
-			at("body.plan", "not for viewers")
+		return req, problem.Invalid.New("The plan of a viewer comes from the token or from an operator. Leave it out of the body.").
+			WithField("body.plan", "not for viewers")
 	}
 	req.Grant, req.Limit = caller.Plan, caller.Limit
 	return req, nil
 }
 
-func (s *Server) stop(ctx context.Context, in *stopInput) (*reply[apitype.User], error) {
-	if in.Body != nil && in.Body.StreamID != nil {
-		return s.stopOne(ctx, string(in.User), *in.Body.StreamID)
+func (s *Server) stop(ctx context.Context, c directCall[apitype.Stop]) (*apitype.User, error) {
+	ctx = withRecorder(ctx, c.rec)
+	if c.body != nil && c.body.StreamID != nil {
+		return s.stopOne(ctx, c.user, *c.body.StreamID)
 	}
-	if callerOf(ctx).Kind == access.Anonymous {
-		return nil, decided(access.Unauthenticated) // only the id would have let it in
+	if c.rec.caller.Kind == access.Anonymous {
+		return nil, s.deny(ctx, access.Unauthenticated) // only a stream id replaces the credential
 	}
-	u, err := s.limiter().StopQuietest(ctx, string(in.User))
+	u, err := s.limiter().StopOldestHeartbeat(ctx, c.user)
+	s.auditStop(ctx, "stop", c.user, u.Stopped, err)
 	if errors.Is(err, lease.ErrNoStreams) {
 		err = errNothingToStop
 	}
-	return stopped(u, err)
+	return stopReply(u, err)
 }
 
-func (s *Server) stopByID(ctx context.Context, in *streamInput) (*reply[apitype.User], error) {
-	return s.stopOne(ctx, string(in.User), string(in.ID))
+func (s *Server) stopByID(ctx context.Context, c directCall[noBody]) (*apitype.User, error) {
+	return s.stopOne(withRecorder(ctx, c.rec), c.user, c.id)
 }
 
-func (s *Server) stopOne(ctx context.Context, user, id string) (*reply[apitype.User], error) {
-	if id == "" {
-		// A client that lost the id must not end a stream of its guess.
-		return nil, invalid.problem("The stream id is empty. Leave streamId out to stop the stream least recently "+
-			"heard from.").at("body.streamId", "expected a stream id")
+func (s *Server) stopOne(ctx context.Context, user, id string) (*apitype.User, error) {
+	if id == "" { // A client that lost the id must not stop some other stream.
+		return nil, problem.Invalid.New("The stream id is empty. Leave streamId out to stop the stream with the oldest "+
+			"heartbeat.").WithField("body.streamId", "expected a stream id")
 	}
 	u, err := s.limiter().Stop(ctx, user, id)
-	if err == nil {
-		s.auditStop(ctx, user, id)
-	}
-	return stopped(u, err)
+	s.auditStop(ctx, "stop", user, id, err)
+	return stopReply(u, err)
 }
 
-func stopped(u lease.Usage, err error) (*reply[apitype.User], error) {
+func stopReply(u lease.Usage, err error) (*apitype.User, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -140,74 +164,123 @@ func stopped(u lease.Usage, err error) (*reply[apitype.User], error) {
 	if body.Streams == 0 {
 		body.Message = "User has no active streams and has been removed from tracking"
 	}
-	return &reply[apitype.User]{body}, nil
+	return &body, nil
 }
 
 func (s *Server) remove(ctx context.Context, in *userInput) (*reply[apitype.Removed], error) {
 	u, err := s.limiter().Remove(ctx, string(in.User))
+	s.auditStop(ctx, "remove", string(in.User), "", err)
 	if err != nil {
 		return nil, err
 	}
-	s.audit(ctx, "remove", u.User)
 	return &reply[apitype.Removed]{apitype.Removed{
 		UserID: u.User, Streams: u.Count, Message: "User removed from tracking",
 	}}, nil
 }
 
-func (s *Server) heartbeat(ctx context.Context, in *streamInput) (*reply[apitype.Stream], error) {
-	st, err := s.limiter().Heartbeat(ctx, string(in.User), string(in.ID))
+func (s *Server) heartbeat(ctx context.Context, c directCall[noBody]) (*apitype.Stream, error) {
+	st, err := s.limiter().Heartbeat(ctx, c.user, c.id)
 	if err != nil {
-		return nil, err
+		return nil, s.limitFailedHeartbeats(ctx, c.rec, err)
 	}
-	s.beats.Add(1)
-	return &reply[apitype.Stream]{stream(st)}, nil
+	s.heartbeats.Add(1)
+	out := stream(st)
+	return &out, nil
 }
 
-func (s *Server) heartbeats(ctx context.Context, in *beatsInput) (*reply[apitype.BeatsResult], error) {
-	beats := make([]lease.Beat, len(in.Body.Heartbeats))
-	for i, b := range in.Body.Heartbeats {
-		if p := onlyFor(ctx, access.StopStream, b.UserID); p != nil {
+func (s *Server) batchHeartbeat(ctx context.Context, c directCall[apitype.Heartbeats]) (*apitype.HeartbeatsResult, error) {
+	if p := checkBatch(c.body.Heartbeats); p != nil {
+		return nil, p
+	}
+	ctx, cancel := context.WithTimeout(withRecorder(ctx, c.rec), s.cfg.RequestTimeout)
+	defer cancel()
+	requests := make([]lease.HeartbeatRequest, len(c.body.Heartbeats))
+	for i, b := range c.body.Heartbeats {
+		if p := s.requireUser(ctx, access.StopStream, b.UserID); p != nil {
 			return nil, p
 		}
-		beats[i] = lease.Beat{User: b.UserID, ID: b.StreamID}
+		requests[i] = lease.HeartbeatRequest{User: b.UserID, ID: b.StreamID}
 	}
-	out := apitype.BeatsResult{Ended: []apitype.EndedBeat{}}
-	for i, res := range s.limiter().Heartbeats(ctx, beats) {
-		if reason, gone := beatEnded(res.Err); gone {
-			out.Ended = append(out.Ended, apitype.EndedBeat{
-				UserID: beats[i].User, StreamID: beats[i].ID, Reason: string(reason),
+	out := &apitype.HeartbeatsResult{Ended: []apitype.EndedHeartbeat{}}
+	for i, res := range s.limiter().Heartbeats(ctx, requests) {
+		if reason, gone := endedReason(res.Err); gone {
+			out.Ended = append(out.Ended, apitype.EndedHeartbeat{
+				UserID: requests[i].User, StreamID: requests[i].ID, Reason: string(reason),
 			})
 			continue
 		}
 		out.Alive++
-		if res.Err != nil || res.Stream.Degraded {
+		if res.Err != nil || res.Degraded {
 			out.Degraded++
 		}
-		s.noteBeat(ctx, res.Err)
+		s.logHeartbeatError(ctx, res.Err)
 	}
-	s.beats.Add(int64(out.Alive))
-	return &reply[apitype.BeatsResult]{out}, nil
+	s.heartbeats.Add(int64(out.Alive))
+	return out, nil
 }
 
-// beatEnded reports whether a heartbeat's error means that its stream is gone.
+// checkBatch refuses a batch with more than a few ids that this service cannot have
+// given out. A few are answered one by one, so that the other streams stay alive; the
+// answer repeats what it is about, and must not be large for what is no id.
+func checkBatch(heartbeats []apitype.Heartbeat) *problem.Problem {
+	var p *problem.Problem
+	for i, b := range heartbeats {
+		member, want := "userId", "expected a user id"
+		if lease.ValidUser(b.UserID) {
+			if validIDForm(b.StreamID) {
+				continue
+			}
+			member, want = "streamId", "expected a stream id"
+		}
+		if p == nil {
+			p = problem.Invalid.New("Too many heartbeats have a malformed user id or stream id. Send the ids exactly as " +
+				"start returned them.")
+		}
+		if len(p.Errors) == maxErrors {
+			return p
+		}
+		p = p.WithField(fmt.Sprintf("body.heartbeats[%d].%s", i, member), want)
+	}
+	return nil
+}
+
+// endedReason reports whether a heartbeat's error means that its stream is gone.
 // Any other error leaves the stream alive: what we cannot find out must not end
 // a playback.
-func beatEnded(err error) (lease.Reason, bool) {
+func endedReason(err error) (policy.Reason, bool) {
+	if err == nil {
+		return "", false
+	}
 	var end *lease.EndedError
 	switch {
 	case errors.As(err, &end):
 		return end.Reason, true
-	case errors.Is(err, lease.ErrEnded), errors.Is(err, lease.ErrForeignID),
-		errors.Is(err, lease.ErrBadID), errors.Is(err, lease.ErrBadUser):
-		return lease.ReasonEnded, true
+	case errors.Is(err, lease.ErrEnded), errors.Is(err, streamid.ErrForeign),
+		errors.Is(err, streamid.ErrMalformed), errors.Is(err, lease.ErrBadUser):
+		return policy.ReasonEnded, true
 	default:
 		return "", false
 	}
 }
 
-// noteBeat logs what a batch hides: an error that is our fault.
-func (s *Server) noteBeat(ctx context.Context, err error) {
-	if err != nil && toProblem(err).Status == internal.status {
+// logHeartbeatError logs what a batch hides: an error that is our fault.
+func (s *Server) logHeartbeatError(ctx context.Context, err error) {
+	if err != nil && toProblem(err).Status == problem.Internal.Status {
 		s.log.ErrorContext(ctx, "heartbeat of a batch", "err", err)
 	}
+}
+
+// validIDForm reports whether an id has the form that the routes of streams demand.
+func validIDForm(id string) bool {
+	if len(id) == 0 || len(id) > apitype.MaxID {
+		return false
+	}
+	for _, c := range []byte(id) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '_', c == '~', c == '-':
+		default:
+			return false
+		}
+	}
+	return true
 }

@@ -5,23 +5,17 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/http"
-	"net/url"
-	"regexp"
 	"time"
 
 	"streamcount/api/apitype"
 )
 
-var userPattern = regexp.MustCompile(apitype.UserPattern)
-
-// userPath is the base of user's calls. Ids that the service would refuse are
-// refused here: some of them would be another path.
+// userPath returns the base path of user's calls.
 func userPath(user string) (string, error) {
-	if !userPattern.MatchString(user) {
-		return "", fmt.Errorf("%w: user id %.140q: want 1 to 128 letters, digits and . _ ~ @ : | + = -",
-			ErrInvalid, user)
+	if err := checkUser(user); err != nil {
+		return "", err
 	}
-	return "/api/v1/streams/users/" + url.PathEscape(user), nil
+	return "/api/v1/streams/users/" + segment(user), nil
 }
 
 func streamPath(user, id string) (string, error) {
@@ -32,19 +26,18 @@ func streamPath(user, id string) (string, error) {
 	if id == "" || len(id) > 200 {
 		return "", fmt.Errorf("%w: stream id %.20q: want the id that a start answered", ErrInvalid, id)
 	}
-	return base + "/streams/" + url.PathEscape(id), nil
+	return base + "/streams/" + segment(id), nil
 }
 
-// StartStream takes one of user's slots and returns, and does not keep it: it
-// lapses unless somebody sends heartbeats. See [Client.Start] for a stream that
-// keeps itself, for the errors and for what is retried.
+// StartStream starts a stream without sending heartbeats for it; without heartbeats it
+// expires. See [Client.Start] for a stream that is kept alive, for the errors and for retries.
 func (c *Client) StartStream(ctx context.Context, user string, req apitype.Start) (apitype.User, error) {
 	reply, _, err := c.start(ctx, user, req)
 	return reply, err
 }
 
-// start also returns when the request that was answered left: etcd may count
-// the lease from any moment after.
+// start also returns the time at which the answered request was sent: the lease begins at or
+// after that time.
 func (c *Client) start(ctx context.Context, user string, req apitype.Start) (apitype.User, time.Time, error) {
 	var reply apitype.User
 	var sent time.Time
@@ -52,12 +45,15 @@ func (c *Client) start(ctx context.Context, user string, req apitype.Start) (api
 	if err != nil {
 		return reply, sent, err
 	}
+	req, err = cleanStart(req)
+	if err != nil {
+		return reply, sent, fmt.Errorf("start stream of %s: %w", user, err)
+	}
 	if req.Session == "" {
-		// A start that is sent again takes over the slot of the first, whose
-		// answer may have been lost.
+		// A repeated start takes over the slot of the first, whose answer may have been lost.
 		req.Session = rand.Text()
 	}
-	err = c.persist(ctx, func() error {
+	err = c.retry(ctx, func() error {
 		reply, sent = apitype.User{}, time.Now()
 		if err := c.send(ctx, http.MethodPost, base+"/start", req, &reply); err != nil {
 			return err
@@ -68,12 +64,13 @@ func (c *Client) start(ctx context.Context, user string, req apitype.Start) (api
 		return checkStream(*reply.Stream)
 	})
 	if err != nil {
+		c.reportRejection("start", user, err)
 		return apitype.User{}, sent, fmt.Errorf("start stream of %s: %w", user, err)
 	}
 	return reply, sent, nil
 }
 
-// checkStream refuses what cannot be a stream, such as the JSON of a proxy.
+// checkStream returns an error for an answer that is not a stream, such as a proxy's JSON.
 func checkStream(s apitype.Stream) error {
 	if s.ID == "" || s.TTLSeconds <= 0 {
 		return fmt.Errorf("%w: a stream without id or TTL", errUnreadable)
@@ -91,8 +88,8 @@ func (c *Client) List(ctx context.Context, user string) (apitype.User, error) {
 	return get[apitype.User](ctx, c, http.MethodGet, base, nil, "list streams of "+user)
 }
 
-// Heartbeat renews user's stream once. A stream that is gone is an
-// [*EndedError]. Where the answer is Degraded, the stream plays on.
+// Heartbeat renews user's stream once. A stream that has ended is an [*EndedError]. If the
+// answer is Degraded, playback continues.
 func (c *Client) Heartbeat(ctx context.Context, user, id string) (apitype.Stream, error) {
 	path, err := streamPath(user, id)
 	if err != nil {
@@ -112,23 +109,28 @@ func (c *Client) Heartbeat(ctx context.Context, user, id string) (apitype.Stream
 	return s, nil
 }
 
-// HeartbeatAll renews many streams, [apitype.MaxBatch] in a request. The
-// returned errors are in the order of beats: nil for a stream that plays on, an
-// [*EndedError] for one that is gone. When a request fails, all of it can be
-// sent again: heartbeats are safe to repeat.
-func (c *Client) HeartbeatAll(ctx context.Context, beats []apitype.Beat) ([]error, error) {
-	ended := make([]error, 0, len(beats))
-	for len(beats) > 0 {
-		batch := beats[:min(len(beats), apitype.MaxBatch)]
-		beats = beats[len(batch):]
-		reply, err := get[apitype.BeatsResult](ctx, c, http.MethodPost, "/api/v1/streams/heartbeats",
-			apitype.Beats{Heartbeats: batch}, fmt.Sprintf("heartbeat of %d streams", len(batch)))
+// HeartbeatAll renews many streams, up to [apitype.MaxBatch] per HTTP request. The returned
+// errors are in the order of requests: nil for a live stream, an [*EndedError] for one that
+// has ended.
+// If an HTTP request fails, repeat the call: heartbeats are idempotent.
+func (c *Client) HeartbeatAll(ctx context.Context, requests []apitype.Heartbeat) ([]error, error) {
+	for _, b := range requests {
+		if err := checkUser(b.UserID); err != nil { // JSON would change the id
+			return nil, err
+		}
+	}
+	ended := make([]error, 0, len(requests))
+	for len(requests) > 0 {
+		batch := requests[:min(len(requests), apitype.MaxBatch)]
+		requests = requests[len(batch):]
+		reply, err := get[apitype.HeartbeatsResult](ctx, c, http.MethodPost, "/api/v1/streams/heartbeats",
+			apitype.Heartbeats{Heartbeats: batch}, fmt.Sprintf("heartbeat of %d streams", len(batch)))
 		if err != nil {
 			return nil, err
 		}
-		reasons := make(map[apitype.Beat]string, len(reply.Ended))
+		reasons := make(map[apitype.Heartbeat]string, len(reply.Ended))
 		for _, e := range reply.Ended {
-			reasons[apitype.Beat{UserID: e.UserID, StreamID: e.StreamID}] = e.Reason
+			reasons[apitype.Heartbeat{UserID: e.UserID, StreamID: e.StreamID}] = e.Reason
 		}
 		for _, b := range batch {
 			var err error
@@ -141,16 +143,16 @@ func (c *Client) HeartbeatAll(ctx context.Context, beats []apitype.Beat) ([]erro
 	return ended, nil
 }
 
-// StopStream ends user's stream. One that has ended already is an
-// [*EndedError]; where the answer to a first attempt was lost, that is how the
-// second looks. Transient failures are retried as in [Client.Start].
+// StopStream ends user's stream. A stream that has already ended is an [*EndedError], also if
+// the answer to the first attempt was lost and the second was answered. Transient failures
+// are retried as in [Client.Start].
 func (c *Client) StopStream(ctx context.Context, user, id string) (apitype.User, error) {
 	path, err := streamPath(user, id)
 	if err != nil {
 		return apitype.User{}, err
 	}
 	var reply apitype.User
-	err = c.persist(ctx, func() error {
+	err = c.retry(ctx, func() error {
 		reply = apitype.User{}
 		return c.send(ctx, http.MethodDelete, path, nil, &reply)
 	})
@@ -160,9 +162,9 @@ func (c *Client) StopStream(ctx context.Context, user, id string) (apitype.User,
 	return reply, nil
 }
 
-// StopQuietest ends the one of user's streams that was heard from longest ago.
-// It is sent once: repeated, it would end another.
-func (c *Client) StopQuietest(ctx context.Context, user string) (apitype.User, error) {
+// StopOldestHeartbeat ends user's stream with the oldest heartbeat. The request is sent only
+// once, because a repeated request would end another stream.
+func (c *Client) StopOldestHeartbeat(ctx context.Context, user string) (apitype.User, error) {
 	base, err := userPath(user)
 	if err != nil {
 		return apitype.User{}, err

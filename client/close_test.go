@@ -33,7 +33,7 @@ func TestClient_CloseStopsItsStreams(t *testing.T) {
 	})
 }
 
-// A start that is admitted while its Client is closed gives its slot back.
+// A start that is admitted after its Client was closed frees its slot.
 func TestClient_CloseDuringStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, w := newClient(t, Config{}, service(90, 30, alive))
@@ -52,13 +52,13 @@ func TestClient_CloseDuringStart(t *testing.T) {
 	})
 }
 
-func TestClient_CloseWithoutTimeJustGoesSilent(t *testing.T) {
+func TestClient_CloseWithEndedContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := newClient(t, Config{}, service(90, 30, alive))
 		s := mustStart(t, c)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_ = c.Close(ctx) // an error or not: the fake may answer all the same
+		_ = c.Close(ctx) // may succeed, because the fake ignores the context
 		<-s.Done()
 	})
 }

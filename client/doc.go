@@ -1,16 +1,16 @@
-// Package client is the Go client of streamcount, for players and for the
-// backends that speak for them.
+// Package client is the Go client of streamcount, for players and for backends that act for
+// them.
 //
-// [Client.Start] takes one of a user's slots and keeps it: the [Stream] it
-// returns sends heartbeats in the background until it is stopped or ends.
-// Whoever plays watches [Stream.Done].
+// [Client.Start] takes one of a user's slots and keeps it: the [Stream] it returns sends
+// heartbeats in the background until it is stopped or ends, which closes [Stream.Done].
+// [Client.StartEventually] is for players that continue while the service does not answer, or
+// rejects the start for another reason than the limit.
 //
-// What a Stream does when things fail, in one rule: only the service may end
-// it. A 410 or a 404 that the service wrote ends it at once. Everything else
-// (5xx, 429, no answer, an answer that is not the service's) leaves it playing
-// and is tried again, until its lease must have lapsed; see [Stream.Err].
+// Only the service ends a Stream: by a 410, or by a 404 that the service itself sent. After
+// every other failure (5xx, 429, no answer, an answer that is not the service's) the Stream
+// continues and retries until its lease has expired; see [Stream.Err].
 //
-// The other methods of [Client] are the service's calls, one each.
+// Each of the other methods of [Client] makes one call of the service.
 //
 // Clients and Streams are safe for concurrent use.
 package client

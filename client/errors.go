@@ -11,34 +11,33 @@ import (
 )
 
 var (
-	// ErrLimit means that the user has as many streams as the limit allows.
-	// The error that carries it is a [*LimitError]. Nothing else means that.
+	// ErrLimit means that the user has as many streams as the limit allows. The error is a
+	// [*LimitError]. No other error means that.
 	ErrLimit = errors.New("maximum number of streams reached")
-	// ErrEnded means that a stream is gone for good. The error that carries it
-	// is an [*EndedError].
+	// ErrEnded means that a stream has ended permanently. The error is an [*EndedError].
 	ErrEnded = errors.New("stream has ended")
-	// ErrInvalid means that an argument cannot be right, and was not sent.
+	// ErrInvalid means that an argument is invalid, and no request was sent.
 	ErrInvalid = errors.New("invalid argument")
+	// ErrPlaintext means that a credential would be sent unencrypted.
+	ErrPlaintext = errors.New("the credential could be read on the network: use https")
 	// ErrClosed means that the Client was closed.
 	ErrClosed = errors.New("client is closed")
 )
 
-// errUnreadable marks an answer that is not the service's, such as the page of
-// a proxy. It says nothing about any stream.
+// errUnreadable means that an answer is not the service's, such as the page of a proxy. It
+// implies nothing about a stream.
 var errUnreadable = errors.New("unreadable answer")
 
-// A LimitError is a refused start, with what the viewer needs to choose from.
-// It is an [ErrLimit].
+// A LimitError is a refused start, with the streams from which the viewer can choose. It is
+// an [ErrLimit].
 type LimitError struct {
 	Limit   int
 	Streams int
-	Active  []apitype.Stream // what holds the slots, oldest first
-	// RetryAfter is the time until the first of Active could lapse; 0 if the
-	// service did not say.
+	Active  []apitype.Stream // the streams that hold the slots, oldest first
+	// RetryAfter is the time until the first of Active could expire; 0 if unknown.
 	RetryAfter time.Duration
-	// EvictAfter is how long a start with replace-oldest has to wait before it may
-	// end another stream, because its session or device was itself ended by one;
-	// else 0.
+	// EvictAfter is the time until a start with replace-oldest may evict a stream, if its own
+	// session or device was evicted recently; otherwise 0.
 	EvictAfter time.Duration
 }
 
@@ -49,19 +48,21 @@ func (e *LimitError) Error() string {
 // Unwrap makes a LimitError an [ErrLimit].
 func (e *LimitError) Unwrap() error { return ErrLimit }
 
-// The reasons that a client acts upon: after these two it starts again quietly,
-// after all others it tells the viewer.
+// The reasons after which a client starts again without a message. After all others, known
+// or not, it notifies the viewer.
 const (
-	ReasonExpired = "expired" // it was silent for longer than its lease
-	ReasonEnded   = "ended"   // why is no longer known
+	ReasonExpired = "expired" // no heartbeat arrived within the TTL
+	ReasonEnded   = "ended"   // the reason is no longer known
 )
 
-// An EndedError says why a stream is gone. It is an [ErrEnded].
+// An EndedError is the reason why a stream has ended. It is an [ErrEnded].
 type EndedError struct {
-	Reason string      // stopped, expired, replaced, evicted, removed or ended
-	By     *apitype.By // what took its place, where known
-	// Cause is what kept heartbeats from being answered, where the stream was
-	// given up without the service's word. It is nil otherwise.
+	// Reason is stopped, expired, replaced, evicted, removed or ended. Later versions of
+	// the service may have others; the viewer is notified after those as well.
+	Reason string
+	By     *apitype.By // the stream that took its place, if known
+	// Cause is the error of the last heartbeat, if the stream expired without an answer of the
+	// service. It is nil otherwise.
 	Cause error
 }
 
@@ -82,10 +83,10 @@ func (e *EndedError) Unwrap() []error {
 
 // A ProblemError is any other answer that is not a success.
 type ProblemError struct {
-	// Problem is what the service said. Where the answer was not a problem of
-	// the service, only Status and Title are set, from the HTTP status.
+	// Problem is the service's answer. If the answer was not a problem of the service, only
+	// Status and Title are set, from the HTTP status.
 	Problem    apitype.Problem
-	RetryAfter time.Duration // 0 if the answer did not say
+	RetryAfter time.Duration // 0 if the answer has none
 }
 
 func (e *ProblemError) Error() string {
@@ -94,35 +95,38 @@ func (e *ProblemError) Error() string {
 	if p.Detail != "" {
 		text += ": " + p.Detail
 	}
-	for _, f := range p.Errors {
+	for _, f := range p.Errors[:min(len(p.Errors), maxMembers)] {
 		text += fmt.Sprintf("; %s: %s", f.Location, f.Message)
 	}
 	return fmt.Sprintf("%d %s", p.Status, text)
 }
 
-// noSuchPath is the service's word on an address rather than on a stream: we
-// were pointed at the wrong one.
-const noSuchPath = "/problems/not-found"
+// maxMembers is the maximum number of invalid members that an error names.
+const maxMembers = 20
 
-// noStream reports whether the service itself, rather than something between it
-// and us, says that it knows no such stream.
-func (e *ProblemError) noStream() bool {
+// notFoundType is the type of the problem of an unknown path, as opposed to an unknown
+// stream: the server address is wrong.
+const notFoundType = "/problems/not-found"
+
+// unknownStream reports whether the service itself, and not a proxy, answered that the stream
+// does not exist.
+func (e *ProblemError) unknownStream() bool {
 	p := e.Problem
-	return p.Status == http.StatusNotFound && p.Type != "" && p.Type != noSuchPath
+	return p.Status == http.StatusNotFound && p.Type != "" && p.Type != notFoundType
 }
 
-// gone reports whether err is the service's word that a stream is no more.
-func gone(err error) (*EndedError, bool) {
+// asEnded returns err as an EndedError if it means that the stream has ended.
+func asEnded(err error) (*EndedError, bool) {
 	if ended, ok := errors.AsType[*EndedError](err); ok {
 		return ended, true
 	}
-	if p, ok := errors.AsType[*ProblemError](err); ok && p.noStream() {
+	if p, ok := errors.AsType[*ProblemError](err); ok && p.unknownStream() {
 		return &EndedError{Reason: ReasonEnded}, true
 	}
 	return nil, false
 }
 
-// transient reports whether the same request may be answered better later.
+// transient reports whether the same request may succeed later.
 func transient(err error) bool {
 	if errors.Is(err, ErrLimit) || errors.Is(err, ErrEnded) || errors.Is(err, ErrInvalid) {
 		return false
@@ -138,7 +142,14 @@ func transient(err error) bool {
 	return p.Problem.Status >= 500
 }
 
-// retryAfter is what the answer behind err asked for; 0 if nothing.
+// rejection returns err as a ProblemError, and whether the service rejected the request itself:
+// the error is neither the limit, nor the end of a stream, nor a transient failure.
+func rejection(err error) (*ProblemError, bool) {
+	p, ok := errors.AsType[*ProblemError](err)
+	return p, ok && !transient(err)
+}
+
+// retryAfter returns the Retry-After of the answer; 0 if it has none.
 func retryAfter(err error) time.Duration {
 	if p, ok := errors.AsType[*ProblemError](err); ok {
 		return p.RetryAfter

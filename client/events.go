@@ -15,46 +15,46 @@ import (
 	"time"
 
 	"streamcount/api/apitype"
+	"streamcount/internal/retry"
 )
 
 const (
-	// eventSilence is how long a stream of events may be silent. A node says
-	// something every 15 s.
-	eventSilence = 40 * time.Second
+	// eventTimeout is the maximum time between two lines of an event stream. A node sends one
+	// every 15 s.
+	eventTimeout = 40 * time.Second
 	maxEvent     = 1 << 20 // bytes of one event
 	eventBackoff = 10 * time.Second
 )
 
-// A Watch says which events to follow, and from where.
-type Watch struct {
-	User  string // whose events; everybody's if empty
-	After string // Cursor of the last event that was seen; from now on if empty
-	// Notice is told, between events, that the connection was lost and why, or
-	// with nil that it is there (again). It may be nil.
-	Notice func(lost error)
+// EventOptions selects the events to follow.
+type EventOptions struct {
+	User  string // the user whose events are wanted; all users if empty
+	After string // Cursor of the last received event; only new events if empty
+	// OnConnection, if not nil, is called between events: with an error when the connection was
+	// lost, and with nil when it was made.
+	OnConnection func(lost error)
 }
 
-// An Event is one event, and where it stands among the others.
+// An Event is an event with its position.
 type Event struct {
 	apitype.Event
-	Cursor string // for Watch.After; opaque
+	Cursor string // for EventOptions.After; opaque
 }
 
-// Events follows what happens to streams, until ctx ends or the loop is left. When
-// the connection is lost it is made again, to go on after the last event that was
-// seen; where that cannot be done without a loss there comes an event of type
-// [apitype.EventGap]. An error that will not pass by itself is the last of the
-// sequence: a [*ProblemError] where the call was refused, or ctx's.
-func (c *Client) Events(ctx context.Context, w Watch) iter.Seq2[Event, error] {
+// Events follows events until ctx ends or the loop exits. It reconnects when the connection
+// is lost, and continues after the last received event. If events were missed, it yields an
+// event of type [apitype.EventGap]. A permanent error ends the sequence: a [*ProblemError] if
+// the service rejects the call, or the error of ctx.
+func (c *Client) Events(ctx context.Context, w EventOptions) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		f := eventFollower{client: c, watch: w, yield: yield}
+		f := eventFollower{client: c, opts: w, yield: yield}
 		for fails := 0; ; fails++ {
-			heard, err := f.follow(ctx)
-			if heard {
+			connected, err := f.follow(ctx)
+			if connected {
 				fails = 0
 			}
 			switch {
-			case errors.Is(err, errLeft):
+			case errors.Is(err, errLoopExited):
 				return
 			case ctx.Err() != nil:
 				yield(Event{}, fmt.Errorf("follow events: %w", context.Cause(ctx)))
@@ -63,37 +63,38 @@ func (c *Client) Events(ctx context.Context, w Watch) iter.Seq2[Event, error] {
 				yield(Event{}, fmt.Errorf("follow events: %w", err))
 				return
 			}
-			f.notice(err)
-			_ = pause(ctx, max(backoff(fails, eventBackoff), min(retryAfter(err), eventBackoff))) // ctx is looked at above
+			f.notifyConnection(err)
+			_ = retry.Sleep(ctx, max(backoff(fails, eventBackoff), min(retryAfter(err), eventBackoff))) // the loop checks ctx
 		}
 	}
 }
 
-// errLeft means that the loop over the events was left.
-var errLeft = errors.New("the loop was left")
+// errLoopExited means that the loop over the events has exited.
+var errLoopExited = errors.New("the loop has exited")
 
-// eventFollower is one call of Events.
+// An eventFollower is the state of one call of Events.
 type eventFollower struct {
 	client *Client
-	watch  Watch
+	opts   EventOptions
 	yield  func(Event, error) bool
 }
 
-func (f *eventFollower) notice(lost error) {
-	if f.watch.Notice != nil {
-		f.watch.Notice(lost)
+func (f *eventFollower) notifyConnection(lost error) {
+	if f.opts.OnConnection != nil {
+		f.opts.OnConnection(lost)
 	}
 }
 
-// follow reads events over one connection until it ends. heard reports whether
-// there was one.
-func (f *eventFollower) follow(ctx context.Context) (heard bool, err error) {
+// follow reads events over one connection until it ends. connected reports whether there was
+// a connection.
+func (f *eventFollower) follow(ctx context.Context) (connected bool, err error) {
 	if f.client.isClosed() {
 		return false, ErrClosed
 	}
-	if f.watch.User != "" && !userPattern.MatchString(f.watch.User) {
-		return false, fmt.Errorf("%w: user id %.140q: want 1 to 128 letters, digits and . _ ~ @ : | + = -",
-			ErrInvalid, f.watch.User)
+	if f.opts.User != "" {
+		if err := checkUser(f.opts.User); err != nil {
+			return false, err
+		}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -104,36 +105,36 @@ func (f *eventFollower) follow(ctx context.Context) (heard bool, err error) {
 	if err != nil {
 		return false, causeOf(ctx, err)
 	}
-	defer func() { _ = resp.Body.Close() }() // reading it has told all there is to know
-	f.notice(nil)
+	defer func() { _ = resp.Body.Close() }() // the body was only read
+	f.notifyConnection(nil)
 	silence.Stop()
-	// A new timer: the old one may be firing now, and says something else.
-	silence = time.AfterFunc(eventSilence, func() { cancel(timeoutError(eventSilence)) })
+	// A new timer, because the old one may be firing now, with another error.
+	silence = time.AfterFunc(eventTimeout, func() { cancel(timeoutError(eventTimeout)) })
 	defer silence.Stop()
-	return true, causeOf(ctx, f.read(resp.Body, func() { silence.Reset(eventSilence) }))
+	return true, causeOf(ctx, f.read(resp.Body, func() { silence.Reset(eventTimeout) }))
 }
 
-// causeOf is err, or why ctx ended, which says more.
+// causeOf returns the cause of ctx's end, which is more specific, or err.
 func causeOf(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, errLeft) {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, errLoopExited) {
 		return cause
 	}
 	return err
 }
 
-// open asks for the events.
+// open requests the events.
 func (f *eventFollower) open(ctx context.Context) (*http.Response, error) {
 	path := "/api/v1/events"
-	if f.watch.User != "" {
-		path += "?user=" + url.QueryEscape(f.watch.User)
+	if f.opts.User != "" {
+		path += "?user=" + url.QueryEscape(f.opts.User)
 	}
 	req, err := f.client.request(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Accept", "text/event-stream, application/problem+json")
-	if f.watch.After != "" {
-		req.Header.Set("Last-Event-ID", f.watch.After)
+	if f.opts.After != "" {
+		req.Header.Set("Last-Event-ID", f.opts.After)
 	}
 	resp, err := f.client.http.Do(req)
 	if err != nil {
@@ -142,7 +143,7 @@ func (f *eventFollower) open(ctx context.Context) (*http.Response, error) {
 	if resp.StatusCode == http.StatusOK && mediaType(resp) == "text/event-stream" {
 		return resp, nil
 	}
-	defer func() { _ = resp.Body.Close() }() // the same
+	defer func() { _ = resp.Body.Close() }() // the body was only read
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	switch {
 	case err != nil:
@@ -153,7 +154,7 @@ func (f *eventFollower) open(ctx context.Context) (*http.Response, error) {
 	return nil, refusal(resp, body)
 }
 
-// read passes events on until the stream ends. It calls alive for every line.
+// read delivers events until the stream ends. It calls alive for every line.
 func (f *eventFollower) read(body io.Reader, alive func()) error {
 	lines := bufio.NewScanner(body)
 	lines.Buffer(make([]byte, 0, 4096), maxEvent)
@@ -163,7 +164,7 @@ func (f *eventFollower) read(body io.Reader, alive func()) error {
 		alive()
 		line := lines.Bytes()
 		if len(line) == 0 {
-			if err := f.pass(id, data); err != nil {
+			if err := f.deliver(id, data); err != nil {
 				return err
 			}
 			data = nil
@@ -187,19 +188,19 @@ func (f *eventFollower) read(body io.Reader, alive func()) error {
 	return io.ErrUnexpectedEOF
 }
 
-// pass hands one event over. An id without data only moves the cursor.
-func (f *eventFollower) pass(id string, data []byte) error {
+// deliver yields one event. An id without data only moves the cursor.
+func (f *eventFollower) deliver(id string, data []byte) error {
 	if len(data) > 0 {
 		e := Event{Cursor: id}
 		if err := json.Unmarshal(data, &e.Event); err != nil {
 			return fmt.Errorf("%w: %.80q: %w", errUnreadable, strings.TrimSpace(string(data)), err)
 		}
 		if !f.yield(e, nil) {
-			return errLeft
+			return errLoopExited
 		}
 	}
 	if id != "" {
-		f.watch.After = id
+		f.opts.After = id
 	}
 	return nil
 }

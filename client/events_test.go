@@ -16,8 +16,7 @@ import (
 	"streamcount/api/apitype"
 )
 
-// eventServer answers each connection with the next of its scripts, and notes what
-// was asked.
+// eventServer answers each connection with the next of its scripts, and records the requests.
 func eventServer(t *testing.T, scripts ...func(http.ResponseWriter, *http.Request)) (*Client, *[]string) {
 	t.Helper()
 	asked := &[]string{}
@@ -33,7 +32,7 @@ func eventServer(t *testing.T, scripts ...func(http.ResponseWriter, *http.Reques
 	return c, asked
 }
 
-// say is a connection that says text and ends.
+// say returns a connection that sends text and ends.
 func say(text string) func(http.ResponseWriter, *http.Request) {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -45,7 +44,7 @@ func refuseWith(status int) func(http.ResponseWriter, *http.Request) {
 	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }
 }
 
-func TestEvents_GoesOnAfterTheLastOneSeen(t *testing.T) {
+func TestEvents_ContinueAfterTheLastReceived(t *testing.T) {
 	c, asked := eventServer(t,
 		say(": hello\n\nid: 7\nevent: start\ndata: {\"type\":\"start\",\"userId\":\"maya\",\"news\":1}\n\nid: 8\nevent: stop\ndata: {\"type\":\"stop"),
 		refuseWith(503),
@@ -54,7 +53,7 @@ func TestEvents_GoesOnAfterTheLastOneSeen(t *testing.T) {
 	)
 	var got []string
 	var notices []bool
-	w := Watch{User: "a|b", Notice: func(lost error) { notices = append(notices, lost == nil) }}
+	w := EventOptions{User: "a|b", OnConnection: func(lost error) { notices = append(notices, lost == nil) }}
 	for e, err := range c.Events(t.Context(), w) {
 		require.NoError(t, err)
 		got = append(got, e.Cursor+" "+e.Type+" "+e.UserID+e.Reason)
@@ -70,11 +69,11 @@ func TestEvents_GoesOnAfterTheLastOneSeen(t *testing.T) {
 	assert.Equal(t, []bool{true, false, false, true, false, true}, notices)
 }
 
-func TestEvents_EndsWithWhatWillNotPass(t *testing.T) {
+func TestEvents_EndWithAPermanentError(t *testing.T) {
 	for _, status := range []int{401, 403, 404, 422} {
 		c, asked := eventServer(t, refuseWith(status))
 		n := 0
-		for _, err := range c.Events(t.Context(), Watch{}) {
+		for _, err := range c.Events(t.Context(), EventOptions{}) {
 			n++
 			p, ok := errors.AsType[*ProblemError](err)
 			require.True(t, ok, "%v", err)
@@ -84,17 +83,17 @@ func TestEvents_EndsWithWhatWillNotPass(t *testing.T) {
 		assert.Len(t, *asked, 1)
 	}
 	c, asked := eventServer(t, say(""))
-	for _, err := range c.Events(t.Context(), Watch{User: "a/b"}) {
+	for _, err := range c.Events(t.Context(), EventOptions{User: "a\n"}) {
 		assert.ErrorIs(t, err, ErrInvalid)
 	}
 	require.NoError(t, c.Close(t.Context()))
-	for _, err := range c.Events(t.Context(), Watch{}) {
+	for _, err := range c.Events(t.Context(), EventOptions{}) {
 		assert.ErrorIs(t, err, ErrClosed)
 	}
 	assert.Empty(t, *asked)
 }
 
-// An event without end is not collected without end.
+// The size of an event is limited.
 func TestEvents_BoundsAnEvent(t *testing.T) {
 	f := eventFollower{yield: func(Event, error) bool { t.Error("nothing was said to its end"); return true }}
 	line := "data: " + strings.Repeat(" ", 1<<16) + "\n"
@@ -113,7 +112,7 @@ func TestEvents_EndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	var last error
-	for _, err := range c.Events(ctx, Watch{}) {
+	for _, err := range c.Events(ctx, EventOptions{}) {
 		last = err
 		cancel()
 	}
@@ -131,13 +130,13 @@ func TestStats_Paths(t *testing.T) {
 	con, err := c.Concurrency(t.Context())
 	require.NoError(t, err)
 	assert.True(t, con.Partial)
-	_, err = c.BusiestUsers(t.Context(), "", 0)
+	_, err = c.TopUsers(t.Context(), "", 0)
 	require.NoError(t, err)
-	b, err := c.BusiestUsers(t.Context(), "a+b", 5)
+	b, err := c.TopUsers(t.Context(), "a+b", 5)
 	require.NoError(t, err)
-	assert.Equal(t, apitype.BusiestUsers{Users: []apitype.BusyUser{{UserID: "maya", Streams: 2, Limit: 3}}, More: true}, b)
+	assert.Equal(t, apitype.TopUsers{Users: []apitype.TopUser{{UserID: "maya", Streams: 2, Limit: 3}}, More: true}, b)
 	assert.Equal(t, []string{
 		"/api/v1/stats/history after ", "/api/v1/stats/concurrency after ", "/api/v1/streams/users after ",
-		"/api/v1/streams/users?most=5&prefix=a%2Bb after ",
+		"/api/v1/streams/users?max=5&prefix=a%2Bb after ",
 	}, *asked)
 }

@@ -26,7 +26,7 @@ type wire struct {
 	seen []seen
 }
 
-// seen is one request that reached the wire.
+// seen is one request that was sent.
 type seen struct {
 	at           time.Time
 	method, path string
@@ -48,7 +48,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.answer(r)
 }
 
-// requests returns those so far whose path ends in suffix.
+// requests returns the requests so far whose path ends in suffix.
 func (w *wire) requests(suffix string) []seen {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -61,7 +61,7 @@ func (w *wire) requests(suffix string) []seen {
 	return found
 }
 
-// newClient returns a Client whose requests answer answers.
+// newClient returns a Client whose requests are answered by answer.
 func newClient(t *testing.T, cfg Config, answer answerer) (*Client, *wire) {
 	t.Helper()
 	w := &wire{t: t, answer: answer}
@@ -76,7 +76,7 @@ func reply(status int, contentType string, body any) *http.Response {
 	if !ok {
 		b, err := json.Marshal(body)
 		if err != nil {
-			panic(err) // a body that the test wrote
+			panic(err) // the test's own body
 		}
 		text = string(b)
 	}
@@ -98,15 +98,15 @@ func problem(p apitype.Problem, header ...string) (*http.Response, error) {
 	return resp, nil
 }
 
-// stream is what the fake service answers about its only stream.
+// stream returns the fake service's only stream.
 func stream(ttl, pace int) apitype.Stream {
 	return apitype.Stream{ID: "s1", TTLSeconds: ttl, HeartbeatSeconds: pace}
 }
 
-// service admits every start and asks beat about every heartbeat.
-func service(ttl, pace int, beat func(n int) (*http.Response, error)) answerer {
+// service admits every start and answers the nth heartbeat with the result of answer(n).
+func service(ttl, pace int, answer func(n int) (*http.Response, error)) answerer {
 	var mu sync.Mutex
-	beats := 0
+	heartbeats := 0
 	return func(r *http.Request) (*http.Response, error) {
 		switch {
 		case strings.HasSuffix(r.URL.Path, "/start"):
@@ -114,10 +114,10 @@ func service(ttl, pace int, beat func(n int) (*http.Response, error)) answerer {
 			return good(apitype.User{UserID: "maya", Streams: 1, Limit: 3, Stream: &s})
 		case strings.HasSuffix(r.URL.Path, "/heartbeat"):
 			mu.Lock()
-			beats++
-			n := beats
+			heartbeats++
+			n := heartbeats
 			mu.Unlock()
-			return beat(n)
+			return answer(n)
 		}
 		return good(apitype.User{UserID: "maya"})
 	}

@@ -13,7 +13,7 @@ import (
 	"streamcount/api/apitype"
 )
 
-// FuzzEvents: a stream of events says the same however it comes in pieces.
+// FuzzEvents checks that the events do not depend on how their bytes are split.
 func FuzzEvents(f *testing.F) {
 	f.Add([]byte("id: a1\ndata: {\"type\":\"start\",\"userId\":\"maya\"}\n\n: ping\nid: a2\n\n"))
 	f.Add([]byte("data: {\"type\":\"gap\",\r\ndata: \"at\":\"2026-01-02T03:04:05.678Z\"}\r\n\r\n"))
@@ -27,10 +27,10 @@ func FuzzEvents(f *testing.F) {
 			lines := 0
 			said = ef.read(r, func() { lines++ })
 			require.LessOrEqual(t, lines, bytes.Count(body, []byte("\n"))+1)
-			return events, ef.watch.After, said
+			return events, ef.opts.After, said
 		}
 		events, cursor, said := read(bytes.NewReader(body))
-		require.Error(t, said, "a stream of events has no end of its own")
+		require.Error(t, said, "an event stream ends only with an error")
 		require.LessOrEqual(t, len(events), bytes.Count(body, []byte("data")))
 		slowly, at, also := read(iotest.OneByteReader(bytes.NewReader(body)))
 		require.Equal(t, events, slowly)
@@ -39,8 +39,7 @@ func FuzzEvents(f *testing.F) {
 	})
 }
 
-// Whatever an answer says, it is understood or an error; and what a server asks a
-// client to wait is within reason.
+// FuzzAnswer checks that each answer is decoded or an error, and that waits are bounded.
 func FuzzAnswer(f *testing.F) {
 	f.Add(200, "application/json", "", []byte(`{"userId":"maya","streams":1,"limit":3,"stream":{"id":"x"}}`))
 	f.Add(403, "application/problem+json", "7", []byte(`{"title":"limit","status":403,"limit":3,"active":[{"id":"x"}]}`))

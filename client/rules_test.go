@@ -68,14 +68,14 @@ func TestRules_Requests(t *testing.T) {
 func TestRules_Answers(t *testing.T) {
 	c, w := newClient(t, Config{}, func(r *http.Request) (*http.Response, error) {
 		assert.Empty(t, r.Header["Authorization"])
-		return problem(apitype.Problem{Status: 404, Limit: ptr(3), Detail: "Nothing of her own."})
+		return problem(apitype.Problem{Status: 404, Limit: ptr(3), Detail: "No limit for this user."})
 	})
 	_, err := c.UserLimit(t.Context(), "maya")
 	var p *ProblemError
 	require.ErrorAs(t, err, &p)
 	assert.Equal(t, 3, *p.Problem.Limit, "the limit in force")
 
-	_, err = c.UserLimit(t.Context(), "a/b")
+	_, err = c.UserLimit(t.Context(), "a\n")
 	require.ErrorIs(t, err, ErrInvalid)
 	_, err = c.SetPlan(t.Context(), "../x", apitype.PlanRule{})
 	require.ErrorIs(t, err, ErrInvalid)

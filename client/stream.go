@@ -1,39 +1,42 @@
 package client
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"sync"
 	"time"
 
 	"streamcount/api/apitype"
+	"streamcount/internal/retry"
 )
 
 // A Stream is one running playback. It renews its lease in the background until
 // it is stopped or ends.
 type Stream struct {
-	c    *Client
-	user string
-	id   string
-	halt func()        // makes the goroutine return
-	done chan struct{} // closed when it has
-	turn chan struct{} // held by the Stop that talks to the service
+	c        *Client
+	user     string
+	id       string
+	cancel   func()        // makes the goroutine return
+	done     chan struct{} // closed when the goroutine has returned
+	stopping chan struct{} // held by the Stop that calls the service
 
-	mu     sync.Mutex // never held across I/O
-	info   apitype.Stream
-	err    error
-	silent bool // the service need not be told that the stream is over
+	mu    sync.Mutex // never held across I/O
+	info  apitype.Stream
+	err   error
+	ended bool // the service has no such stream any more
 }
 
 // Start takes one of user's slots and keeps it until the Stream is stopped or
-// ends. ctx bounds the start alone: a Stream lives on when ctx ends.
+// ends. ctx bounds only the start: the Stream continues when ctx ends.
 //
 // A refusal is a [*LimitError]. Failures that look transient (5xx, 429, no
-// answer) are retried with growing waits, at most Config.Attempts times and
-// within ctx. A request without Session gets a random one, so that a start sent
-// again takes over its own slot. A start that returns any error but a
-// [*LimitError] may still have taken a slot whose answer was lost; it lapses
+// answer) are retried with backoff, at most Config.Attempts times and within ctx. A request
+// without Session gets a random one, so that a repeated start takes over its own slot. After
+// any error but a [*LimitError] the outcome is unknown: the stream may exist. It then expires
 // after one TTL, or is taken over by a start with the same Session.
 func (c *Client) Start(ctx context.Context, user string, req apitype.Start) (*Stream, error) {
 	if c.isClosed() {
@@ -43,19 +46,19 @@ func (c *Client) Start(ctx context.Context, user string, req apitype.Start) (*St
 	if err != nil {
 		return nil, err
 	}
-	return c.keep(ctx, user, *reply.Stream, sent)
+	return c.newStream(ctx, user, *reply.Stream, sent)
 }
 
-// Resume keeps a stream that was started elsewhere, by its id. It sends the
-// first heartbeat before it returns; a stream that is gone is an [*EndedError].
-// ctx bounds that heartbeat alone.
+// Resume keeps a stream alive that was started elsewhere, by its id. It sends the first
+// heartbeat before it returns; a stream that has ended is an [*EndedError]. ctx bounds only
+// that heartbeat.
 func (c *Client) Resume(ctx context.Context, user, id string) (*Stream, error) {
 	if c.isClosed() {
 		return nil, ErrClosed
 	}
 	var info apitype.Stream
 	var sent time.Time
-	err := c.persist(ctx, func() (err error) {
+	err := c.retry(ctx, func() (err error) {
 		sent = time.Now()
 		info, err = c.Heartbeat(ctx, user, id)
 		return err
@@ -63,30 +66,59 @@ func (c *Client) Resume(ctx context.Context, user, id string) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.keep(ctx, user, info, sent)
+	return c.newStream(ctx, user, info, sent)
 }
 
-// keep makes a Stream of info, whose lease was renewed by a request that left
-// at sent.
-func (c *Client) keep(
+const (
+	startBackoff  = 30 * time.Second // maximum wait while starts are not answered
+	rejectBackoff = 5 * time.Minute  // maximum wait while starts are rejected
+)
+
+// StartEventually is [Client.Start] for a player that plays before the start is answered. It
+// retries until the service admits or refuses the stream, or ctx ends. If the service does
+// not answer, it waits up to 30 s between attempts. If the service rejects the request itself,
+// it calls Config.OnProblem, and the waits grow from 30 s to 5 min, because the cause may be
+// corrected. All attempts have the same session.
+func (c *Client) StartEventually(ctx context.Context, user string, req apitype.Start) (*Stream, error) {
+	req.Session = cmp.Or(req.Session, rand.Text())
+	for n := 0; ; n++ {
+		s, err := c.Start(ctx, user, req)
+		var wait time.Duration
+		switch _, rejected := rejection(err); {
+		case rejected:
+			slow := min(startBackoff<<min(n, 8), rejectBackoff)
+			wait = max(slow/2+mathrand.N(slow/2), min(retryAfter(err), rejectBackoff))
+		case err != nil && transient(err) && !errors.Is(err, ErrClosed):
+			wait = max(backoff(n+3, startBackoff), min(retryAfter(err), startBackoff))
+		default:
+			return s, err
+		}
+		if retry.Sleep(ctx, wait) != nil {
+			return nil, err
+		}
+	}
+}
+
+// newStream returns a Stream for info, whose lease was renewed by a request sent at sent.
+func (c *Client) newStream(
 	ctx context.Context, user string, info apitype.Stream, sent time.Time,
 ) (*Stream, error) {
 	live, halt := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Stream{
-		c:    c,
-		user: user,
-		id:   info.ID,
-		halt: halt,
-		done: make(chan struct{}),
-		turn: make(chan struct{}, 1),
-		info: info,
+		c:        c,
+		user:     user,
+		id:       info.ID,
+		cancel:   halt,
+		done:     make(chan struct{}),
+		stopping: make(chan struct{}, 1),
+		info:     info,
 	}
-	p := pulse{every: c.cfg.Every}
-	p.renewed(sent, info)
+	p := schedule{every: c.cfg.Every}
+	p.started(sent, info)
 	if info.Degraded {
 		p.degraded(time.Now())
 	}
-	if err := c.enter(s); err != nil { // closed meanwhile: nobody is left to play it
+	if err := c.register(s); err != nil { // the Client was closed
 		halt()
 		close(s.done)
 		return nil, errors.Join(err, s.Stop(ctx))
@@ -101,26 +133,25 @@ func (s *Stream) ID() string { return s.id }
 // User is the user whose stream it is.
 func (s *Stream) User() string { return s.user }
 
-// Info is what the service last said about the stream.
+// Info returns the service's last answer about the stream.
 func (s *Stream) Info() apitype.Stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.info
 }
 
-// Done is closed when the stream is over, by Stop or otherwise; [Stream.Err]
-// says which.
+// Done returns a channel that is closed when the stream is over, by Stop or otherwise.
+// [Stream.Err] is the reason.
 func (s *Stream) Done() <-chan struct{} { return s.done }
 
-// Err is nil while the stream lives and after it was stopped. Otherwise it is
-// an [*EndedError]: the service's word, or, where none came, [ReasonExpired]
-// at the moment when the lease must have lapsed. That is
+// Err is nil while the stream lives and after it was stopped. Otherwise it is an
+// [*EndedError]: from the service, or, if the service does not answer, with [ReasonExpired]
+// when the lease has expired. That is
 //
-//   - one TTL after the last request left that the service answered with a
-//     renewal, on the monotonic clock; or
-//   - one TTL after the last answer that was degraded, if that is later. While
-//     etcd is away nothing expires, so a stream plays on for as long as any
-//     node says so.
+//   - one TTL after the last request was sent that the service answered with a renewal, by
+//     the monotonic clock, or, after a start, when its answer says; or
+//   - one TTL after the last degraded answer, if that is later. While etcd is unavailable no
+//     lease expires, so a stream continues while any node answers.
 func (s *Stream) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,10 +159,10 @@ func (s *Stream) Err() error {
 }
 
 // run sends heartbeats until the stream is stopped or ends.
-func (s *Stream) run(ctx context.Context, p pulse) {
-	defer s.halt()
-	err := s.beatUntilEnd(ctx, p)
-	s.c.leave(s)
+func (s *Stream) run(ctx context.Context, p schedule) {
+	defer s.cancel()
+	err := s.keepAlive(ctx, p)
+	s.c.unregister(s)
 	s.mu.Lock()
 	s.err = err
 	s.mu.Unlock()
@@ -141,99 +172,104 @@ func (s *Stream) run(ctx context.Context, p pulse) {
 	close(s.done)
 }
 
-// beatUntilEnd returns nil when ctx ended, or why the stream did.
-func (s *Stream) beatUntilEnd(ctx context.Context, p pulse) error {
-	var last error // what the latest heartbeat failed with
+// keepAlive sends heartbeats until ctx or the stream ends. It returns nil in the first case,
+// and the reason in the second.
+func (s *Stream) keepAlive(ctx context.Context, p schedule) error {
+	var last error // of the latest heartbeat
 	for {
-		alive, cancel := context.WithDeadline(ctx, p.lapses)
-		err := pause(alive, time.Until(p.next))
+		alive, cancel := context.WithDeadline(ctx, p.expires)
+		err := retry.Sleep(alive, time.Until(p.next))
 		if err == nil {
-			err = s.beat(alive, &p)
+			err = s.sendHeartbeat(alive, &p)
 		}
 		lapsed := alive.Err() != nil
 		cancel()
-		switch ended, isGone := gone(err); {
+		switch ended, isGone := asEnded(err); {
 		case ctx.Err() != nil:
 			return nil
 		case isGone:
-			s.setSilent()
+			s.markEnded()
 			return ended
 		case err == nil:
 			last = nil
 		case !lapsed || last == nil:
 			last = err
 		}
-		if lapsed && !time.Now().Before(p.lapses) {
+		if lapsed && !time.Now().Before(p.expires) {
 			return &EndedError{Reason: ReasonExpired, Cause: last}
 		}
 	}
 }
 
-// beat sends one heartbeat and notes in p what came of it.
-func (s *Stream) beat(ctx context.Context, p *pulse) error {
-	ctx, cancel := context.WithTimeout(ctx, p.patience(s.c.cfg.Timeout))
+// sendHeartbeat sends one heartbeat and records its outcome in p.
+func (s *Stream) sendHeartbeat(ctx context.Context, p *schedule) error {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout(s.c.cfg.Timeout))
 	defer cancel()
 	sent := time.Now()
 	info, err := s.c.Heartbeat(ctx, s.user, s.id)
 	switch {
 	case err != nil:
+		_, isGone := asEnded(err)
+		if _, rejected := rejection(err); rejected && !isGone && !p.rejected {
+			p.rejected = true
+			s.c.reportRejection("heartbeat", s.user, err)
+		}
 		p.failed(time.Now(), retryAfter(err))
 		s.c.cfg.Log.DebugContext(ctx, "heartbeat", "user", s.user, "stream", s.id, "err", err)
 		return err
 	case info.Degraded:
 		p.degraded(time.Now())
-		s.note(func(i *apitype.Stream) { i.Degraded = true })
+		s.updateInfo(func(i *apitype.Stream) { i.Degraded = true })
 		return errDegraded
 	}
 	p.renewed(sent, info)
-	s.note(func(i *apitype.Stream) { *i = info })
+	s.updateInfo(func(i *apitype.Stream) { *i = info })
 	return nil
 }
 
-// errDegraded is why a stream lapses that heard nothing after degraded answers.
+// errDegraded is the cause of a stream that expires after degraded answers.
 var errDegraded = errors.New("the service could not reach etcd")
 
-func (s *Stream) note(f func(*apitype.Stream)) {
+func (s *Stream) updateInfo(f func(*apitype.Stream)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f(&s.info)
 }
 
-func (s *Stream) setSilent() {
+func (s *Stream) markEnded() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.silent = true
+	s.ended = true
 }
 
-func (s *Stream) isSilent() bool {
+func (s *Stream) hasEnded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.silent
+	return s.ended
 }
 
-// Stop ends the stream: it stops the heartbeats, waits for their goroutine, and
-// then tells the service, retrying within ctx what looks transient. When it
-// returns an error the service may not know, and the slot lapses by itself in
-// at most one TTL. A stream that has ended already is no error. Stop may be
-// called more than once and from several goroutines; after an error, the next
-// call tells the service again.
+// Stop ends the stream: it stops the heartbeats, waits for their goroutine, and then calls
+// the service, retrying transient failures within ctx. After an error the outcome is unknown,
+// and the slot expires in at most one TTL. Stopping a stream that has ended is not an error.
+// Stop may be called more than once and from several goroutines; after an error, the next
+// call repeats the request.
 func (s *Stream) Stop(ctx context.Context) error {
-	s.halt()
-	<-s.done // soon: whatever it waits for, it was told to stop
+	s.cancel()
+	<-s.done // returns soon, because its context has ended
 	select {
-	case s.turn <- struct{}{}:
-		defer func() { <-s.turn }()
+	case s.stopping <- struct{}{}:
+		defer func() { <-s.stopping }()
 	case <-ctx.Done():
 		return fmt.Errorf("stop stream of %s: %w", s.user, context.Cause(ctx))
 	}
-	if s.isSilent() {
+	if s.hasEnded() {
 		return nil
 	}
 	if _, err := s.c.StopStream(ctx, s.user, s.id); err != nil {
-		if _, isGone := gone(err); !isGone {
+		if _, isGone := asEnded(err); !isGone {
 			return err
 		}
 	}
-	s.setSilent()
+	s.markEnded()
 	return nil
 }

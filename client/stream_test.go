@@ -27,30 +27,30 @@ func mustStart(t *testing.T, c *Client) *Stream {
 	return s
 }
 
-func TestStream_BeatsAtThePace(t *testing.T) {
+func TestStream_SendsHeartbeatsAtTheInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, w := newClient(t, Config{}, service(90, 30, alive))
 		s := mustStart(t, c)
 		time.Sleep(time.Hour)
 		synctest.Wait()
 
-		beats := w.requests("/heartbeat")
-		assert.InDelta(t, 120, len(beats), 4)
+		heartbeats := w.requests("/heartbeat")
+		assert.InDelta(t, 120, len(heartbeats), 4)
 		gaps := make(map[time.Duration]bool)
-		for i := 1; i < len(beats); i++ {
-			gap := beats[i].at.Sub(beats[i-1].at)
+		for i := 1; i < len(heartbeats); i++ {
+			gap := heartbeats[i].at.Sub(heartbeats[i-1].at)
 			gaps[gap] = true
 			assert.GreaterOrEqual(t, gap, 27*time.Second)
 			assert.LessOrEqual(t, gap, 33*time.Second+time.Millisecond)
 		}
 		assert.Greater(t, len(gaps), 50, "no jitter")
-		assert.Equal(t, "/api/v1/streams/users/maya/streams/s1/heartbeat", beats[0].path)
+		assert.Equal(t, "/api/v1/streams/users/maya/streams/s1/heartbeat", heartbeats[0].path)
 		require.NoError(t, s.Stop(t.Context()))
 		assert.NoError(t, s.Err())
 	})
 }
 
-func TestStream_TakesANewPaceAndItsOwn(t *testing.T) {
+func TestStream_FollowsANewInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, w := newClient(t, Config{Every: 10 * time.Second},
 			service(90, 30, func(int) (*http.Response, error) { return good(stream(12, 4)) }))
@@ -64,10 +64,10 @@ func TestStream_TakesANewPaceAndItsOwn(t *testing.T) {
 	})
 }
 
-func TestStream_PlaysOnAndLapses(t *testing.T) {
+func TestStream_ContinuesUntilItExpires(t *testing.T) {
 	noAnswer := func() (*http.Response, error) { return nil, errNetwork }
 	busy := apitype.Problem{Status: 503}
-	astray := apitype.Problem{Status: 404, Type: noSuchPath}
+	astray := apitype.Problem{Status: 404, Type: notFoundType}
 	tests := map[string]func() (*http.Response, error){
 		"no_answer":     noAnswer,
 		"500":           func() (*http.Response, error) { return problem(apitype.Problem{Status: 500}) },
@@ -94,10 +94,10 @@ func TestStream_PlaysOnAndLapses(t *testing.T) {
 				s := mustStart(t, c)
 				<-s.Done()
 
-				beats := w.requests("/heartbeat")
-				took := time.Since(beats[0].at) // the last good request
+				heartbeats := w.requests("/heartbeat")
+				took := time.Since(heartbeats[0].at) // the last answered request
 				assert.Equal(t, 90*time.Second, took, "one TTL after the last good request left")
-				assert.Greater(t, len(beats), 4, "retried sooner than the pace")
+				assert.Greater(t, len(heartbeats), 4, "retried sooner than the pace")
 				var ended *EndedError
 				require.ErrorAs(t, s.Err(), &ended)
 				assert.Equal(t, ReasonExpired, ended.Reason)
@@ -123,9 +123,9 @@ func TestStream_RecoversAfterFailures(t *testing.T) {
 		s := mustStart(t, c)
 		time.Sleep(time.Hour)
 		assert.NoError(t, s.Err())
-		beats := w.requests("/heartbeat")
-		for i := 1; i < len(beats); i++ { // a retry comes soon, the beat after a success does not
-			gap := beats[i].at.Sub(beats[i-1].at)
+		heartbeats := w.requests("/heartbeat")
+		for i := 1; i < len(heartbeats); i++ { // a retry follows soon, the next regular heartbeat does not
+			gap := heartbeats[i].at.Sub(heartbeats[i-1].at)
 			if i%4 == 0 {
 				assert.GreaterOrEqual(t, gap, 27*time.Second)
 			} else {
@@ -136,9 +136,9 @@ func TestStream_RecoversAfterFailures(t *testing.T) {
 	})
 }
 
-// While etcd is away nothing expires, so a degraded answer keeps a stream alive
-// for another TTL from when it came, however late.
-func TestStream_DegradedPlaysOn(t *testing.T) {
+// While etcd is unavailable nothing expires, so a degraded answer keeps a stream alive for
+// another TTL after the answer, however late it is.
+func TestStream_DegradedContinues(t *testing.T) {
 	for _, ttl := range []int{5, 90} {
 		t.Run(strconv.Itoa(ttl), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { degradedForAnHour(t, ttl) })
@@ -155,7 +155,7 @@ func degradedForAnHour(t *testing.T, ttl int) {
 		if time.Since(began) > time.Hour {
 			return nil, errNetwork
 		}
-		time.Sleep(3 * time.Second) // as long as a node waits for etcd
+		time.Sleep(3 * time.Second) // a node's timeout of etcd
 		mu.Lock()
 		last = time.Now()
 		mu.Unlock()
@@ -224,9 +224,9 @@ func TestStream_RetryAfter(t *testing.T) {
 				}))
 				s := mustStart(t, c)
 				time.Sleep(80 * time.Second)
-				beats := w.requests("/heartbeat")
-				require.GreaterOrEqual(t, len(beats), 2)
-				gap := beats[1].at.Sub(beats[0].at)
+				heartbeats := w.requests("/heartbeat")
+				require.GreaterOrEqual(t, len(heartbeats), 2)
+				gap := heartbeats[1].at.Sub(heartbeats[0].at)
 				assert.GreaterOrEqual(t, gap, tc.min)
 				assert.LessOrEqual(t, gap, tc.max)
 				require.NoError(t, s.Stop(t.Context()))
@@ -235,7 +235,7 @@ func TestStream_RetryAfter(t *testing.T) {
 	}
 }
 
-// A server that accepts and never answers must not eat the lease in one bite.
+// A heartbeat to a server that never answers must not last until the lease has expired.
 func TestStream_HungServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := make(chan struct{})
@@ -288,9 +288,9 @@ func TestStream_StopIsIdempotentAndConcurrent(t *testing.T) {
 		wg.Wait()
 		assert.Len(t, w.requests("/streams/s1"), 1)
 		assert.NoError(t, s.Err())
-		beats := len(w.requests("/heartbeat"))
+		heartbeats := len(w.requests("/heartbeat"))
 		time.Sleep(time.Hour)
-		assert.Len(t, w.requests("/heartbeat"), beats, "no heartbeat after Stop")
+		assert.Len(t, w.requests("/heartbeat"), heartbeats, "no heartbeat after Stop")
 	})
 }
 
@@ -309,7 +309,7 @@ func TestStream_StopRetriesAndMayBeRepeated(t *testing.T) {
 			if stops++; stops <= 4 {
 				return problem(apitype.Problem{Status: 503})
 			}
-			return problem(apitype.Problem{Status: 410, Reason: "stopped"}) // the lost answer's echo
+			return problem(apitype.Problem{Status: 410, Reason: "stopped"}) // the first attempt succeeded, and its answer was lost
 		}
 		s := mustStart(t, c)
 		var p *ProblemError

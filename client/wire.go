@@ -14,8 +14,8 @@ import (
 	"streamcount/api/apitype"
 )
 
-// maxAnswer bounds what is read of an answer. The longest honest one, a batch
-// of heartbeats that all ended, is a fifth of it.
+// maxAnswer is the maximum number of bytes that are read of an answer. The largest regular
+// answer, to a batch of heartbeats that have all ended, is a fifth of it.
 const maxAnswer = 1 << 20
 
 // send makes one request, with in as its body unless nil, and decodes the
@@ -30,11 +30,11 @@ func (c *Client) send(ctx context.Context, method, path string, in, out any) err
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
-			return cause // it says more than "context deadline exceeded"
+			return cause // more specific than "context deadline exceeded"
 		}
 		return err
 	}
-	// The error of Close says nothing that reading the body did not.
+	// After the body was read, an error of Close has no consequence.
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
@@ -48,7 +48,7 @@ func (c *Client) send(ctx context.Context, method, path string, in, out any) err
 	return decode(resp, body, out)
 }
 
-// A timeoutError is a request that was given up after so long.
+// A timeoutError means that a request was cancelled after that time.
 type timeoutError time.Duration
 
 func (e timeoutError) Error() string { return fmt.Sprintf("no answer within %v", time.Duration(e)) }
@@ -68,8 +68,12 @@ func (c *Client) request(ctx context.Context, method, path string, in any) (*htt
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	if c.cfg.Credential != "" {
+	switch {
+	case c.cfg.Credential != "":
 		req.Header.Set("Authorization", "Bearer "+c.cfg.Credential)
+	case c.userinfo != nil:
+		password, _ := c.userinfo.Password()
+		req.SetBasicAuth(c.userinfo.Username(), password)
 	}
 	req.Header.Set("Accept", "application/json, application/problem+json")
 	if in != nil {
@@ -96,7 +100,7 @@ func mediaType(resp *http.Response) string {
 	return t
 }
 
-// refusal is the error that an answer other than 200 stands for.
+// refusal returns the error of an answer other than 200.
 func refusal(resp *http.Response, body []byte) error {
 	after := parseRetryAfter(resp.Header.Get("Retry-After"))
 	p := apitype.Problem{Status: resp.StatusCode, Title: http.StatusText(resp.StatusCode)}
@@ -104,22 +108,33 @@ func refusal(resp *http.Response, body []byte) error {
 		var said apitype.Problem
 		if err := json.Unmarshal(body, &said); err == nil {
 			p = said
-			p.Status = resp.StatusCode // the one that proxies see, should they differ
+			p.Status = resp.StatusCode // the status of HTTP, if the body has another
 		}
 	}
 	switch {
-	case p.Status == http.StatusForbidden && p.Limit != nil:
-		return &LimitError{Limit: *p.Limit, Streams: held(p), Active: p.Active, RetryAfter: after,
-			EvictAfter: time.Duration(p.EvictAfterSeconds) * time.Second}
-	case p.Status == http.StatusGone:
+	case p.Status == http.StatusForbidden && (p.Title == limitReached || p.Text == limitReached):
+		limit := len(p.Active)
+		if p.Limit != nil {
+			limit = *p.Limit
+		}
+		return &LimitError{Limit: limit, Streams: held(p), Active: p.Active, RetryAfter: after,
+			EvictAfter: seconds(p.EvictAfterSeconds)}
+	case p.Status == http.StatusGone && (p.Type != "" || p.Reason != ""): // otherwise it is the page of a proxy
 		ended := &EndedError{Reason: p.Reason, By: p.By}
 		if ended.Reason == "" {
 			ended.Reason = ReasonEnded
 		}
 		return ended
 	}
+	if to, err := resp.Location(); err == nil && resp.StatusCode < http.StatusBadRequest {
+		p.Detail = fmt.Sprintf("it redirects to %s://%s, and redirects are not followed: use that address as the server",
+			to.Scheme, to.Host)
+	}
 	return &ProblemError{Problem: p, RetryAfter: after}
 }
+
+// limitReached is the title of the only refusal that means too many streams.
+const limitReached = "Maximum number of streams reached"
 
 func held(p apitype.Problem) int {
 	if p.Streams != nil {
@@ -128,14 +143,18 @@ func held(p apitype.Problem) int {
 	return len(p.Active)
 }
 
-// maxRetryAfter keeps a nonsensical header from overflowing a duration.
+// seconds returns n seconds, at least 0 and at most maxRetryAfter.
+func seconds(n int) time.Duration {
+	return time.Duration(min(max(n, 0), int(maxRetryAfter/time.Second))) * time.Second
+}
+
+// maxRetryAfter prevents that an absurd header overflows a duration.
 const maxRetryAfter = 24 * time.Hour
 
-// parseRetryAfter reads either form of the header; 0 where there is none.
+// parseRetryAfter parses both forms of the header; it returns 0 without a valid header.
 func parseRetryAfter(h string) time.Duration {
 	if n, err := strconv.Atoi(h); err == nil {
-		n = min(max(n, 0), int(maxRetryAfter/time.Second))
-		return time.Duration(n) * time.Second
+		return seconds(n)
 	}
 	at, err := http.ParseTime(h)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"streamcount/internal/etcdtest"
+	"streamcount/internal/testing/etcdtest"
 )
 
 // The benchmarks compare the ways to the embedded server, with fsync, as a
@@ -129,7 +129,7 @@ func renewAll(b *testing.B, c pb.LeaseClient) {
 	b.ReportMetric(float64(b.N)/time.Since(began).Seconds(), "renewals/s")
 }
 
-// pipeline renews n times on a stream of its own, keeping all ids on their way.
+// pipeline renews n times on a separate stream, with all ids in flight.
 func pipeline(b *testing.B, c pb.LeaseClient, ids []int64, n int) {
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())
@@ -144,7 +144,7 @@ func pipeline(b *testing.B, c pb.LeaseClient, ids []int64, n int) {
 		for i := range n {
 			tokens <- struct{}{}
 			if stream.Send(&pb.LeaseKeepAliveRequest{ID: ids[i%len(ids)]}) != nil {
-				return // Recv knows why
+				return // Recv returns the error
 			}
 		}
 	}()
@@ -168,7 +168,7 @@ func eachWay(b *testing.B, run func(*testing.B, Calls)) {
 			defer e.Close()
 			calls := e.InProcess()
 			if way == "grpc" {
-				c, err := Dial(b.Context(), ClientConfig{Endpoints: e.Endpoints()})
+				c, err := Dial(b.Context(), e.ClientConfig())
 				require.NoError(b, err)
 				defer c.Close()
 				calls = Calls{KV: clientv3.RetryKVClient(c), Lease: clientv3.RetryLeaseClient(c), Watch: c.Watcher}
@@ -202,7 +202,7 @@ func perSecond(b *testing.B, worth int, do func(i int64) error) {
 
 func benchKey(i int64) []byte { return fmt.Appendf(nil, "/bench/%09d", i) }
 
-// slotBatch is benchNested starts of users that nobody else starts for: the
+// slotBatch is benchNested starts of users without other starts: the
 // first free one of three slots.
 func slotBatch(i int64) *pb.TxnRequest {
 	value := []byte(strings.Repeat("v", 100))

@@ -10,13 +10,12 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// boundCalls gives every attempt of a call without a deadline one of timeout.
+// boundCalls returns an interceptor that sets a deadline on calls without one.
 //
-// It also keeps etcd's client from repeating writes. That client takes a
-// DeadlineExceeded or Canceled from below, while the caller's context lives,
-// for a reason to try again up to a hundred times, transactions included,
-// although the first may have been applied. Such an answer comes from our
-// timeout, and from a server whose clock runs a little ahead of the caller's.
+// It also prevents etcd's client from repeating writes. While the caller's context is valid,
+// that client repeats a call up to a hundred times after DeadlineExceeded or Canceled,
+// including transactions, although the first attempt may have been applied. Such an error
+// comes from the deadline set here, and from a server whose clock is ahead of the caller's.
 func boundCalls(timeout time.Duration) grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, req, reply any,
 		cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
@@ -34,8 +33,8 @@ func boundCalls(timeout time.Duration) grpc.UnaryClientInterceptor {
 	}
 }
 
-// An unansweredError is a call that ended without an answer from etcd. It is a
-// context.DeadlineExceeded, but to gRPC it has a code that nobody repeats.
+// An unansweredError means that a call ended without an answer from etcd. It is a
+// context.DeadlineExceeded, but its gRPC code is one that etcd's client does not retry.
 type unansweredError struct {
 	method string
 	err    error

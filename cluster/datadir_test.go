@@ -10,12 +10,15 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/bbolt"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"streamcount/cluster/internal/datadir"
 )
 
-// TestStartEmbedded_DamagedData damages every file that matters. Whatever is
-// wrong, the answer is one line that names the directory and the way out, and
-// the data is still there afterwards.
+// TestStartEmbedded_DamagedData damages every file that matters. Each error is one line that names the directory and the remedy, and the data remains unchanged.
 func TestStartEmbedded_DamagedData(t *testing.T) {
+	t.Parallel()
 	for name, damage := range map[string]func(db, log string) error{
 		"log-truncated":      func(_, log string) error { return os.Truncate(log, 4096) },
 		"log-half":           func(_, log string) error { return os.Truncate(log, 60_000) },
@@ -40,6 +43,7 @@ func TestStartEmbedded_DamagedData(t *testing.T) {
 }
 
 func TestStartEmbedded_DatabaseIsRebuiltFromTheLog(t *testing.T) {
+	t.Parallel()
 	for name, damage := range map[string]func(db string) error{
 		"gone":  os.Remove,
 		"empty": func(db string) error { return os.Truncate(db, 0) },
@@ -49,14 +53,15 @@ func TestStartEmbedded_DatabaseIsRebuiltFromTheLog(t *testing.T) {
 			db, _ := writeData(t, dir)
 			require.NoError(t, damage(db))
 			e := startEmbedded(t, dir)
-			assert.Equal(t, "v", get(t, dial(t, ClientConfig{Endpoints: e.Endpoints()}), "k199"))
+			assert.Equal(t, "v", get(t, dial(t, e.ClientConfig()), "k199"))
 		})
 	}
 }
 
 // etcd creates the database before the log. A first start that is killed in
-// between must not need hands.
+// between must not need an operator.
 func TestStartEmbedded_KilledDuringItsFirstStart(t *testing.T) {
+	t.Parallel()
 	for name, create := range map[string]func(path string) error{
 		"empty-file": func(path string) error { return os.WriteFile(path, nil, 0o600) },
 		"no-entries": func(path string) error {
@@ -80,7 +85,7 @@ func TestStartEmbedded_KilledDuringItsFirstStart(t *testing.T) {
 func writeData(t *testing.T, dir string) (db, log string) {
 	t.Helper()
 	e := startEmbedded(t, dir)
-	c := dial(t, ClientConfig{Endpoints: e.Endpoints()})
+	c := dial(t, e.ClientConfig())
 	for i := range 200 {
 		put(t, c, fmt.Sprintf("k%03d", i), "v")
 		put(t, c, "pad", string(make([]byte, 1000)))
@@ -115,4 +120,14 @@ func files(t *testing.T, dir string) []string {
 		return err
 	}))
 	return paths
+}
+
+func TestStartEmbedded_WarnsOfAnOpenDirectory(t *testing.T) {
+	for mode, warned := range map[os.FileMode]bool{0o700: false, 0o750: false, 0o755: true, 0o777: true, 0o711: true} {
+		dir := t.TempDir()
+		require.NoError(t, os.Chmod(dir, mode))
+		core, lines := observer.New(zap.WarnLevel)
+		datadir.WarnIfAccessible(dir, zap.New(core))
+		assert.Equal(t, warned, lines.Len() == 1, mode)
+	}
 }

@@ -1,10 +1,8 @@
-// Package cluster is this process among its peers: the etcd that it runs
-// itself or the client of one that others run, the secret and the node list
-// that all nodes share, and what to say about etcd's health.
+// Package cluster connects a node to etcd: an embedded server or the client of a cluster, the
+// secret and the list of nodes that all nodes share, and the health of etcd.
 //
-// What a caller must know about failure: an etcd that is away is never an
-// error of [Connect] or [Registration.Run], which go on trying until their
-// context ends. An error at once means that trying again cannot help: a wrong
-// password, a certificate that is not trusted, an etcd too old to be safe, a
-// data directory that cannot be used. Such errors say what to do.
+// An unavailable etcd is never an error of [Connect] or [Registration.Run], which retry until
+// their context ends. They return only permanent errors at once: a wrong password, an
+// untrusted certificate, an etcd version that is not safe, an unusable data directory. Such
+// errors describe what to do.
 package cluster

@@ -15,12 +15,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// healthTimeout bounds the questions about etcd's health.
+// healthTimeout is the timeout of the requests about etcd's health.
 const healthTimeout = 2 * time.Second
 
-// Ready returns nil if etcd can serve this service now: a quorum answers a
-// read below prefix, and no alarm keeps etcd from writing. The error is one
-// sentence for people, without addresses.
+// Ready returns nil if etcd can serve this service now: it answers a linearizable read below
+// prefix, and no alarm prevents writes. The error is one readable sentence, without addresses.
 func Ready(ctx context.Context, c *clientv3.Client, prefix string) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
@@ -44,16 +43,16 @@ func Ready(ctx context.Context, c *clientv3.Client, prefix string) error {
 	return nil
 }
 
-// A healthError says in one sentence what keeps etcd from serving.
+// A healthError is the reason why etcd cannot serve, in one sentence.
 type healthError struct {
 	sentence string
-	err      error // what etcd's client said; nil for an alarm
+	err      error // error of etcd's client; nil for an alarm
 }
 
 func (e *healthError) Error() string { return e.sentence }
 func (e *healthError) Unwrap() error { return e.err }
 
-// explain says what an error of etcd's client means for people.
+// explain converts an error of etcd's client to a readable sentence.
 func explain(err error) string {
 	known := rpctypes.Error(err)
 	for _, lost := range []error{
@@ -69,6 +68,8 @@ func explain(err error) string {
 		return "etcd does not let this node read its keys: check the role of its user"
 	case errors.Is(known, rpctypes.ErrAuthFailed), errors.Is(known, rpctypes.ErrUserEmpty):
 		return "etcd does not accept this node's user or password"
+	case errors.Is(known, rpctypes.Error(rpctypes.ErrGRPCNotSupportedForLearner)):
+		return "etcd's member here is a learner, which does not serve reads: name members that vote"
 	case errors.Is(err, context.Canceled):
 		return "the check was broken off"
 	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
@@ -79,14 +80,14 @@ func explain(err error) string {
 	return "etcd refused a read"
 }
 
-// Info describes an etcd cluster as one of its members sees it.
+// Info describes an etcd cluster, from one of its members.
 type Info struct {
-	Leader  string // the member's name, its id in hex if it has none, "" without a leader
+	Leader  string // the member's name, or its id in hex; "" without a leader
 	Members int
 	Version string // of the member that answered
 }
 
-// Describe asks the member that c is connected to. It works without a quorum.
+// Describe queries the member that c is connected to. It works without a quorum.
 func Describe(ctx context.Context, c *clientv3.Client) (Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()

@@ -16,26 +16,23 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// drainTimeout bounds the wait of Close for calls that etcd is still busy
-// with. Only a disk that hangs keeps one so long.
+// drainTimeout is the maximum time that Close waits for pending calls. Only a disk that hangs
+// delays a call for so long.
 const drainTimeout = 5 * time.Second
 
-// Calls are the services of an embedded server without the network and without
-// encoding. They take the same way as calls through gRPC from etcd's request
-// checks and quota on, and their errors mean the same to status.Code and
-// rpctypes.Error; those of a context that ended are also the context's own to
-// errors.Is.
+// Calls are the services of an embedded server without network and encoding. From etcd's
+// request checks and quota on, they run the same code as calls through gRPC. Their errors have
+// the same meaning for status.Code and rpctypes.Error; the error of an ended context also
+// matches the context's error in errors.Is.
 //
-// As through a client of [Connect], a call without a deadline gets one of 3 s,
-// a call ends at its deadline or when its context is cancelled, whatever the
-// server is doing, and the outcome of a write that ended so is unknown. Other
-// than that client, Calls never repeat anything.
+// As through a client of [Connect], a call without a deadline gets one of 3 s. A call returns
+// at its deadline or when its context is cancelled, even if the server is still working; the
+// outcome of such a write is unknown. Unlike that client, Calls never retry.
 //
-// Requests and replies are shared with the server. A request must not be
-// changed or used again for another call once it was given to KV or Lease, not
-// even after the call has returned: the server may still be reading it. What a
-// reply or a watch event points to must not be changed either: key-values of
-// events are shared by all watchers.
+// Requests and replies are shared with the server. Do not change a request, or reuse it for
+// another call, after it was passed to KV or Lease, even after the call has returned: the
+// server may still read it. Do not change replies and watch events: all watchers share the
+// key-values of events.
 //
 // After [Embedded.Close], and after the server died, calls and streams fail
 // with rpctypes.ErrStopped and watch channels are closed. KV has no
@@ -43,7 +40,7 @@ const drainTimeout = 5 * time.Second
 type Calls struct {
 	KV    pb.KVClient
 	Lease pb.LeaseClient
-	Watch clientv3.Watcher // closed by Embedded.Close, not by its users
+	Watch clientv3.Watcher // closed by Embedded.Close, not by callers
 }
 
 // InProcess returns the server's services. Every call returns the same.
@@ -53,20 +50,19 @@ func (e *Embedded) InProcess() Calls { return e.local.calls() }
 // transaction: the longest list of each level, added up over the levels.
 func (e *Embedded) MaxTxnOps() int { return int(e.etcd.Server.Cfg.MaxTxnOps) }
 
-// inProcess lets calls through to the server until it is closed, and knows
-// when the last of them has left.
+// An inProcess passes calls to the server until it is closed, and tracks pending calls.
 type inProcess struct {
 	kv      pb.KVServer
 	lease   pb.LeaseServer
 	watcher clientv3.Watcher
 	timeout time.Duration // of a call without a deadline
 
-	life context.Context // ends when calls are no longer let in
+	life context.Context // ends when calls are no longer accepted
 	end  context.CancelFunc
 
 	mu     sync.RWMutex // guards closed, and inside.Add against inside.Wait
 	closed bool
-	inside sync.WaitGroup // calls that the server is busy with
+	inside sync.WaitGroup // pending calls in the server
 }
 
 func serverCalls(s *etcdserver.EtcdServer) *inProcess {
@@ -76,7 +72,7 @@ func serverCalls(s *etcdserver.EtcdServer) *inProcess {
 func newInProcess(kv pb.KVServer, lease pb.LeaseServer, watch pb.WatchServer) *inProcess {
 	p := &inProcess{kv: kv, lease: lease, timeout: defaultCallTimeout}
 	p.life, p.end = context.WithCancel(context.Background())
-	// The watcher wants a client to ask for its logger.
+	// The watcher needs a client for its logger.
 	p.watcher = clientv3.NewWatchFromWatchClient(
 		adapter.WatchServerToWatchClient(&gatedWatch{WatchServer: watch, p: p}), clientv3.NewCtxClient(p.life))
 	return p
@@ -86,7 +82,7 @@ func (p *inProcess) calls() Calls {
 	return Calls{KV: localKV{p}, Lease: localLease{p}, Watch: p.watcher}
 }
 
-// enter asks for leave to call the server. Whoever gets it must leave.
+// enter registers a call of the server. The caller must call leave if it returns no error.
 func (p *inProcess) enter() error {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -99,15 +95,14 @@ func (p *inProcess) enter() error {
 
 func (p *inProcess) leave() { p.inside.Done() }
 
-// close ends all calls and streams, answers their callers, and waits until the
-// server has left them too: a read of a store that was closed under it would
-// end the process.
+// close ends all calls and streams and waits until the server has finished them: a read of a
+// closed store would crash the process.
 func (p *inProcess) close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
 	p.end()
-	_ = p.watcher.Close() // it has nothing to tell
+	_ = p.watcher.Close() // its error is always nil
 	left := make(chan struct{})
 	go func() {
 		p.inside.Wait()
@@ -119,8 +114,7 @@ func (p *inProcess) close() {
 	}
 }
 
-// call makes one call of the server. The server may go on with it after call
-// has returned.
+// call makes one call of the server. The server may continue it after call has returned.
 func call[Req, Resp any](ctx context.Context, p *inProcess, method string, req Req,
 	serve func(context.Context, Req) (Resp, error)) (Resp, error) {
 	var none Resp
@@ -136,7 +130,7 @@ func call[Req, Resp any](ctx context.Context, p *inProcess, method string, req R
 	} else {
 		attempt, cancel = context.WithTimeout(ctx, p.timeout)
 	}
-	defer cancel() // the server gives up, too
+	defer cancel() // ends the server's work too
 	type answer struct {
 		resp Resp
 		err  error
@@ -160,8 +154,8 @@ func call[Req, Resp any](ctx context.Context, p *inProcess, method string, req R
 	}
 }
 
-// explain turns an error of the server into what a gRPC client would have
-// seen. caller is whose context it is, attempt what the server got.
+// explain converts an error of the server to the error that a gRPC client would receive.
+// caller is the caller's context, attempt the one passed to the server.
 func (p *inProcess) explain(caller, attempt context.Context, method string, err error) error {
 	st, ok := status.FromError(err)
 	if !ok {
@@ -180,7 +174,7 @@ func (p *inProcess) explain(caller, attempt context.Context, method string, err 
 	return st.Err()
 }
 
-// A contextError is a context that ended, to errors.Is and to gRPC.
+// A contextError is the error of an ended context for errors.Is and for gRPC.
 type contextError struct{ err error }
 
 func (e *contextError) Error() string { return e.err.Error() }
@@ -189,7 +183,7 @@ func (e *contextError) Unwrap() error { return e.err }
 // GRPCStatus makes status.Code return Canceled or DeadlineExceeded.
 func (e *contextError) GRPCStatus() *status.Status { return status.FromContextError(e.err) }
 
-// localKV is the KV service in this process.
+// localKV is the KV service of the embedded server.
 type localKV struct{ p *inProcess }
 
 // Range implements KVClient.
@@ -224,7 +218,7 @@ func (l localKV) RangeStream(context.Context, *pb.RangeRequest, ...grpc.CallOpti
 	return nil, status.Error(codes.Unimplemented, "RangeStream is not served in process: use Range with a limit")
 }
 
-// localLease is the Lease service in this process.
+// localLease is the Lease service of the embedded server.
 type localLease struct{ p *inProcess }
 
 // LeaseGrant implements LeaseClient.
@@ -258,7 +252,7 @@ func (l localLease) LeaseKeepAlive(ctx context.Context, _ ...grpc.CallOption) (p
 	return openKeepAlive(ctx, l.p)
 }
 
-// gatedWatch counts watch streams among the calls inside.
+// gatedWatch counts watch streams as pending calls.
 type gatedWatch struct {
 	pb.WatchServer
 	p *inProcess

@@ -20,7 +20,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// fakeKV answers Put as the test wants.
+// fakeKV answers Put with a function of the test.
 type fakeKV struct {
 	pb.UnimplementedKVServer
 	put func(context.Context) error
@@ -34,8 +34,7 @@ type noLease struct{ pb.UnimplementedLeaseServer }
 
 type noWatch struct{ pb.UnimplementedWatchServer }
 
-// fakeInProcess is the in-process side of a server that a test plays. The test
-// must close it.
+// fakeInProcess returns an in-process client of a fake server. The test must close it.
 func fakeInProcess(put func(context.Context) error) *inProcess {
 	return newInProcess(&fakeKV{put: put}, noLease{}, noWatch{})
 }
@@ -89,7 +88,7 @@ func TestInProcess_ExplainsAsGRPCDoes(t *testing.T) {
 	}
 }
 
-// A server that hangs heeds no context: a read may wait for the disk.
+// A server that hangs ignores the context: a read may wait for the disk.
 func TestInProcess_AnswersAtTheDeadline(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	release := make(chan struct{})
@@ -119,7 +118,7 @@ func TestInProcess_AnswersAtTheDeadline(t *testing.T) {
 	goleak.VerifyNone(t, before)
 }
 
-// etcd calls a proposal whose context ended a timeout of its own.
+// etcd reports a proposal whose context ended as its own timeout.
 func TestInProcess_DeadlineOfAWrite(t *testing.T) {
 	p := fakeInProcess(func(ctx context.Context) error {
 		<-ctx.Done()

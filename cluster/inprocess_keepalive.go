@@ -12,20 +12,20 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// keepAliveBuffer is how many renewals may wait on their way each: enough that
-// a pipelining user and the server do not wake each other for every one.
+// keepAliveBuffer is the number of requests, and of replies, that may be queued: enough that a
+// pipelining caller and the server do not wake each other for each of them.
 const keepAliveBuffer = 256
 
-// A localKeepAlive is a keep-alive stream in this process, as its user sees
-// it. It keeps to gRPC's rules: one goroutine may send while another receives,
-// and a stream that is no longer needed must have its context cancelled.
+// A localKeepAlive is the caller's side of a keep-alive stream inside this process. It follows
+// gRPC's rules: one goroutine may send while another receives, and the context of a stream
+// that is no longer needed must be cancelled.
 type localKeepAlive struct {
-	ctx      context.Context // ends with the user's, with the stream, and on close
+	ctx      context.Context // ends with the caller's, with the stream, and on close
 	requests chan int64
 	replies  chan *pb.LeaseKeepAliveResponse
 
 	halfClose sync.Once
-	sent      chan struct{} // closed when the user has sent all
+	sent      chan struct{} // closed by CloseSend
 
 	ended chan struct{} // closed when err is set
 	err   error         // why the stream ended: io.EOF after CloseSend
@@ -60,8 +60,8 @@ func openKeepAlive(ctx context.Context, p *inProcess) (*localKeepAlive, error) {
 	return s, nil
 }
 
-// Send asks for one renewal. It waits while many are on their way. io.EOF
-// means that the stream has ended and that Recv says why.
+// Send requests one renewal. It blocks while the queue is full. io.EOF means that the stream
+// has ended; Recv returns the reason.
 func (s *localKeepAlive) Send(r *pb.LeaseKeepAliveRequest) error {
 	select {
 	case <-s.sent:
@@ -91,7 +91,7 @@ func (s *localKeepAlive) Recv() (*pb.LeaseKeepAliveResponse, error) {
 	}
 }
 
-// CloseSend tells the server that no more requests will come.
+// CloseSend ends the requests of the stream.
 func (s *localKeepAlive) CloseSend() error {
 	s.halfClose.Do(func() { close(s.sent) })
 	return nil
@@ -100,10 +100,10 @@ func (s *localKeepAlive) CloseSend() error {
 // Context implements grpc.ClientStream.
 func (s *localKeepAlive) Context() context.Context { return s.ctx }
 
-// Header implements grpc.ClientStream. There is none.
+// Header implements grpc.ClientStream. It returns no header.
 func (s *localKeepAlive) Header() (metadata.MD, error) { return nil, nil }
 
-// Trailer implements grpc.ClientStream. There is none.
+// Trailer implements grpc.ClientStream. It returns no trailer.
 func (s *localKeepAlive) Trailer() metadata.MD { return nil }
 
 // SendMsg implements grpc.ClientStream.
@@ -120,9 +120,9 @@ func (s *localKeepAlive) RecvMsg(any) error {
 	return status.Error(codes.Unimplemented, "keep-alive stream: use Recv")
 }
 
-// servedKeepAlive is the same stream as the server sees it.
+// A servedKeepAlive is the server's side of the same stream.
 type servedKeepAlive struct {
-	grpc.ServerStream // nil: the server calls the methods below alone
+	grpc.ServerStream // nil: the server calls only the methods below
 	s                 *localKeepAlive
 }
 
@@ -136,7 +136,7 @@ func (v *servedKeepAlive) Recv() (*pb.LeaseKeepAliveRequest, error) {
 	case <-v.s.sent:
 	}
 	select {
-	case id := <-v.s.requests: // sent before the last word
+	case id := <-v.s.requests: // sent before CloseSend
 		return &pb.LeaseKeepAliveRequest{ID: id}, nil
 	default:
 		return nil, io.EOF

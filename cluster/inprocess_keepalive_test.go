@@ -25,6 +25,7 @@ func grantLease(t *testing.T, c pb.LeaseClient, ttl int64) int64 {
 }
 
 func TestInProcess_KeepAlivesKeepTheirOrder(t *testing.T) {
+	t.Parallel()
 	e := startEmbedded(t, t.TempDir())
 	for name, c := range ways(t, e) {
 		t.Run(name, func(t *testing.T) {
@@ -92,13 +93,13 @@ func TestInProcess_KeepAliveEndsWithItsContext(t *testing.T) {
 	goleak.VerifyNone(t, before)
 }
 
-// running tells whether a goroutine is in a function of that name.
+// running reports whether a goroutine is in a function of that name.
 func running(function string) bool {
 	stacks := make([]byte, 4<<20)
 	return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte(function+"("))
 }
 
-// A user that sends and does not receive is held back, and let go at the end.
+// A caller that sends and does not receive is blocked until the end of the stream.
 func TestInProcess_KeepAliveHoldsBackWhoDoesNotReceive(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	e := startEmbedded(t, t.TempDir())

@@ -15,25 +15,25 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// inspectTimeout bounds the questions to one member.
+// inspectTimeout is the timeout of the requests to one member.
 const inspectTimeout = time.Second
 
-// A MemberStatus is one member of etcd as it sees itself.
+// A MemberStatus is the status of one member of etcd, from that member.
 type MemberStatus struct {
 	Name            string // its id in hex if it has none
 	Leader          bool
 	Version         string
 	DBSize, DBInUse int64    // bytes
-	Lag             uint64   // raft entries that it has applied fewer than the leader
+	Lag             uint64   // number of raft entries that it is behind the leader
 	Alarms          []string // of its own
-	Err             error    // nothing but the name is known; a sentence for people
+	Err             error    // if not nil, only the name is known; a readable sentence
 }
 
 var errNoAnswer = errors.New("it does not answer")
 
-// Inspect asks every member of etcd, all at once. endpoints are addresses that are
-// known to reach some of them, besides those that they give as their own. One that
-// does not answer has an Err and holds nobody up for longer than a second.
+// Inspect returns the status of every member of etcd. It queries all members at the same time,
+// at endpoints and at the addresses that they advertise. A member that does not answer within
+// a second has an Err.
 func Inspect(ctx context.Context, c *clientv3.Client, endpoints []string) ([]MemberStatus, error) {
 	call, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
@@ -47,15 +47,22 @@ func Inspect(ctx context.Context, c *clientv3.Client, endpoints []string) ([]Mem
 	}
 	slices.Sort(asked)
 	answers := askStatus(ctx, c, slices.Compact(asked))
-	out := make([]MemberStatus, len(list.Members))
-	for i, m := range list.Members {
+	members := list.Members
+	if slices.ContainsFunc(members, isProxy) { // a proxy does not list the members behind it
+		members = nil
+		for id := range answers {
+			members = append(members, &pb.Member{ID: id})
+		}
+	}
+	out := make([]MemberStatus, len(members))
+	for i, m := range members {
 		out[i] = statusOf(m, answers)
 	}
 	slices.SortFunc(out, func(a, b MemberStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return out, nil
 }
 
-// askStatus asks all addresses, and returns what members answered, by their ids.
+// askStatus queries all addresses and returns the answers by the ids of the members.
 func askStatus(ctx context.Context, c *clientv3.Client, endpoints []string) map[uint64]*clientv3.StatusResponse {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
@@ -96,10 +103,10 @@ func statusOf(m *pb.Member, answers map[uint64]*clientv3.StatusResponse) MemberS
 	return s
 }
 
-// alarmText is how a member writes an alarm, of itself or another.
+// alarmText parses an alarm in the status of a member, about itself or another.
 var alarmText = regexp.MustCompile(`memberID:(\d+)\s+alarm:(\w+)`)
 
-// alarmsOf are the alarms that a member itself has raised.
+// alarmsOf returns the alarms that the member itself has raised.
 func alarmsOf(id uint64, texts []string) []string {
 	out := []string{}
 	for _, text := range texts {

@@ -15,68 +15,66 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// A LeaderLease is a LeaseClient whose renewals and questions for remaining
-// times go straight to etcd's leader while Run runs. A follower would forward
-// each of them by a request of its own, one at a time for each stream: a tenth
-// of the leader's rate on one machine, one for each round trip between regions.
+// A LeaderLease is a LeaseClient that sends renewals and queries of remaining TTLs directly
+// to etcd's leader while Run runs. A follower would forward each of them by a request of its
+// own, one at a time per stream: a tenth of the leader's rate on one machine, and one per
+// round trip between regions.
 //
-// Everything else goes through the ordinary client, and so do these two while
-// the leader is not known or cannot be reached. That is never an error.
+// All other calls use the ordinary client, and so do these two while the leader is unknown
+// or cannot be reached. That is never an error.
 //
-// A keep-alive stream ends with rpctypes.ErrLeaderChanged when there is a
-// better way than the one it took: its user opens another. What it had not
-// answered may have been done.
+// A keep-alive stream ends with rpctypes.ErrLeaderChanged when there is a better route than
+// its own; the caller then opens another. Requests without an answer may have been applied.
 //
 // A LeaderLease is safe for concurrent use.
 type LeaderLease struct {
 	pb.LeaseClient // the ordinary client
 	etcd           *clientv3.Client
 	cfg            ClientConfig
-	pokes          chan struct{} // holds one if a call had trouble with the leader
+	problems       chan struct{} // receives after a call to the leader failed
 
-	mu      sync.Mutex // guards what follows, which Run alone changes
-	way     *route     // the detour itself while there is no better one
-	detour  *route     // by the ordinary client
-	leader  uint64
-	address string
+	mu           sync.Mutex // guards the fields below, which only Run changes
+	currentRoute *route     // fallback while there is no better route
+	fallback     *route     // uses the ordinary client
+	leader       uint64
+	address      string
 
 	search search
 }
 
-// A route is a way that renewals take. When there is a better one it is left,
-// and its streams end.
+// A route is the client that renewals use. Its streams end when it is closed.
 type route struct {
-	client *clientv3.Client // nil if it is the ordinary one
+	client *clientv3.Client // nil for the ordinary client
 	lease  pb.LeaseClient
-	ctx    context.Context // ends when the route is left
-	leave  context.CancelFunc
-	used   atomic.Bool // a stream has taken it
+	ctx    context.Context // ends when the route is closed
+	close  context.CancelFunc
+	used   atomic.Bool // a stream has used it
 }
 
-// NewLeaderLease returns the leases of the cluster that c is a client of. cfg
-// is what c was made from; it serves to reach the leader in the same way.
+// NewLeaderLease returns the LeaderLease of c's cluster. cfg is the configuration of c, with
+// which the leader is dialled too.
 func NewLeaderLease(c *clientv3.Client, cfg ClientConfig) *LeaderLease {
 	l := &LeaderLease{
 		LeaseClient: clientv3.RetryLeaseClient(c),
 		etcd:        c,
 		cfg:         cfg.withDefaults(),
-		pokes:       make(chan struct{}, 1),
-		search:      search{patience: patience},
+		problems:    make(chan struct{}, 1),
+		search:      search{warnAfter: unreachableWarnAfter},
 	}
-	l.detour = newRoute(l.LeaseClient, nil)
-	l.way = l.detour
+	l.fallback = newRoute(l.LeaseClient, nil)
+	l.currentRoute = l.fallback
 	return l
 }
 
 func newRoute(lease pb.LeaseClient, c *clientv3.Client) *route {
 	r := &route{lease: lease, client: c}
-	r.ctx, r.leave = context.WithCancel(context.Background())
+	r.ctx, r.close = context.WithCancel(context.Background())
 	return r
 }
 
-// Leader returns the id of the leader last heard of, 0 if there was none yet,
-// and the address at which it is spoken to. The address is empty while it
-// cannot be reached and renewals take another member.
+// Leader returns the id of the last known leader, or 0, and the address that
+// renewals use. The address is empty while the leader cannot be reached and renewals use
+// another member.
 func (l *LeaderLease) Leader() (id uint64, address string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -97,7 +95,7 @@ func (l *LeaderLease) LeaseTimeToLive(ctx context.Context, in *pb.LeaseTimeToLiv
 	if err == nil || ctx.Err() != nil || (r.ctx.Err() == nil && status.Code(err) != codes.Unavailable) {
 		return resp, err
 	}
-	l.poke()
+	l.notify()
 	return l.LeaseClient.LeaseTimeToLive(ctx, in, opts...)
 }
 
@@ -109,11 +107,11 @@ func (l *LeaderLease) LeaseKeepAlive(ctx context.Context, opts ...grpc.CallOptio
 	if err == nil || ctx.Err() != nil || r.client == nil {
 		return s, err
 	}
-	l.poke()
+	l.notify()
 	return l.open(ctx, detour, opts)
 }
 
-// open opens a stream that ends with ctx and when the route is left.
+// open opens a stream that ends when ctx ends or the route is closed.
 func (l *LeaderLease) open(ctx context.Context, r *route, opts []grpc.CallOption,
 ) (pb.Lease_LeaseKeepAliveClient, error) {
 	r.used.Store(true)
@@ -131,16 +129,16 @@ func (l *LeaderLease) open(ctx context.Context, r *route, opts []grpc.CallOption
 	return nil, err
 }
 
-// routedStream is a keep-alive stream on a route.
+// A routedStream is a keep-alive stream on a route.
 type routedStream struct {
 	pb.Lease_LeaseKeepAliveClient
 	l     *LeaderLease
 	route *route
-	user  context.Context // as given by the user
+	user  context.Context // the caller's
 	end   context.CancelFunc
 }
 
-// Recv tells when the route was left, and lets Run know of other ends.
+// Recv returns ErrLeaderChanged when the route was closed, and notifies Run of other errors.
 func (s *routedStream) Recv() (*pb.LeaseKeepAliveResponse, error) {
 	resp, err := s.Lease_LeaseKeepAliveClient.Recv()
 	if err == nil {
@@ -148,19 +146,19 @@ func (s *routedStream) Recv() (*pb.LeaseKeepAliveResponse, error) {
 	}
 	s.end()
 	switch {
-	case s.user.Err() != nil || errors.Is(err, io.EOF): // it was the user
+	case s.user.Err() != nil || errors.Is(err, io.EOF): // the caller ended the stream
 		return nil, err
 	case s.route.ctx.Err() != nil:
 		return nil, rpctypes.ErrGRPCLeaderChanged
 	}
-	s.l.poke()
+	s.l.notify()
 	return nil, err
 }
 
-// poke makes Run look for the leader soon.
-func (l *LeaderLease) poke() {
+// notify makes Run check the leader soon.
+func (l *LeaderLease) notify() {
 	select {
-	case l.pokes <- struct{}{}:
+	case l.problems <- struct{}{}:
 	default:
 	}
 }
@@ -168,50 +166,50 @@ func (l *LeaderLease) poke() {
 func (l *LeaderLease) routes() (way, detour *route) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.way, l.detour
+	return l.currentRoute, l.fallback
 }
 
-// goDirect makes a client of the leader alone the way, and leaves the others.
-func (l *LeaderLease) goDirect(c *clientv3.Client, leader uint64, address string) {
+// useLeader makes a client of the leader the current route, and closes the others.
+func (l *LeaderLease) useLeader(c *clientv3.Client, leader uint64, address string) {
 	l.mu.Lock()
-	old := l.way
-	l.way = newRoute(pb.NewLeaseClient(c.ActiveConnection()), c)
+	old := l.currentRoute
+	l.currentRoute = newRoute(pb.NewLeaseClient(c.ActiveConnection()), c)
 	l.leader, l.address = leader, address
 	l.mu.Unlock()
-	l.leaveDetour()
-	l.abandon(old)
+	l.replaceFallback()
+	l.closeRoute(old)
 }
 
-// goOrdinary makes the ordinary client the way. Its streams may stay. address
-// is empty unless it leads to the leader.
-func (l *LeaderLease) goOrdinary(leader uint64, address string) {
+// useFallback makes the ordinary client the current route. Its streams stay open. address is
+// empty unless it is the leader's.
+func (l *LeaderLease) useFallback(leader uint64, address string) {
 	l.mu.Lock()
-	old := l.way
-	l.way = l.detour
+	old := l.currentRoute
+	l.currentRoute = l.fallback
 	l.leader, l.address = leader, address
 	l.mu.Unlock()
-	l.abandon(old)
+	l.closeRoute(old)
 }
 
-// abandon ends what is left on a direct way.
-func (l *LeaderLease) abandon(r *route) {
+// closeRoute closes a route to the leader with its streams.
+func (l *LeaderLease) closeRoute(r *route) {
 	if r.client == nil {
 		return
 	}
-	r.leave()
-	_ = r.client.Close() // nobody uses it any more
+	r.close()
+	_ = r.client.Close() // it has no streams any more
 }
 
-// leaveDetour brings the streams that took the detour to the way.
-func (l *LeaderLease) leaveDetour() {
+// replaceFallback ends the streams of the fallback, so that they move to the current route.
+func (l *LeaderLease) replaceFallback() {
 	l.mu.Lock()
-	old := l.detour
+	old := l.fallback
 	left := old.used.Load()
 	if left {
-		l.detour = newRoute(l.LeaseClient, nil)
+		l.fallback = newRoute(l.LeaseClient, nil)
 	}
 	l.mu.Unlock()
 	if left {
-		old.leave()
+		old.close()
 	}
 }

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,56 +10,61 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"streamcount/cluster/internal/etcdlog"
+	"streamcount/internal/retry"
 )
 
 const (
-	lookEvery = time.Second            // at the leader, while all is well
-	hurryWait = 200 * time.Millisecond // between looks while it is not
-	pokeWait  = 20 * time.Millisecond  // so that a storm of broken streams is one poke
-	// maxHurry bounds the looks in a hurry: an election takes a few seconds, an
-	// etcd that is away may take hours.
-	maxHurry = 50
-	// maxMisses is how often in a row a leader may fail to answer before it is
-	// left, although the others go on following it.
-	maxMisses   = 3
-	lookTimeout = time.Second
-	dialTimeout = 2 * time.Second
-	// A leader that does not answer at any address may just have died: until
-	// patience has run out it is tried again soon and without a word.
-	retrySoon = 2 * time.Second
-	retryLate = 30 * time.Second
-	patience  = 10 * time.Second
+	checkInterval = time.Second            // between checks of the leader
+	retryInterval = 200 * time.Millisecond // between checks after a failure
+	minCheckDelay = 20 * time.Millisecond  // after a failed call, so that many failures cause one check
+	// maxFastRetries is the number of checks at retryInterval. An election takes a few seconds,
+	// an outage may take hours.
+	maxFastRetries = 50
+	// maxFailures is the number of consecutive failures after which the leader is not used,
+	// although the other members still follow it.
+	maxFailures    = 3
+	statusTimeout  = time.Second
+	dialTimeout    = 2 * time.Second
+	identityChecks = 3 // status requests on one connection, to detect several members behind it
+	// A leader that does not answer at any address may just have crashed: until
+	// unreachableWarnAfter it is retried soon and without a warning.
+	fastRetry            = 2 * time.Second
+	slowRetry            = 30 * time.Second
+	unreachableWarnAfter = 10 * time.Second
 )
 
-// search is what Run remembers from one look to the next.
+// search is the state of Run between two checks.
 type search struct {
-	looked  time.Time // when the last look began
-	hurried int       // looks in a row that did not settle the matter
-	misses  int       // of the leader that the way leads to, in a row
+	lastCheck time.Time // start of the last check
+	retries   int       // consecutive checks without a result
+	failures  int       // consecutive failures of the current leader
 
 	unreachable uint64    // a leader that did not answer at any address
-	since       time.Time // when it was found so
-	retryAt     time.Time // when to try again
-	complained  bool      // of such a leader, since one was reached
-	patience    time.Duration
+	since       time.Time // when that was detected
+	retryAt     time.Time // when to retry
+	warned      bool      // a warning was logged since a leader was reached
+	warnAfter   time.Duration
 }
 
-// Run follows the leader until ctx ends. While etcd is away it goes on looking;
-// that is never an error.
+// Run follows the leader until ctx ends. It retries while etcd is unavailable; that is never
+// an error.
 func (l *LeaderLease) Run(ctx context.Context) error {
-	defer l.goOrdinary(0, "")
-	for l.wait(ctx, l.look(ctx)) {
+	defer l.useFallback(0, "")
+	for l.wait(ctx, l.check(ctx)) {
 	}
 	return nil
 }
 
-// wait returns true when it is time for the next look, after d or a poke.
+// wait waits for the next check: for d, or until notify is called. It returns false if ctx
+// ended.
 func (l *LeaderLease) wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case <-l.pokes:
-		return sleep(ctx, max(pokeWait, hurryWait-time.Since(l.search.looked)))
+	case <-l.problems:
+		return retry.Sleep(ctx, max(minCheckDelay, retryInterval-time.Since(l.search.lastCheck))) == nil
 	case <-timer.C:
 		return ctx.Err() == nil
 	case <-ctx.Done():
@@ -68,118 +72,125 @@ func (l *LeaderLease) wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// look finds out whether the way still leads to the leader, finds a better one
-// if not, and returns when to look again.
-func (l *LeaderLease) look(ctx context.Context) time.Duration {
-	l.search.looked = time.Now()
-	way, to := l.current()
+// check verifies that the current route leads to the leader, changes the route if it does
+// not, and returns the time until the next check.
+func (l *LeaderLease) check(ctx context.Context) time.Duration {
+	l.search.lastCheck = time.Now()
+	way, to := l.leaderRoute()
 	if way.client != nil {
-		if leads(ask(ctx, way.client), to) {
-			l.leaveDetour()
-			return l.settled()
+		if leads(memberStatus(ctx, way.client), to) {
+			l.replaceFallback()
+			return l.found()
 		}
-		l.search.misses++
+		l.search.failures++
 	}
-	st := l.askAny(ctx)
+	st := l.statusOfAny(ctx)
 	switch {
-	case st == nil: // an election, or etcd is away
-		return l.hurry()
+	case st == nil: // an election, or etcd is unavailable
+		return l.backoff()
 	case way.client == nil || st.GetLeader() != to:
-		return l.seek(ctx, st)
-	case l.search.misses < maxMisses: // it may answer next time
-		return l.hurry()
+		return l.locate(ctx, st)
+	case l.search.failures < maxFailures: // retry before the leader is not used
+		return l.backoff()
 	}
-	l.giveUp(to)
-	return l.settled()
+	l.markUnreachable(to)
+	return l.found()
 }
 
-// current returns the way and the leader last heard of.
-func (l *LeaderLease) current() (way *route, leader uint64) {
+// leaderRoute returns the current route and the last known leader.
+func (l *LeaderLease) leaderRoute() (way *route, leader uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.way, l.leader
+	return l.currentRoute, l.leader
 }
 
-func (l *LeaderLease) settled() time.Duration {
-	l.search.hurried, l.search.misses = 0, 0
-	return jitter(lookEvery)
+func (l *LeaderLease) found() time.Duration {
+	l.search.retries, l.search.failures = 0, 0
+	return retry.Spread(checkInterval)
 }
 
-func (l *LeaderLease) hurry() time.Duration {
-	if l.search.hurried++; l.search.hurried > maxHurry {
-		return jitter(lookEvery)
+func (l *LeaderLease) backoff() time.Duration {
+	if l.search.retries++; l.search.retries > maxFastRetries {
+		return retry.Spread(checkInterval)
 	}
-	return jitter(hurryWait)
+	return retry.Spread(retryInterval)
 }
 
-// seek looks for a way to the leader that st names.
-func (l *LeaderLease) seek(ctx context.Context, st *pb.StatusResponse) time.Duration {
+// locate finds a route to the leader that st names.
+func (l *LeaderLease) locate(ctx context.Context, st *pb.StatusResponse) time.Duration {
 	leader := st.GetLeader()
 	if leader == l.search.unreachable && time.Now().Before(l.search.retryAt) {
-		l.goOrdinary(leader, "")
-		return l.settled()
+		l.useFallback(leader, "")
+		return l.found()
 	}
 	members := l.members(ctx)
-	if l.speaksToLeader(st, members) {
-		l.goOrdinary(leader, l.cfg.Endpoints[0])
-		l.reached()
-		return l.settled()
+	if slices.ContainsFunc(members, isProxy) {
+		l.useFallback(leader, "") // behind a proxy, each call may reach another member
+		return l.found()
+	}
+	if l.fallbackIsLeader(st, members) {
+		l.useFallback(leader, l.cfg.Endpoints[0])
+		l.markReached()
+		return l.found()
 	}
 	for _, address := range l.addresses(members, leader) {
-		c, moved := l.try(ctx, address, st)
+		c, moved := l.dialLeader(ctx, address, st)
 		switch {
 		case c != nil:
-			l.goDirect(c, leader, address)
-			l.reached()
-			return l.settled()
+			l.useLeader(c, leader, address)
+			l.markReached()
+			return l.found()
 		case moved, ctx.Err() != nil:
-			return l.hurry()
+			return l.backoff()
 		}
-		l.goOrdinary(leader, "") // a deposed leader may hold its streams for long
+		l.useFallback(leader, "") // close the streams of a deposed leader, which may not answer for long
 	}
-	l.giveUp(leader)
-	return l.settled()
+	l.markUnreachable(leader)
+	return l.found()
 }
 
-// speaksToLeader tells whether the ordinary client does: the cluster has one
-// member, or the client has one endpoint and the leader answers there. Streams
-// that it has opened to that leader may stay.
-func (l *LeaderLease) speaksToLeader(st *pb.StatusResponse, members []*pb.Member) bool {
+// isProxy reports whether an entry in a list of members is etcd's gRPC proxy, which lists
+// itself without an id.
+func isProxy(m *pb.Member) bool { return m.GetID() == 0 }
+
+// fallbackIsLeader reports whether the ordinary client uses the leader: the cluster has one
+// member, or the client has one endpoint and the leader answers there. Its streams stay open.
+func (l *LeaderLease) fallbackIsLeader(st *pb.StatusResponse, members []*pb.Member) bool {
 	return len(members) == 1 || (len(l.cfg.Endpoints) == 1 && leads(st, st.GetLeader()))
 }
 
-func (l *LeaderLease) reached() {
+func (l *LeaderLease) markReached() {
 	l.search.unreachable = 0
-	if l.search.complained {
-		l.search.complained = false
+	if l.search.warned {
+		l.search.warned = false
 		_, address := l.Leader()
 		l.cfg.Log.Info("lease renewals reach etcd's leader again", zap.String("address", address))
 	}
 }
 
-// giveUp goes by the ordinary client for a while.
-func (l *LeaderLease) giveUp(leader uint64) {
-	l.goOrdinary(leader, "")
+// markUnreachable uses the ordinary client until the next retry.
+func (l *LeaderLease) markUnreachable(leader uint64) {
+	l.useFallback(leader, "")
 	now, s := time.Now(), &l.search
 	if s.unreachable != leader {
 		s.unreachable, s.since = leader, now
 	}
-	if now.Sub(s.since) < s.patience {
-		s.retryAt = now.Add(jitter(retrySoon))
+	if now.Sub(s.since) < s.warnAfter {
+		s.retryAt = now.Add(retry.Spread(fastRetry))
 		return
 	}
-	s.retryAt = now.Add(jitter(retryLate))
-	if !s.complained {
-		s.complained = true
-		l.cfg.Log.Warn("etcd's leader does not answer at any of its client addresses, so lease renewals go "+
-			"through the other members, which is slow: make the addresses that etcd advertises reachable from here",
+	s.retryAt = now.Add(retry.Spread(slowRetry))
+	if !s.warned {
+		s.warned = true
+		l.cfg.Log.Warn("etcd's leader does not answer at any of its client addresses, so lease renewals use "+
+			"other members, which is slow: make the addresses that etcd advertises reachable from this node",
 			zap.String("leader", strconv.FormatUint(leader, 16)))
 	}
 }
 
-// members returns nil if etcd does not tell.
+// members returns the members of etcd, nil if etcd does not answer.
 func (l *LeaderLease) members(ctx context.Context) []*pb.Member {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	resp, err := l.etcd.MemberList(ctx, clientv3.WithSerializable())
 	if err != nil {
@@ -188,10 +199,10 @@ func (l *LeaderLease) members(ctx context.Context) []*pb.Member {
 	return resp.Members
 }
 
-// addresses returns where the leader may be, the likeliest first: what it
-// advertises and is also configured here, what it advertises, and the other
-// configured ones, since it may advertise what means nothing from here. Only
-// what is as secure as the configured ones.
+// addresses returns possible addresses of the leader in the order of preference: those that
+// are advertised and configured, those that are advertised, and those that are configured,
+// because advertised addresses may be unreachable from this node. All have the scheme of the
+// configured ones.
 func (l *LeaderLease) addresses(members []*pb.Member, leader uint64) []string {
 	secure, err := l.cfg.secure()
 	if err != nil {
@@ -225,39 +236,42 @@ func (l *LeaderLease) addresses(members []*pb.Member, leader uint64) []string {
 	return all
 }
 
-// try returns a client of the leader that st names if that is what answers at
-// address. An advertised address may lead somewhere else from here: to this
-// machine, or to another cluster. moved is true if the member answers that it
-// does not lead.
-func (l *LeaderLease) try(ctx context.Context, address string, st *pb.StatusResponse) (c *clientv3.Client, moved bool) {
+// dialLeader returns a client of the leader that st names, if that leader answers at address.
+// From this node, an advertised address may lead to another machine or another cluster. moved
+// is true if the member answers and is not the leader any more.
+func (l *LeaderLease) dialLeader(ctx context.Context, address string, st *pb.StatusResponse) (c *clientv3.Client, moved bool) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	cfg := l.cfg
 	cfg.Endpoints = []string{address}
-	cfg.Log = atLeast(cfg.Log, zap.ErrorLevel) // its warnings were given when the ordinary client was made
+	cfg.Log = etcdlog.AtLeast(cfg.Log, zap.ErrorLevel) // the ordinary client has already logged its warnings
 	c, err := Dial(ctx, cfg)
 	if err != nil {
 		return nil, false
 	}
-	there := ask(ctx, c)
+	there := memberStatus(ctx, c)
+	for range identityChecks - 1 {
+		if again := memberStatus(ctx, c); again.GetHeader().GetMemberId() != there.GetHeader().GetMemberId() {
+			there = nil // several members behind one address
+		}
+	}
 	isMember := there != nil && there.GetHeader().GetClusterId() == st.GetHeader().GetClusterId() &&
 		there.GetHeader().GetMemberId() == st.GetLeader()
 	if isMember && leads(there, st.GetLeader()) {
 		return c, false
 	}
-	_ = c.Close() // nothing was asked of it that counts
+	_ = c.Close() // it served only status requests
 	return nil, isMember
 }
 
-// leads tells whether st is the answer of a member that takes itself for the
-// leader.
+// leads reports whether st is the answer of member and names it as the leader.
 func leads(st *pb.StatusResponse, member uint64) bool {
 	return st != nil && st.GetHeader().GetMemberId() == member && st.GetLeader() == member
 }
 
-// ask returns nil if nobody answers in time.
-func ask(ctx context.Context, c *clientv3.Client) *pb.StatusResponse {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+// memberStatus returns the status of a member of c, nil if none answers in time.
+func memberStatus(ctx context.Context, c *clientv3.Client) *pb.StatusResponse {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	st, err := pb.NewMaintenanceClient(c.ActiveConnection()).Status(ctx, &pb.StatusRequest{})
 	if err != nil {
@@ -266,19 +280,13 @@ func ask(ctx context.Context, c *clientv3.Client) *pb.StatusResponse {
 	return st
 }
 
-// askAny asks one member after the other, as the ordinary client comes to
-// them, for one that knows a leader. It returns nil if none does.
-func (l *LeaderLease) askAny(ctx context.Context) *pb.StatusResponse {
+// statusOfAny returns the status of a member that has a leader, nil if there is none. The
+// ordinary client selects the members in turn.
+func (l *LeaderLease) statusOfAny(ctx context.Context) *pb.StatusResponse {
 	for range max(len(l.cfg.Endpoints), 1) {
-		if st := ask(ctx, l.etcd); st.GetLeader() != 0 {
+		if st := memberStatus(ctx, l.etcd); st.GetLeader() != 0 {
 			return st
 		}
 	}
 	return nil
-}
-
-// jitter returns d, a tenth more or less, so that the nodes of a cluster do not
-// act in step.
-func jitter(d time.Duration) time.Duration {
-	return d*9/10 + rand.N(d/5+1)
 }

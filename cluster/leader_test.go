@@ -20,10 +20,10 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
-	"streamcount/internal/etcdtest"
+	"streamcount/internal/testing/etcdtest"
 )
 
-const soon = 20 * time.Second // for machines busy with many tests
+const soon = time.Minute // for machines busy with many tests
 
 // relayed is a cluster of three that is reached, and advertised, through
 // relays.
@@ -54,7 +54,7 @@ func (r *relayed) config() ClientConfig {
 	return ClientConfig{Endpoints: []string{r.address(0), r.address(1), r.address(2)}}
 }
 
-// follow runs a LeaderLease of a client of its own until the test ends.
+// follow runs a LeaderLease with a separate client until the test ends.
 func follow(t *testing.T, cfg ClientConfig, prepare ...func(*LeaderLease)) *LeaderLease {
 	t.Helper()
 	c := dial(t, cfg)
@@ -118,6 +118,7 @@ func (r *renewals) at(t *testing.T) string {
 }
 
 func TestLeaderLease_GoesToTheLeader(t *testing.T) {
+	t.Parallel()
 	cl := startRelayed(t)
 	leader := cl.Leader(t)
 	t.Run("run", func(t *testing.T) {
@@ -141,7 +142,7 @@ func TestLeaderLease_GoesToTheLeader(t *testing.T) {
 		require.NoError(t, err)
 		assert.EqualValues(t, 60, ttl.GrantedTTL)
 
-		// While nothing changes, nobody is disturbed.
+		// While nothing changes, streams stay open.
 		const statusMethod = "/etcdserverpb.Maintenance/Status"
 		looks := faults.Calls(statusMethod)
 		require.Eventually(t, func() bool { return faults.Calls(statusMethod) >= looks+3 }, soon, time.Millisecond)
@@ -154,6 +155,7 @@ func TestLeaderLease_GoesToTheLeader(t *testing.T) {
 }
 
 func TestLeaderLease_LeavesADeposedLeader(t *testing.T) {
+	t.Parallel()
 	cl := startRelayed(t)
 	l := follow(t, cl.config())
 	old := cl.Leader(t)
@@ -163,13 +165,11 @@ func TestLeaderLease_LeavesADeposedLeader(t *testing.T) {
 
 	next := (old + 1) % 3
 	cl.MoveLeader(t, next)
-	moved := time.Now()
 	_, err := idle.Recv()
 	require.ErrorIs(t, rpctypes.Error(err), rpctypes.ErrLeaderChanged)
 	assert.Equal(t, codes.Unavailable, status.Code(err))
 	_, err = busy.Recv()
 	require.ErrorIs(t, rpctypes.Error(err), rpctypes.ErrLeaderChanged)
-	assert.Less(t, time.Since(moved), 5*time.Second)
 	s := openRenewals(t, l)
 	require.NoError(t, s.renew(t))
 	assert.Equal(t, cl.address(next), s.at(t))
@@ -178,6 +178,7 @@ func TestLeaderLease_LeavesADeposedLeader(t *testing.T) {
 }
 
 func TestLeaderLease_LeavesAStoppedLeader(t *testing.T) {
+	t.Parallel()
 	cl := startRelayed(t)
 	l := follow(t, cl.config())
 	old := cl.Leader(t)
@@ -198,6 +199,7 @@ func TestLeaderLease_LeavesAStoppedLeader(t *testing.T) {
 
 // A paused leader keeps its connections and answers nothing.
 func TestLeaderLease_LeavesAPausedLeader(t *testing.T) {
+	t.Parallel()
 	cl := startRelayed(t)
 	cfg := cl.config()
 	cfg.CallTimeout = time.Second
@@ -207,14 +209,14 @@ func TestLeaderLease_LeavesAPausedLeader(t *testing.T) {
 	s := openRenewals(t, l)
 	require.NoError(t, s.renew(t))
 
-	// It still leads as far as the others know.
+	// The other members have not noticed yet.
 	cl.relays[old].Freeze()
 	began := time.Now()
 	_, err := l.LeaseTimeToLive(t.Context(),
 		&etcdserverpb.LeaseTimeToLiveRequest{ID: s.id})
 	assert.True(t, err == nil || errors.Is(err, context.DeadlineExceeded), "%v", err)
 	require.Error(t, s.renew(t))
-	assert.Less(t, time.Since(began), 8*time.Second)
+	assert.Less(t, time.Since(began), soon)
 	id, address := l.Leader()
 	assert.EqualValues(t, cl.Members[old].Embed().Server.MemberID(), id)
 	assert.Empty(t, address, "known, but not to be reached")
@@ -227,7 +229,7 @@ func TestLeaderLease_LeavesAPausedLeader(t *testing.T) {
 	cl.relays[old].Thaw()
 	awaitAddress(t, l, cl.address(old))
 
-	// Now the others lose it, too.
+	// Now the other members lose the connection too.
 	s = openRenewals(t, l)
 	require.NoError(t, s.renew(t))
 	cl.relays[old].Freeze()
@@ -258,6 +260,7 @@ func renewOnce(ctx context.Context, l *LeaderLease, id int64) error {
 }
 
 func TestLeaderLease_AdvertisedAddressesMeanNothingHere(t *testing.T) {
+	t.Parallel()
 	other := etcdtest.Endpoints(t)[0] // answers, but is another cluster
 	nobody := "http://127.0.0.1:1"
 	cl := etcdtest.StartClusterOf(t, etcdtest.Config{Advertise: nobody},
@@ -280,7 +283,7 @@ func TestLeaderLease_AdvertisedAddressesMeanNothingHere(t *testing.T) {
 		core, logs := observer.New(zap.InfoLevel)
 		follower := cl.Members[(leader+1)%3].Endpoint()
 		l := follow(t, ClientConfig{Endpoints: []string{follower}, Log: zap.New(core)},
-			func(l *LeaderLease) { l.search.patience = 0 })
+			func(l *LeaderLease) { l.search.warnAfter = 0 })
 		s := openRenewals(t, l)
 		require.NoError(t, s.renew(t), "through the follower")
 		assert.Equal(t, follower, s.at(t))
@@ -291,7 +294,7 @@ func TestLeaderLease_AdvertisedAddressesMeanNothingHere(t *testing.T) {
 		cl.MoveLeader(t, (leader+1)%3)
 		awaitAddress(t, l, follower)
 		require.NoError(t, s.renew(t), "the stream may stay")
-		require.Eventually(t, func() bool { return logs.Len() == 2 }, soon, time.Millisecond, "the way is told after it is taken")
+		require.Eventually(t, func() bool { return logs.Len() == 2 }, soon, time.Millisecond, "the route is logged after it is used")
 		assert.Equal(t, zap.WarnLevel, logs.All()[0].Level)
 		assert.Contains(t, logs.All()[0].Message, "does not answer")
 		assert.Equal(t, zap.InfoLevel, logs.All()[1].Level)
@@ -324,6 +327,7 @@ func TestLeaderLease_OneMemberOneConnection(t *testing.T) {
 }
 
 func TestLeaderLease_TLSAndPassword(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t)
 	serverCert, serverKey := ca.issue(t, "server")
 	secure := etcdtest.Config{TLS: &transport.TLSInfo{

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"testing"
@@ -9,11 +10,17 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"streamcount/internal/testing/etcdtest"
 )
 
-// keep returns a client that is kept to members that are well.
+// patient is a call timeout that no call of a test reaches, unless it waits in vain.
+const patient = time.Minute
+
+// keep returns a client that uses healthy members only.
 func keep(t *testing.T, cfg ClientConfig, near ...string) (*Members, *clientv3.Client) {
 	t.Helper()
+	cfg.CallTimeout = cmp.Or(cfg.CallTimeout, patient)
 	m := NewMembers(cfg, near)
 	c := dial(t, m.Config())
 	ctx, stop := context.WithCancel(t.Context())
@@ -36,9 +43,9 @@ func awaitUsed(t *testing.T, m *Members, want ...string) {
 	}, soon, time.Millisecond, "want %v", want)
 }
 
-// A member that hangs is left, with the calls that wait there, and used again when
-// it answers.
+// Calls leave a member that hangs. The member is used again when it answers.
 func TestMembers_Hanging(t *testing.T) {
+	t.Parallel()
 	cl := startRelayed(t)
 	m, c := keep(t, cl.config())
 	follower := (cl.Leader(t) + 1) % 3
@@ -53,15 +60,16 @@ func TestMembers_Hanging(t *testing.T) {
 		require.NoError(t, err, "reads begin again")
 	}
 	t.Log("six reads in", time.Since(began))
-	assert.Less(t, time.Since(began), defaultCallTimeout, "nobody waited for the deadline")
+	assert.Less(t, time.Since(began), patient/2, "no call waits for the deadline")
 	rest := slices.Delete(slices.Clone(cl.config().Endpoints), follower, follower+1)
 	awaitUsed(t, m, rest...)
 	cl.relays[follower].Thaw()
 	awaitUsed(t, m, cl.config().Endpoints...)
 }
 
-// Calls go to the region's own members while they are fit for use.
+// Calls go to members of the own region while they are healthy.
 func TestMembers_NearFirst(t *testing.T) {
+	t.Parallel()
 	cl := startRelayed(t)
 	near := (cl.Leader(t) + 1) % 3
 	m, c := keep(t, cl.config(), cl.address(near))
@@ -76,19 +84,19 @@ func TestMembers_NearFirst(t *testing.T) {
 	cl.relays[near].Thaw()
 	awaitUsed(t, m, cl.address(near))
 
-	// One that answers but knows no leader is of no use either.
+	// A member that responds but has no leader is not used either.
 	for i := range 3 {
 		if i != near {
 			cl.Members[i].Embed().Server.PauseSending()
 			defer cl.Members[i].Embed().Server.ResumeSending()
 		}
 	}
-	awaitUsed(t, m, cl.config().Endpoints...) // all the same: nobody is well
+	awaitUsed(t, m, cl.config().Endpoints...) // all are used: none is healthy
 }
 
-// A write that was on its way to a leader that went is not waited for until its
-// deadline, while those that go on well are left alone.
+// A write to a former leader fails before its deadline. Other calls are not interrupted.
 func TestMembers_LeaderChanges(t *testing.T) {
+	t.Parallel()
 	cl := startRelayed(t)
 	leader := cl.Leader(t)
 	near, next := (leader+1)%3, (leader+2)%3
@@ -96,7 +104,7 @@ func TestMembers_LeaderChanges(t *testing.T) {
 	awaitUsed(t, m, cl.address(near))
 	_, err := c.Put(t.Context(), "x", "1")
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { // it has heard of the leader
+	require.Eventually(t, func() bool { // it has received the leader
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		return m.leader != 0
@@ -114,7 +122,95 @@ func TestMembers_LeaderChanges(t *testing.T) {
 	cl.MoveLeader(t, next)
 	require.Error(t, <-lost, "its outcome is unknown")
 	t.Log("broken off after", time.Since(began))
-	assert.Less(t, time.Since(began), defaultCallTimeout-500*time.Millisecond, "nobody waited for the deadline")
+	assert.Less(t, time.Since(began), patient/2, "no call waits for the deadline")
 	_, err = c.Put(t.Context(), "x", "3")
 	require.NoError(t, err)
+}
+
+// A learner serves neither writes nor linearizable reads. It is not used, even in the own region,
+// until it is a voting member.
+func TestMembers_Learner(t *testing.T) {
+	t.Parallel()
+	cl := etcdtest.StartCluster(t, 1)
+	learner := cl.AddLearner(t)
+	voter, endpoint := cl.Members[0].Endpoint(), learner.Endpoint()
+	cfg := ClientConfig{Endpoints: []string{endpoint, voter}}
+	c, err := Connect(t.Context(), cfg)
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+
+	m, c := keep(t, cfg, endpoint)
+	awaitUsed(t, m, voter)
+	for range 6 {
+		_, err := c.Put(t.Context(), "x", "1")
+		require.NoError(t, err)
+	}
+	awaitAddress(t, follow(t, cfg), voter)
+	alone := dial(t, ClientConfig{Endpoints: []string{endpoint}})
+	require.ErrorContains(t, Ready(t.Context(), alone, "/p"), "learner")
+
+	require.Eventually(t, func() bool { // once it has caught up
+		_, err := c.MemberPromote(t.Context(), uint64(learner.Embed().Server.MemberID()))
+		return err == nil
+	}, soon, 50*time.Millisecond)
+	awaitUsed(t, m, endpoint)
+}
+
+// An address may be that of a load balancer. Calls, watches and renewals leave a member behind it
+// that hangs within seconds.
+func TestMembers_OneAddress(t *testing.T) {
+	t.Parallel()
+	cl := startRelayed(t)
+	balancer := etcdtest.NewRelay(t)
+	first := (cl.Leader(t) + 1) % 3
+	balancer.To(cl.address(first))
+	cfg := ClientConfig{Endpoints: []string{"http://" + balancer.Address()}}
+	_, c := keep(t, cfg)
+	put(t, c, "x", "0")
+	events := c.Watch(t.Context(), "x")
+	put(t, c, "x", "1")
+	require.Len(t, (<-events).Events, 1)
+	lease, err := c.Grant(t.Context(), 60)
+	require.NoError(t, err)
+
+	cl.relays[first].Freeze()
+	balancer.To(cl.address((first + 1) % 3))
+	began := time.Now()
+	require.Eventually(t, func() bool {
+		_, err := c.Put(t.Context(), "x", "2")
+		return err == nil
+	}, soon, time.Millisecond)
+	got := <-events
+	require.NotEmpty(t, got.Events)
+	require.NoError(t, renewOnStream(t.Context(), c, lease.ID))
+	t.Log("served again after", time.Since(began))
+
+	cl.relays[first].Thaw()
+	put(t, c, "x", "3")
+}
+
+// The leader's own address may be unreachable from here, while that of a load
+// balancer works.
+func TestLeaderLease_OneAddress(t *testing.T) {
+	t.Parallel()
+	nowhere := etcdtest.Config{Advertise: "http://127.0.0.1:1"}
+	cl := etcdtest.StartClusterOf(t, nowhere, nowhere, nowhere)
+	balancer := etcdtest.NewRelay(t)
+	balancer.To(cl.Members[(cl.Leader(t)+1)%3].Endpoint())
+	cfg := ClientConfig{Endpoints: []string{"http://" + balancer.Address()}}
+	l := follow(t, cfg)
+	stream := openRenewals(t, l)
+	for range 5 {
+		require.NoError(t, stream.renew(t))
+	}
+	require.Eventually(t, func() bool { id, _ := l.Leader(); return id != 0 }, soon, time.Millisecond)
+	for {
+		err := stream.renew(t)
+		if err == nil {
+			break
+		}
+		stream = openRenewals(t, l)
+	}
+	_, address := l.Leader()
+	assert.Empty(t, address, "it is not reached directly")
 }

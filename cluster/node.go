@@ -14,25 +14,27 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"streamcount/internal/retry"
 )
 
 const (
 	nodeTTL    = 15 * time.Second
 	renewEvery = nodeTTL / 3
-	// leaveTimeout bounds the good-bye of a node. If it fails, the node is
-	// listed for up to nodeTTL more.
+	// leaveTimeout is the timeout of unregistering a node. If that fails, the node stays in the
+	// list for up to nodeTTL.
 	leaveTimeout = 2 * time.Second
 )
 
-// A Node is one API process, as all others see it.
+// A Node is one API process, as registered in etcd.
 type Node struct {
 	ID        string    `json:"id"` // unique among the nodes, without a slash
 	Region    string    `json:"region,omitempty"`
 	Address   string    `json:"address,omitempty"`
 	Version   string    `json:"version,omitempty"`
 	StartedAt time.Time `json:"startedAt"`
-	// What the node last said it has done since it started, and when that was; zero
-	// for one of an earlier version.
+	// The counters since the node started, and the time of the last report; zero for nodes of
+	// earlier versions.
 	Admitted   int64     `json:"admitted,omitempty"`
 	Refused    int64     `json:"refused,omitempty"`
 	ReportedAt time.Time `json:"reportedAt,omitzero"`
@@ -51,7 +53,7 @@ func Nodes(ctx context.Context, c *clientv3.Client, prefix string) ([]Node, erro
 		var n Node
 		id := strings.TrimPrefix(string(kv.Key), nodeKey(prefix, ""))
 		if err := json.Unmarshal(kv.Value, &n); err != nil {
-			n = Node{} // of a later version: its id is all there is to say
+			n = Node{} // of a later version: only the id is known
 		}
 		n.ID = id
 		nodes = append(nodes, n)
@@ -60,10 +62,10 @@ func Nodes(ctx context.Context, c *clientv3.Client, prefix string) ([]Node, erro
 	return nodes, nil
 }
 
-// A Registration keeps a node in the list of nodes for as long as it runs.
+// A Registration keeps a node in the list of nodes while Run runs.
 type Registration struct {
-	// Counters are what the node tells of itself with every second renewal; nil for
-	// nothing. It is set before Run.
+	// Counters returns the counters that are written with every second renewal; nil if there
+	// are none. Set it before Run.
 	Counters func() (admitted, refused int64)
 
 	etcd  *clientv3.Client
@@ -72,16 +74,16 @@ type Registration struct {
 	log   *slog.Logger
 	every time.Duration // between renewals
 
-	// What follows belongs to Run.
-	lease   clientv3.LeaseID // 0 while there is none
-	expires time.Time        // when lease has run out for sure as far as we know
-	failing bool
-	told    bool             // by the renewal before
-	foreign clientv3.LeaseID // another process's lease on our key, as last warned of
+	// The fields below are used only by Run.
+	lease    clientv3.LeaseID // 0 while there is none
+	expires  time.Time        // when the lease has expired at the latest, unless renewed
+	failing  bool
+	reported bool             // the previous renewal wrote the counters
+	foreign  clientv3.LeaseID // another process's lease on this key, for which a warning was logged
 }
 
-// NewRegistration returns the registration of node. Nothing is written before
-// Run. A nil log says nothing.
+// NewRegistration returns the registration of node. Only Run writes to etcd. A nil log
+// discards all messages.
 func NewRegistration(c *clientv3.Client, prefix string, node Node, log *slog.Logger) *Registration {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -89,7 +91,7 @@ func NewRegistration(c *clientv3.Client, prefix string, node Node, log *slog.Log
 	return &Registration{etcd: c, key: nodeKey(prefix, node.ID), node: node, log: log, every: renewEvery}
 }
 
-// value is what the node says of itself now.
+// value returns the current record of the node.
 func (r *Registration) value() string {
 	n := r.node
 	if r.Counters != nil {
@@ -103,49 +105,49 @@ func (r *Registration) value() string {
 	return string(b)
 }
 
-// Run registers the node, again whenever its lease or its key is lost, until
-// ctx ends. Then it takes the node off the list. While etcd is away it tries
-// again; that is never an error.
+// Run keeps the node registered until ctx ends, and then unregisters it. It registers the node
+// again if its lease or its key is lost, and retries while etcd is unavailable; that is never
+// an error.
 func (r *Registration) Run(ctx context.Context) error {
-	defer r.leave(ctx)
-	var wait backoffWait
+	defer r.unregister(ctx)
+	wait := newBackoff()
 	for {
 		next := r.every
 		if err := r.renew(ctx); err == nil {
-			wait = backoffWait{}
+			wait.Reset()
 			r.report(nil)
 		} else if ctx.Err() == nil {
-			next = wait.take()
+			next = wait.Next()
 			r.report(err)
 		}
-		if !sleep(ctx, next) {
+		if retry.Sleep(ctx, next) != nil {
 			return nil
 		}
 	}
 }
 
-// report logs the first failure of a row and the end of the row.
+// report logs the first of consecutive failures, and their end.
 func (r *Registration) report(err error) {
 	switch {
 	case err != nil && !r.failing:
-		r.log.Warn("cannot keep this node registered, will keep trying", "key", r.key, "err", err)
+		r.log.Warn("cannot keep this node registered, retrying", "key", r.key, "err", err)
 	case err == nil && r.failing:
 		r.log.Info("this node is registered again", "key", r.key)
 	}
 	r.failing = err != nil
 }
 
-// renew makes one attempt to have the key there under a lease of nodeTTL.
+// renew makes one attempt to renew the lease and to keep the key.
 func (r *Registration) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, defaultCallTimeout)
 	defer cancel()
 	if r.lease != 0 && time.Now().Before(r.expires) {
 		err := r.keepAlive(ctx)
-		if err == nil && r.Counters != nil && !r.told {
-			return r.put(ctx) // puts the key back as well
+		if err == nil && r.Counters != nil && !r.reported {
+			return r.put(ctx) // restores the key too
 		}
 		if err == nil {
-			r.told = false
+			r.reported = false
 			return r.checkKey(ctx)
 		}
 		if !errors.Is(err, rpctypes.ErrLeaseNotFound) {
@@ -170,12 +172,12 @@ func (r *Registration) put(ctx context.Context) error {
 	if _, err := r.etcd.Put(ctx, r.key, r.value(), clientv3.WithLease(r.lease)); err != nil {
 		return fmt.Errorf("put %s: %w", r.key, err)
 	}
-	r.told = true
+	r.reported = true
 	return nil
 }
 
-// keepAlive renews the lease once, on a stream of its own. clientv3's
-// KeepAliveOnce tries again without a pause while etcd is away.
+// keepAlive renews the lease once, on a separate stream. clientv3's KeepAliveOnce retries
+// without a pause while etcd is unavailable.
 func (r *Registration) keepAlive(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the stream
@@ -198,9 +200,9 @@ func (r *Registration) keepAlive(ctx context.Context) error {
 	return nil
 }
 
-// checkKey puts the key back if it is gone although its lease lives.
+// checkKey restores the key if it was deleted while its lease is alive.
 func (r *Registration) checkKey(ctx context.Context) error {
-	resp, err := r.etcd.Get(ctx, r.key) // with WithKeysOnly, etcd 3.7 leaves the lease out
+	resp, err := r.etcd.Get(ctx, r.key) // with WithKeysOnly, etcd 3.7 omits the lease
 	if err != nil {
 		return fmt.Errorf("read %s: %w", r.key, err)
 	}
@@ -209,22 +211,22 @@ func (r *Registration) checkKey(ctx context.Context) error {
 	}
 	owner := clientv3.LeaseID(resp.Kvs[0].Lease)
 	if owner != r.lease && owner != r.foreign {
-		r.log.Warn("another process has registered under this node's id: give each node an id of its own",
+		r.log.Warn("another process has registered with this node's name: configure a unique --node for each node",
 			"key", r.key)
 		r.foreign = owner
 	}
 	return nil
 }
 
-// leave revokes the lease, and the key with it, although ctx has ended.
-func (r *Registration) leave(ctx context.Context) {
+// unregister revokes the lease, which deletes the key, although ctx has ended.
+func (r *Registration) unregister(ctx context.Context) {
 	if r.lease == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
 	if _, err := r.etcd.Revoke(ctx, r.lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
-		r.log.Warn("cannot unregister this node: it stays listed until its lease runs out",
+		r.log.Warn("cannot unregister this node: it stays in the list until its lease expires",
 			"key", r.key, "err", err)
 	}
 }

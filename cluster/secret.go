@@ -9,46 +9,49 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"streamcount/internal/retry"
 )
 
 const secretSize = 32
 
-// Secret returns the key that all nodes sign stream ids with. The first caller
-// makes it; all callers get the same. While etcd is away it tries again until
-// ctx ends.
+// Secret returns the secret with which all nodes sign stream ids. The first caller creates
+// it. Secret retries until ctx ends while etcd is unavailable.
 func Secret(ctx context.Context, c *clientv3.Client, prefix string) ([]byte, error) {
 	fresh := make([]byte, secretSize)
 	if _, err := rand.Read(fresh); err != nil {
-		return nil, fmt.Errorf("make a secret: %w", err)
+		return nil, fmt.Errorf("create a secret: %w", err)
 	}
-	return agreed(ctx, c, prefix, fresh)
+	return getOrCreateWithRetry(ctx, c, prefix, fresh)
 }
 
-// ShareSecret makes secret, which is another etcd's, the one of this etcd too. It
-// is an error if this etcd has one of its own.
-func ShareSecret(ctx context.Context, c *clientv3.Client, prefix string, secret []byte) error {
-	found, err := agreed(ctx, c, prefix, secret)
-	if err == nil && !bytes.Equal(found, secret) {
+// ShareSecret stores secret, which comes from another shard, in this etcd too. It is an error
+// if this etcd has an unrelated secret.
+func ShareSecret(
+	ctx context.Context, c *clientv3.Client, prefix string, secret []byte, related func(a, b []byte) bool,
+) error {
+	found, err := getOrCreateWithRetry(ctx, c, prefix, secret)
+	if err == nil && !bytes.Equal(found, secret) && !related(found, secret) {
 		err = fmt.Errorf("etcd key %s is not that of the other shards: this etcd belongs to another service; use "+
 			"another prefix, or an etcd without streams from which you have deleted that key", secretKey(prefix))
 	}
 	return err
 }
 
-// FindSecret returns the key that Secret has made, nil if nobody has yet.
+// FindSecret returns the stored secret, or nil.
 func FindSecret(ctx context.Context, c *clientv3.Client, prefix string) ([]byte, error) {
-	return agreed(ctx, c, prefix, nil)
+	return getOrCreateWithRetry(ctx, c, prefix, nil)
 }
 
 func secretKey(prefix string) string { return prefix + "/secret" }
 
-// agreed returns the secret that is there, or else makes it fresh, unless that is
-// nil. While etcd is away it tries again.
-func agreed(ctx context.Context, c *clientv3.Client, prefix string, fresh []byte) ([]byte, error) {
+// getOrCreateWithRetry returns the stored secret. If there is none, it stores fresh, unless
+// fresh is nil. It retries while etcd is unavailable.
+func getOrCreateWithRetry(ctx context.Context, c *clientv3.Client, prefix string, fresh []byte) ([]byte, error) {
 	key := secretKey(prefix)
-	var wait backoffWait
+	wait := newBackoff()
 	for {
-		secret, err := agree(ctx, c, key, fresh)
+		secret, err := getOrCreate(ctx, c, key, fresh)
 		if err == nil && secret == nil {
 			return nil, nil
 		}
@@ -58,20 +61,19 @@ func agreed(ctx context.Context, c *clientv3.Client, prefix string, fresh []byte
 		if isRefusal(err) {
 			return nil, fmt.Errorf("read or create etcd key %s: %w", key, err)
 		}
-		if !sleep(ctx, wait.take()) {
+		if retry.Sleep(ctx, wait.Next()) != nil {
 			return nil, fmt.Errorf("read or create etcd key %s: %w; the last attempt: %w",
 				key, context.Cause(ctx), err)
 		}
 	}
 }
 
-// agree makes one attempt. If a write of fresh was applied but its reply lost,
-// the next attempt finds fresh there.
-func agree(ctx context.Context, c *clientv3.Client, key string, fresh []byte) ([]byte, error) {
+// getOrCreate makes one attempt. If fresh was stored but the reply was lost, the next attempt
+// finds it.
+func getOrCreate(ctx context.Context, c *clientv3.Client, key string, fresh []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, defaultCallTimeout)
 	defer cancel()
-	// A plain read first: an etcd that is full refuses any transaction that
-	// could write.
+	// Read first, because a full etcd rejects any transaction that contains a put.
 	found, err := c.Get(ctx, key)
 	if err != nil {
 		return nil, err
@@ -97,15 +99,15 @@ func agree(ctx context.Context, c *clientv3.Client, key string, fresh []byte) ([
 }
 
 func checkSecret(key string, secret []byte) ([]byte, error) {
-	if len(secret) == secretSize {
+	if len(secret) == secretSize || bytes.HasPrefix(secret, []byte("{")) { // several secrets, which the caller parses
 		return secret, nil
 	}
 	return nil, fmt.Errorf("etcd key %s holds %d bytes, want the %d of a signing secret: something else "+
-		"wrote it; delete it and restart all nodes to get a new secret, which ends the streams that are running",
+		"wrote it; delete it and restart all nodes to get a new secret, which ends all running streams",
 		key, len(secret), secretSize)
 }
 
-// isRefusal tells errors that come back however often the call is repeated.
+// isRefusal reports whether an error is permanent.
 func isRefusal(err error) bool {
 	known := rpctypes.Error(err)
 	return errors.Is(known, rpctypes.ErrPermissionDenied) || errors.Is(known, rpctypes.ErrAuthFailed) ||

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"streamcount/internal/etcdtest"
+	"streamcount/internal/testing/etcdtest"
 )
 
 func TestSecret_AllCallersGetTheSame(t *testing.T) {
@@ -41,6 +41,7 @@ func TestSecret_AllCallersGetTheSame(t *testing.T) {
 }
 
 func TestSecret_LostMessages(t *testing.T) {
+	t.Parallel()
 	for name, cut := range map[string]func(*etcdtest.Faults){
 		"read-request":  func(f *etcdtest.Faults) { f.CutRequest(etcdtest.Range, 1) },
 		"read-reply":    func(f *etcdtest.Faults) { f.CutReply(etcdtest.Range, 1) },
@@ -74,6 +75,7 @@ func TestSecret_WrongLength(t *testing.T) {
 }
 
 func TestSecret_WaitsForEtcdUntilTheContextEnds(t *testing.T) {
+	t.Parallel()
 	m := etcdtest.Start(t, etcdtest.Config{})
 	c := m.Client(t)
 	m.Stop()

@@ -19,10 +19,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 
-	"streamcount/internal/etcdtest"
+	"streamcount/internal/testing/etcdtest"
 )
 
 func TestConnect_TLS(t *testing.T) {
+	t.Parallel()
 	ca, other := newAuthority(t), newAuthority(t)
 	m := startTLS(t, ca)
 	cert, key := ca.issue(t, "client")
@@ -60,6 +61,7 @@ func TestConnect_TLS(t *testing.T) {
 }
 
 func TestConnect_TLSToPlainEtcd(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t)
 	_, port, err := net.SplitHostPort(hostPort(etcdtest.Endpoints(t)[0]))
 	require.NoError(t, err)
@@ -73,6 +75,7 @@ func TestConnect_TLSToPlainEtcd(t *testing.T) {
 }
 
 func TestConnect_TLSWaitsForAnEtcdThatIsDown(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
@@ -82,6 +85,7 @@ func TestConnect_TLSWaitsForAnEtcdThatIsDown(t *testing.T) {
 
 // The certificate on disk may be renewed while the client runs.
 func TestDial_ReadsRenewedCertificates(t *testing.T) {
+	t.Parallel()
 	ca, other := newAuthority(t), newAuthority(t)
 	m := startTLS(t, ca)
 	cert, key := other.issue(t, "client")
@@ -97,6 +101,22 @@ func TestDial_ReadsRenewedCertificates(t *testing.T) {
 		return err == nil
 	}, time.Minute, 50*time.Millisecond)
 	require.NoError(t, err)
+}
+
+// The authority on disk may be changed while the client runs.
+func TestDial_ReadsRenewedAuthority(t *testing.T) {
+	t.Parallel()
+	old, next := newAuthority(t), newAuthority(t)
+	m := startTLS(t, old)
+	cert, key := old.issue(t, "client")
+	c := dial(t, ClientConfig{Endpoints: []string{m.Endpoint()}, CAFile: next.file, CertFile: cert, KeyFile: key})
+	_, err := c.Put(t.Context(), "k", "v")
+	require.Error(t, err)
+	require.NoError(t, os.Rename(old.file, next.file))
+	require.Eventually(t, func() bool {
+		_, err = c.Put(t.Context(), "k", "v")
+		return err == nil
+	}, time.Minute, 50*time.Millisecond)
 }
 
 // startTLS runs an etcd that wants clients with certificates of ca.

@@ -15,9 +15,9 @@ import (
 // transactions escaped access control and the quota.
 var safeVersions = map[int]int{5: 33, 6: 14, 7: 1}
 
-// tooOld tells whether an etcd of this version is older than the oldest safe
-// release of its line, and which that is. Newer lines than those known pass. A
-// version that cannot be read does not.
+// tooOld reports whether this version of etcd is older than the oldest safe release of its
+// minor version, and returns that release. Later minor versions are safe. A version that
+// cannot be parsed is not.
 func tooOld(version string) (minimum string, old bool) {
 	const oldest = "3.5.33"
 	core, suffix, _ := strings.Cut(version, "-")
@@ -44,14 +44,14 @@ func tooOld(version string) (minimum string, old bool) {
 	return fmt.Sprintf("3.%d.%d", minor, safe), patch < safe || (patch == safe && isPreview(suffix))
 }
 
-// isPreview tells a release candidate from a vendor's build of a release.
+// isPreview distinguishes a release candidate from a vendor's build of a release.
 func isPreview(suffix string) bool {
 	return strings.HasPrefix(suffix, "rc") || strings.HasPrefix(suffix, "alpha") ||
 		strings.HasPrefix(suffix, "beta")
 }
 
-// checkVersions refuses a cluster that has an endpoint of an unsafe version.
-// Endpoints that do not answer cannot be judged.
+// checkVersions returns an error if an endpoint has an unsafe version. It ignores endpoints
+// that do not answer.
 func checkVersions(ctx context.Context, c *clientv3.Client) error {
 	endpoints := c.Endpoints()
 	refusals := make([]error, len(endpoints))
@@ -75,7 +75,7 @@ func checkVersions(ctx context.Context, c *clientv3.Client) error {
 func refuseVersion(endpoint, version string) error {
 	if minimum, old := tooOld(version); old {
 		return fmt.Errorf("etcd at %s has version %q: upgrade it to %s or later, "+
-			"older ones can end streams that are alive", endpoint, version, minimum)
+			"older versions can end live streams", endpoint, version, minimum)
 	}
 	return nil
 }

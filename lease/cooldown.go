@@ -2,102 +2,94 @@ package lease
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"slices"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"streamcount/lease/internal/etcdop"
+	"streamcount/lease/internal/leasepool"
+	"streamcount/lease/internal/schema"
+	"streamcount/lease/policy"
 )
 
-// Whoever was evicted may not evict in turn for a while, or two clients at the
-// limit would end each other's streams for ever. A start that evicts leaves a
-// mark for each session and device it takes a slot from, in its own transaction,
-// under a lease that nobody renews.
+// An evicted client may not evict others for a while, because two clients at the limit
+// would otherwise end each other's streams again and again. The transaction of a start
+// that evicts streams puts a cooldown key for the session and the device of each, under a
+// lease that is not renewed.
 
-// maxCooled is how many of the streams that one start evicts leave marks, the
-// youngest: two each, of the 128 operations that etcd allows in a transaction.
-const maxCooled = 30
+// maxCooldownVictims is the maximum number of evicted streams, the youngest ones, for
+// which a start puts cooldown keys. They need two operations each, and etcd allows 128
+// in a transaction.
+const maxCooldownVictims = 30
 
-// newCooling holds the lease for marks. It is changed often, so that they last
-// little longer than the cool-down.
-func newCooling(grant func(context.Context, time.Duration) (granted, error), cfg Config) *graveyard {
+// newCooldownLease returns the lease of the cooldown keys. It is replaced often, so that
+// they last little longer than the cool-down.
+func newCooldownLease(g *leasepool.Granter, cfg Config) *leasepool.RotatingLease {
 	use := max(cfg.Cooldown/12, time.Second)
-	g := newGraveyard(func(ctx context.Context) (granted, error) {
-		return grant(ctx, (cfg.Cooldown + 2*use).Round(time.Second))
-	}, 4*use, cfg.Timeout, cfg.Log)
-	g.lazy = true
-	return g
+	return leasepool.NewRotatingLease(g, leasepool.RotatingConfig{
+		TTL: (cfg.Cooldown + 2*use).Round(time.Second), UseFor: use, MaxWait: cfg.Timeout / 8, OnDemand: true, Log: cfg.Log,
+	})
 }
 
-// cooldowns are the keys that would forbid a client to evict.
-func (k keys) cooldowns(user, session, device string) []string {
-	var out []string
-	for kind, name := range map[string]string{"s-": session, "d-": device} {
-		if name != "" {
-			sum := sha256.Sum256([]byte(name))
-			out = append(out, k.prefix+"/cooldowns/"+user+"/"+kind+base64.RawURLEncoding.EncodeToString(sum[:16]))
-		}
-	}
-	return out
-}
-
-// marks are the keys that a start puts which ends these streams of user's.
-func (k keys) marks(user string, ends []ending) []string {
-	var marks []string
-	cooled := 0
-	for _, e := range slices.Backward(ends) {
-		if e.reason != ReasonEvicted || cooled == maxCooled {
-			continue
-		}
-		r := recordOf(e.value)
-		for _, key := range k.cooldowns(user, r.Session, r.device().ID) {
-			if !slices.Contains(marks, key) { // etcd takes a key once in a transaction
-				marks = append(marks, key)
+// cooldownKeys returns the cooldown keys for evicted streams, oldest first.
+func cooldownKeys(k schema.Keys, user string, evicted []schema.Entry) []string {
+	var keys []string
+	for _, e := range evicted[max(0, len(evicted)-maxCooldownVictims):] {
+		r := schema.DecodeRecord(e.Value)
+		for _, key := range k.ClientCooldowns(user, r.Session, r.DeviceID()) {
+			if !slices.Contains(keys, key) { // etcd rejects a transaction that puts a key twice
+				keys = append(keys, key)
 			}
 		}
-		cooled++
 	}
-	return marks
+	return keys
 }
 
-// cool are the marks that a start leaves on those it evicts; none where there is
-// no lease for them in time.
-func (l *Limiter) cool(a *admission, d decision) []*pb.RequestOp {
-	if l.cfg.Cooldown <= 0 {
+// cooldownOps returns the puts of the cooldown keys for the streams that the start
+// evicts. It returns nil if there is no lease for them in time.
+func (a *attempt) cooldownOps() []*pb.RequestOp {
+	if a.l.cfg.Cooldown <= 0 {
 		return nil
 	}
-	marks := l.keys.marks(a.user, d.ends)
-	if len(marks) == 0 {
+	var evicted []schema.Entry
+	for e, reason := range a.endings() {
+		if reason == policy.ReasonEvicted {
+			evicted = append(evicted, e)
+		}
+	}
+	keys := cooldownKeys(a.l.keys, a.user, evicted)
+	if len(keys) == 0 {
 		return nil
 	}
-	a.cooling = l.cooling.take()
-	if a.cooling == 0 {
-		l.cfg.Log.Warn("an evicted client may evict in turn at once: no lease for its cool-down", "user", a.user)
+	a.cooldownLease = a.l.cooldownLease.Acquire()
+	if a.cooldownLease == 0 {
+		a.l.cfg.Log.Warn("no lease for a cool-down in time: the evicted client may evict others at once", "user", a.user)
 		return nil
 	}
 	var ops []*pb.RequestOp
-	for _, key := range marks {
-		ops = append(ops, putOp(key, nil, a.cooling))
+	for _, key := range keys {
+		ops = append(ops, etcdop.Put(key, nil, a.cooldownLease))
 	}
 	return ops
 }
 
-// coolingFor is how long the client of a start may not evict anybody yet. It is
-// asked after the user's streams were read, so that it knows of every eviction
-// which they show.
-func (l *Limiter) coolingFor(ctx context.Context, a *admission) (time.Duration, error) {
-	marks := l.keys.cooldowns(a.user, a.req.Session, a.req.Device.ID)
-	if l.cfg.Cooldown <= 0 || len(marks) == 0 {
+// cooldownLeft returns how long the client of the start may not evict a stream. It reads
+// the cooldown keys after the user's streams, so it takes every eviction into account
+// that the snapshot shows.
+func (a *attempt) cooldownLeft(ctx context.Context) (time.Duration, error) {
+	l := a.l
+	keys := l.keys.ClientCooldowns(a.user, a.req.Session, a.req.Device.ID)
+	if l.cfg.Cooldown <= 0 || len(keys) == 0 {
 		return 0, nil
 	}
-	ranges := make([]keyRange, len(marks))
-	for i, key := range marks {
-		ranges[i] = oneKey(key)
+	ranges := make([]etcdop.Range, len(keys))
+	for i, key := range keys {
+		ranges[i] = etcdop.Key(key)
 	}
-	resp, err := l.readAll(ctx, ranges...)
+	resp, err := etcdop.ReadAll(ctx, l.etcd.KV, ranges...)
 	if err != nil {
-		return 0, unavailable("read the cool-downs of "+a.user, err)
+		return 0, etcdop.Unavailable("read the cool-downs of "+a.user, err)
 	}
 	var leases []int64
 	for _, r := range resp.Responses {
@@ -105,14 +97,14 @@ func (l *Limiter) coolingFor(ctx context.Context, a *admission) (time.Duration, 
 			leases = append(leases, kv.Lease)
 		}
 	}
-	lives := l.askLifetimes(ctx, resp.Header.RaftTerm, leases)
+	statuses := l.leaseStatus.Query(ctx, resp.Header.RaftTerm, leases)
 	var longest time.Duration
 	for _, id := range leases {
-		switch t, told := lives[id]; {
-		case !told: // by etcd's leader, or not by one that may be believed
+		switch t, known := statuses[id]; {
+		case !known: // the leader did not report it, or may have been deposed
 			longest = max(longest, l.cfg.Cooldown)
-		case !t.lapsed:
-			longest = max(longest, t.left+time.Second) // it was cut to whole seconds
+		case !t.Expired:
+			longest = max(longest, t.Remaining+time.Second) // it is truncated to whole seconds
 		}
 	}
 	return longest, nil

@@ -1,18 +1,16 @@
-// Package lease limits how many streams a user may watch at once.
+// Package lease limits the number of concurrent streams of a user.
 //
-// A stream runs only while it holds a slot: one of the limit's etcd keys under
-// its user's prefix, kept alive by an etcd lease. One etcd transaction admits a
-// stream only while a slot is free, so no race, crash or lost reply takes a
-// user over the limit. A client that dies stops renewing its lease, and its
-// slot comes back by itself one TTL later.
+// A stream runs while it has a slot: an etcd key below the prefix of its user, attached
+// to an etcd lease. One etcd transaction admits a stream only if the user is below the
+// limit, so no race, crash or lost reply can exceed it. A client that stops without
+// notice no longer renews the lease of its stream, and etcd frees the slot one TTL later.
 //
-// What a caller must know about failure: an etcd write that errs without a
-// refusal may have happened. A start with such an outcome is reported as
-// [ErrUnavailable] and revoked in the background; a stop is repeated; a
-// heartbeat is answered as degraded, so that players go on.
+// A failed etcd write may have been applied, unless etcd rejected it before it was
+// proposed. A start with such an unknown outcome returns an [ErrUnavailable] and is undone
+// in the background. A stop with an unknown outcome is repeated. A heartbeat that etcd
+// does not answer is reported as degraded, so that players continue.
 //
-// The admission rule is [decide] (what may happen, as a pure function) and
-// [Limiter.admitTxn] (the transaction that carries it out).
-//
-// A [Limiter] is safe for concurrent use.
+// The admission rule is [policy.Decide], a pure function. File start.go is the path of a
+// start from top to bottom, and admission.go applies the rule and builds the transaction
+// that guards the decision.
 package lease

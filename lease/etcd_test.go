@@ -12,17 +12,21 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 
-	"streamcount/internal/etcdtest"
+	"streamcount/internal/testing/etcdtest"
+	"streamcount/lease/policy"
+	"streamcount/lease/streamid"
 )
 
 func TestMain(m *testing.M) { os.Exit(etcdtest.Main(m)) }
+
+var testSecret = []byte("0123456789abcdef0123456789abcdef")
 
 const testTTL = 60 * time.Second
 
 // newLimiter returns a running Limiter; its background work ends before c does.
 func newLimiter(t *testing.T, c *clientv3.Client, cfg Config) *Limiter {
 	t.Helper()
-	return runLimiter(t, Over(c), cfg)
+	return runLimiter(t, FromClient(c), cfg)
 }
 
 func runLimiter(t *testing.T, e Etcd, cfg Config) *Limiter {
@@ -30,6 +34,9 @@ func runLimiter(t *testing.T, e Etcd, cfg Config) *Limiter {
 	cfg.Secret = testSecret
 	if cfg.TTL == 0 {
 		cfg.TTL = testTTL
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = time.Minute // a slow machine may pause for seconds; the breaker opens after the timeout
 	}
 	l, err := New(e, cfg)
 	require.NoError(t, err)
@@ -40,8 +47,16 @@ func runLimiter(t *testing.T, e Etcd, cfg Config) *Limiter {
 		cancel()
 		assert.NoError(t, <-done)
 	})
-	require.Eventually(t, l.view.current, time.Minute, time.Millisecond)
+	require.Eventually(t, l.replica.Current, time.Minute, time.Millisecond)
 	return l
+}
+
+// shortCall returns a context for a call that is to fail at its deadline.
+func shortCall(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 func mustStart(t *testing.T, l *Limiter, user string, r Request) Started {
@@ -54,12 +69,12 @@ func mustStart(t *testing.T, l *Limiter, user string, r Request) Started {
 // keysOf returns how many keys user holds.
 func keysOf(t *testing.T, l *Limiter, user string) int {
 	t.Helper()
-	s, err := l.read(t.Context(), user)
+	s, err := l.readUser(t.Context(), user)
 	require.NoError(t, err)
-	return len(s.held)
+	return len(s.entries)
 }
 
-func requireEnded(t *testing.T, err error, want Reason) *By {
+func requireEnded(t *testing.T, err error, want policy.Reason) *Replacement {
 	t.Helper()
 	var ended *EndedError
 	require.ErrorAs(t, err, &ended)
@@ -67,9 +82,9 @@ func requireEnded(t *testing.T, err error, want Reason) *By {
 	return ended.By
 }
 
-// requireEndsSoon beats until the node has heard of an ending on another node,
-// which is a matter of milliseconds.
-func requireEndsSoon(t *testing.T, l *Limiter, user, id string, want Reason) *By {
+// requireEndsSoon sends heartbeats until the node reports that the stream has ended on
+// another node.
+func requireEndsSoon(t *testing.T, l *Limiter, user, id string, want policy.Reason) *Replacement {
 	t.Helper()
 	var err error
 	require.Eventually(t, func() bool {
@@ -88,7 +103,7 @@ func TestStart_CountsToTheLimit(t *testing.T) {
 		assert.Equal(t, Usage{User: "maya", Count: n, Limit: 3, Counted: n}, st.Usage)
 		assert.Equal(t, "eu", st.Stream.Region)
 		assert.Equal(t, Content{ID: "film"}, st.Stream.Content)
-		assert.WithinRange(t, st.Stream.ExpiresAt, before.Add(testTTL), time.Now().Add(testTTL))
+		assert.WithinRange(t, st.Stream.ExpiresAt, before.Add(testTTL*3/4), time.Now().Add(testTTL))
 		ids = append(ids, st.Stream.ID)
 	}
 	_, err := l.Start(t.Context(), "maya", Request{})
@@ -108,32 +123,32 @@ func TestStart_CountsToTheLimit(t *testing.T) {
 	assert.Equal(t, 3, u.Count)
 	assert.Len(t, u.Active, 3)
 
-	mustStart(t, l, "ben", Request{}) // somebody else's limit
+	mustStart(t, l, "ben", Request{}) // the limit is per user
 }
 
 func TestStart_BadInput(t *testing.T) {
 	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 3})
-	_, err := l.Start(t.Context(), "a/b", Request{})
+	_, err := l.Start(t.Context(), "a\tb", Request{})
 	assert.ErrorIs(t, err, ErrBadUser)
 	_, err = l.Start(t.Context(), "maya", Request{Replaces: "zzz"})
-	assert.ErrorIs(t, err, ErrBadID)
+	assert.ErrorIs(t, err, streamid.ErrMalformed)
 	other := mustStart(t, l, "ben", Request{}).Stream
 	_, err = l.Start(t.Context(), "maya", Request{Replaces: other.ID})
-	assert.ErrorIs(t, err, ErrForeignID)
+	assert.ErrorIs(t, err, streamid.ErrForeign)
 	assert.Equal(t, 1, keysOf(t, l, "ben"))
 }
 
 func TestStart_LimitZeroBlocks(t *testing.T) {
 	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 0})
 	for range 2 {
-		_, err := l.Start(t.Context(), "maya", Request{OnLimit: ReplaceOldest})
+		_, err := l.Start(t.Context(), "maya", Request{OnLimit: policy.ReplaceOldest})
 		require.ErrorIs(t, err, ErrLimit)
 	}
 }
 
 func TestStart_LargestLimit(t *testing.T) {
-	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: MaxLimit})
-	for n := 1; n <= MaxLimit; n++ {
+	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: policy.MaxLimit})
+	for n := 1; n <= policy.MaxLimit; n++ {
 		require.Equal(t, n, mustStart(t, l, "maya", Request{}).Count)
 	}
 	_, err := l.Start(t.Context(), "maya", Request{})
@@ -144,23 +159,24 @@ func TestStart_LargestLimit(t *testing.T) {
 }
 
 func TestStart_SessionTakesItsSlotOver(t *testing.T) {
+	t.Parallel()
 	c, prefix := etcdtest.Client(t), etcdtest.Prefix(t)
 	l := newLimiter(t, c, Config{Prefix: prefix, Limit: 2})
 	other := newLimiter(t, c, Config{Prefix: prefix, Limit: 2})
 	first := mustStart(t, l, "maya", Request{Session: "tab-1"}).Stream
 	mustStart(t, l, "maya", Request{Session: "tab-2"})
 	again := mustStart(t, other, "maya", Request{Session: "tab-1", Device: Device{Name: "tab"}})
-	assert.Equal(t, 2, again.Count, "it never counts twice")
+	assert.Equal(t, 2, again.Count, "a session counts once")
 	assert.NotEqual(t, first.ID, again.Stream.ID)
 
-	by := requireEndsSoon(t, l, "maya", first.ID, ReasonReplaced)
+	by := requireEndsSoon(t, l, "maya", first.ID, policy.ReasonReplaced)
 	require.NotNil(t, by)
 	assert.Equal(t, "tab", by.Device.Name)
 	assert.Equal(t, again.Stream.StartedAt.UnixMilli(), by.StartedAt.UnixMilli())
 	_, err := l.Stop(t.Context(), "maya", first.ID)
-	requireEnded(t, err, ReasonReplaced)
+	requireEnded(t, err, policy.ReasonReplaced)
 	_, err = l.Heartbeat(t.Context(), "maya", again.Stream.ID)
-	assert.NoError(t, err, "a late stop of the old stream leaves the new one alone")
+	assert.NoError(t, err, "a late stop of the old stream does not affect the new one")
 }
 
 func TestStart_Replaces(t *testing.T) {
@@ -169,19 +185,19 @@ func TestStart_Replaces(t *testing.T) {
 	st := mustStart(t, l, "maya", Request{Replaces: old.ID})
 	assert.Equal(t, 1, st.Count)
 	_, err := l.Heartbeat(t.Context(), "maya", old.ID)
-	assert.NotNil(t, requireEnded(t, err, ReasonReplaced))
+	assert.NotNil(t, requireEnded(t, err, policy.ReasonReplaced))
 	_, err = l.Start(t.Context(), "maya", Request{Replaces: old.ID})
-	assert.ErrorIs(t, err, ErrLimit, "what has ended makes no room twice")
+	assert.ErrorIs(t, err, ErrLimit, "an ended stream frees no second slot")
 }
 
 func TestStart_EvictsTheOldest(t *testing.T) {
 	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 2})
 	a := mustStart(t, l, "maya", Request{}).Stream
 	b := mustStart(t, l, "maya", Request{}).Stream
-	c := mustStart(t, l, "maya", Request{OnLimit: ReplaceOldest, Device: Device{Type: "tv"}})
+	c := mustStart(t, l, "maya", Request{OnLimit: policy.ReplaceOldest, Device: Device{Type: "tv"}})
 	assert.Equal(t, 2, c.Count)
 	_, err := l.Heartbeat(t.Context(), "maya", a.ID)
-	by := requireEnded(t, err, ReasonEvicted)
+	by := requireEnded(t, err, policy.ReasonEvicted)
 	require.NotNil(t, by)
 	assert.Equal(t, Device{Type: "tv"}, by.Device)
 	_, err = l.Heartbeat(t.Context(), "maya", b.ID)
@@ -196,11 +212,11 @@ func TestStart_AfterTheLimitWasLowered(t *testing.T) {
 		ids = append(ids, mustStart(t, wide, "maya", Request{}).Stream.ID)
 	}
 	narrow := newLimiter(t, c, Config{Prefix: prefix, Limit: 2})
-	for i, id := range ids[:4] { // the lower slots go first: free ones must not deceive
+	for i, id := range ids[:4] { // the lower slots are freed first, and must not be used
 		_, err := narrow.Start(t.Context(), "maya", Request{})
 		require.ErrorIs(t, err, ErrLimit, "%d are left", 5-i)
 		_, err = narrow.Heartbeat(t.Context(), "maya", ids[4])
-		require.NoError(t, err, "running streams are left alone")
+		require.NoError(t, err, "running streams are not affected")
 		u, err := narrow.Stop(t.Context(), "maya", id)
 		require.NoError(t, err)
 		require.Equal(t, 4-i, u.Count)
@@ -211,7 +227,8 @@ func TestStart_AfterTheLimitWasLowered(t *testing.T) {
 }
 
 func TestStart_RefusalsWriteNothing(t *testing.T) {
-	c := etcdtest.Start(t, etcdtest.Config{}).Client(t) // a server of its own: nobody else writes
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Config{}).Client(t) // a separate server, on which no other test writes
 	l := newLimiter(t, c, Config{Limit: 1})
 	mustStart(t, l, "maya", Request{})
 	_, err := l.Start(t.Context(), "maya", Request{})
@@ -225,8 +242,8 @@ func TestStart_RefusalsWriteNothing(t *testing.T) {
 	assert.Equal(t, before, raftIndex(t, c), "raft proposals for 50 refusals")
 }
 
-// requireStreamLeases waits until etcd has exactly n leases beside those that
-// the nodes keep ready, or keep their tombstones under.
+// requireStreamLeases waits until etcd has exactly n leases besides those of the nodes' pools
+// and tombstones.
 func requireStreamLeases(t *testing.T, c *clientv3.Client, n int, nodes ...*Limiter) {
 	t.Helper()
 	var left []clientv3.LeaseID
@@ -237,14 +254,11 @@ func requireStreamLeases(t *testing.T, c *clientv3.Client, n int, nodes ...*Limi
 		}
 		ours := map[int64]bool{}
 		for _, l := range nodes {
-			l.pool.book.mu.Lock()
-			for _, g := range append(l.pool.book.waiting, l.pool.book.spent...) {
-				ours[g.lease] = true
+			ready, toRevoke := l.pool.IDs()
+			for _, id := range append(ready, toRevoke...) {
+				ours[id] = true
 			}
-			l.pool.book.mu.Unlock()
-			l.graves.mu.Lock()
-			ours[l.graves.lease] = true
-			l.graves.mu.Unlock()
+			ours[l.tombstoneLease.Current()] = true
 		}
 		left = left[:0]
 		for _, s := range resp.Leases {
@@ -256,7 +270,7 @@ func requireStreamLeases(t *testing.T, c *clientv3.Client, n int, nodes ...*Limi
 	}, time.Minute, 10*time.Millisecond, "want %d leases of streams", n)
 }
 
-// settledRaftIndex is etcd's raft index once the nodes have what they keep ready.
+// settledRaftIndex returns etcd's raft index when the nodes have filled their pools.
 func settledRaftIndex(t *testing.T, c *clientv3.Client) uint64 {
 	t.Helper()
 	var last uint64
@@ -281,7 +295,7 @@ func TestRun_LeavesNoGoroutine(t *testing.T) {
 	_, err := c.Get(t.Context(), "connect")
 	require.NoError(t, err)
 	before := goleak.IgnoreCurrent()
-	l, err := New(Over(c), Config{Prefix: etcdtest.Prefix(t), Limit: 3, Secret: testSecret})
+	l, err := New(FromClient(c), Config{Prefix: etcdtest.Prefix(t), Limit: 3, Secret: testSecret})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -7,124 +7,131 @@ import (
 	"maps"
 	"sync"
 	"time"
+
+	"streamcount/lease/internal/etcdop"
+	"streamcount/lease/internal/leasestatus"
+	"streamcount/lease/internal/schema"
 )
 
 // Consistency says how old an answer may be.
 type Consistency string
 
-// The kinds of consistency.
+// The values of Consistency.
 const (
-	// Bounded is the view of this node: never older than this node's own last
-	// write to the user, and at most a few seconds behind the other nodes. Where
-	// the view is not that recent, etcd is asked.
+	// Bounded reads the replica of this node. The answer is never older than the last
+	// write of this node to the user, and at most a few seconds older than the writes of
+	// other nodes. If the replica is older than that, etcd is read.
 	Bounded Consistency = "bounded"
-	// Linearizable is etcd's own answer now.
+	// Linearizable reads etcd.
 	Linearizable Consistency = "linearizable"
 )
 
-// List returns user's streams, oldest first. A stream whose ExpiresAt is not
-// known in time has none. Returns [ErrBadUser], [ErrNoStreams] and
+// List returns the streams of user, oldest first. ExpiresAt is zero for a stream whose
+// lease etcd does not report in time. List returns [ErrBadUser], [ErrNoStreams] and
 // [ErrUnavailable].
 func (l *Limiter) List(ctx context.Context, user string, how Consistency) (Usage, error) {
 	if !ValidUser(user) {
 		return Usage{}, ErrBadUser
 	}
-	ctx, cancel := l.bound(ctx)
+	ctx, cancel := l.withDeadline(ctx)
 	defer cancel()
-	look := l.know
+	read := l.snapshotOf
 	if how == Linearizable {
-		look = l.read
+		read = l.readUser
 	}
-	s, err := look(ctx, user)
+	s, err := read(ctx, user)
 	if err != nil {
 		return Usage{}, err
 	}
-	if len(s.held) == 0 {
+	if len(s.entries) == 0 {
 		return Usage{}, ErrNoStreams
 	}
-	lives := l.shownLifetimes(ctx, user, s, how)
-	r := l.ruleOf(user, newest(s.held))
-	u := Usage{User: user, Count: len(s.held), Limit: r.limit, Counted: r.counted(s.held)}
-	for _, h := range s.held {
-		st := l.stream(user, h)
-		st.ExpiresAt = lives[h.lease].until()
+	statuses := l.displayStatuses(ctx, user, s, how)
+	r := l.ruleOf(user, newestRecord(s.entries))
+	u := Usage{User: user, Count: len(s.entries), Limit: r.Limit, Counted: countEntries(r, s.entries)}
+	for _, e := range s.entries {
+		st := l.stream(user, e)
+		st.ExpiresAt = statuses[e.Lease].NotExpiredBefore()
 		u.Active = append(u.Active, st)
 	}
 	return u, nil
 }
 
-// shownLifetimes are lifetimes for show. The leader may be in another region, so it is
-// not asked about a stream that this node renewed less than half a TTL ago: from then
-// on the stream has at least a TTL, and more only if another node renewed it since.
-func (l *Limiter) shownLifetimes(ctx context.Context, user string, s snapshot, how Consistency) map[int64]lifetime {
-	own, others := map[int64]lifetime{}, s
-	others.held = nil
-	for _, h := range s.held {
-		at, _ := l.view.lookup(user, h.ident())
+// displayStatuses returns lease statuses to show to users. The leader may be in another
+// region, so it is not queried for a stream that this node renewed less than half a TTL
+// ago: since then the stream has at least a TTL, and more only if another node has
+// renewed it.
+func (l *Limiter) displayStatuses(ctx context.Context, user string, s snapshot, how Consistency) map[int64]leasestatus.Status {
+	own, others := map[int64]leasestatus.Status{}, s
+	others.entries = nil
+	for _, h := range s.entries {
+		at, _ := l.replica.Lookup(user, h.StreamID())
 		if how == Linearizable || at == nil {
-			others.held = append(others.held, h)
+			others.entries = append(others.entries, h)
 			continue
 		}
-		renewed, ttl := at.renewedAt(), headOf(h.value).ttl()
+		renewed, ttl := at.LastRenewal(), schema.DecodeHead(h.Value).TTL()
 		if time.Since(renewed) >= ttl/2 {
-			others.held = append(others.held, h)
+			others.entries = append(others.entries, h)
 			continue
 		}
-		own[h.lease] = lifetime{lease: h.lease, asked: renewed, left: ttl}
+		own[h.Lease] = leasestatus.Status{Lease: h.Lease, QueriedAt: renewed, Remaining: ttl}
 	}
-	lives := l.lifetimes(ctx, user, others)
-	maps.Copy(lives, own)
-	return lives
+	statuses := l.leaseStatus.OfUser(ctx, user, others.term, others.leases())
+	maps.Copy(statuses, own)
+	return statuses
 }
 
-var errViewBehind = errors.New(
-	"this node is still reading the streams from etcd: ask again in a moment, or ask another node")
+var errReplicaStale = errors.New(
+	"this node is still reading the streams from etcd: try again in a moment, or use another node")
 
-// Totals counts the streams of all users as this node knows them: its own writes
-// are in, those of others at most a few seconds later. A node that has just
-// started knows them after a moment; [ErrUnavailable] if that takes too long.
-// Where users have limits of their own, those at their limit are counted anew
-// only once in two seconds, or less often where that takes long.
+// Totals counts the streams of all users in this node's replica. It includes the node's
+// own writes, and those of other nodes after at most a few seconds. A node that has just
+// started waits for its replica; if that takes too long, Totals returns an
+// [ErrUnavailable]. If there are other limits than the default, the number
+// of users at their limit is counted at most every two seconds, and less often if that takes
+// long.
 func (l *Limiter) Totals(ctx context.Context) (Totals, error) {
-	ctx, cancel := l.bound(ctx)
+	ctx, cancel := l.withDeadline(ctx)
 	defer cancel()
-	for !l.view.reach(ctx, l.view.own.Load()) && !pause(ctx) {
+	for !l.replica.WaitOwnWrites(ctx) && !retryPause(ctx) {
 	}
 	usual := l.ruleOf("", nil)
-	t, told := l.view.totals(usual.limit)
-	if !l.view.current() {
-		return Totals{}, unavailable("count streams", errViewBehind)
+	t, claims := l.countStreams(usual.Limit)
+	if !l.replica.Current() {
+		return Totals{}, etcdop.Unavailable("count streams", errReplicaStale)
 	}
-	if told || !usual.count.each() || !l.view.rules.empty() {
-		t.UsersAtLimit = l.full.count(l.countFull)
+	if claims || !usual.Counting.PerStream() || l.replica.Rules().HasOverrides() {
+		t.UsersAtLimit = l.atLimitCount.count(l.countUsersAtLimit)
 	}
-	t.Admitted, t.Refused, t.Expired = l.admitted.Load(), l.refused.Load(), l.view.expiries()
+	t.Admitted, t.Refused, t.Expired = l.admitted.Load(), l.refused.Load(), l.replica.Expiries()
 	return t, nil
 }
 
-// countFull looks at every user: how many of them are at a limit of their own?
-func (l *Limiter) countFull() int {
+// countUsersAtLimit counts the users who have reached their limit. It reads the streams
+// of every user.
+func (l *Limiter) countUsersAtLimit() int {
 	n := 0
-	l.view.each(func(user string, hs []held) {
-		if r := l.ruleOf(user, newest(hs)); r.counted(hs) >= r.limit {
+	l.replica.EachUser(func(user string, hs []schema.Entry) {
+		if r := l.ruleOf(user, newestRecord(hs)); countEntries(r, hs) >= r.Limit {
 			n++
 		}
 	})
 	return n
 }
 
-// EachUser calls f for each user that this node knows of, with how many streams he
-// has. Returns [ErrUnavailable] if it does not know all of them yet.
+// EachUser calls f with each user and the number of their streams. It returns an
+// [ErrUnavailable] if the replica is not complete.
 func (l *Limiter) EachUser(ctx context.Context, f func(user string, streams int)) error {
 	if _, err := l.Totals(ctx); err != nil {
 		return err
 	}
-	l.view.each(func(user string, hs []held) { f(user, len(hs)) })
+	l.replica.EachUser(func(user string, hs []schema.Entry) { f(user, len(hs)) })
 	return nil
 }
 
-// census is a number that is counted anew once in a while.
-type census struct {
+// cachedCount caches a count that is expensive.
+type cachedCount struct {
 	mu    sync.Mutex
 	taken time.Time
 	took  time.Duration
@@ -132,47 +139,30 @@ type census struct {
 }
 
 const (
-	censusSpan  = 2 * time.Second
-	censusShare = 50 // of the time, at most, one part goes into counting
+	countInterval = 2 * time.Second
+	countShare    = 50 // counting takes at most this part of the time
 )
 
-func (c *census) count(anew func() int) int { return c.within(censusSpan, anew) }
+// count returns the count, no older than countInterval if counting is fast.
+func (c *cachedCount) count(count func() int) int { return c.countWithin(countInterval, count) }
 
-// within is the number as it was no longer than span ago.
-func (c *census) within(span time.Duration, anew func() int) int {
+// countWithin returns the count, no older than maxAge if counting is fast.
+func (c *cachedCount) countWithin(maxAge time.Duration, count func() int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.taken.IsZero() || time.Since(c.taken) > max(span, censusShare*c.took) {
+	if c.taken.IsZero() || time.Since(c.taken) > max(maxAge, countShare*c.took) {
 		began := time.Now()
-		c.n, c.taken = anew(), time.Now()
+		c.n, c.taken = count(), time.Now()
 		c.took = c.taken.Sub(began)
 	}
 	return c.n
 }
 
-// wroteAt notes this node's own write to a user's keys.
-func (l *Limiter) wroteAt(user string, rev int64) {
-	l.wrote.put(user, rev)
-	l.view.wroteAt(rev)
+// recordOwnWrite records the revision of a write of this node to a user's keys.
+func (l *Limiter) recordOwnWrite(user string, rev int64) {
+	l.ownWrites.Put(user, rev)
+	l.replica.RecordOwnWrite(rev)
 }
 
-// wroteAt notes a write of this node's own.
-func (v *view) wroteAt(rev int64) {
-	for {
-		old := v.own.Load()
-		if old >= rev || v.own.CompareAndSwap(old, rev) {
-			return
-		}
-	}
-}
-
-// String is for logs and test failures.
+// String returns u for logs and test failures.
 func (u Usage) String() string { return fmt.Sprintf("%s: %d of %d", u.User, u.Count, u.Limit) }
-
-// until is a time before which the lease cannot lapse, or zero if not known.
-func (t lifetime) until() time.Time {
-	if t.asked.IsZero() {
-		return time.Time{}
-	}
-	return t.asked.Add(t.left)
-}

@@ -14,12 +14,12 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"streamcount/internal/etcdtest"
+	"streamcount/internal/testing/etcdtest"
+	"streamcount/lease/policy"
 )
 
-// audit replays every revision below prefix, on its own watch, and fails the
-// test if a user ever holds more than limit keys. Its result is the number of
-// revisions it saw.
+// audit watches every revision below prefix, and fails the test if a user has more than
+// limit keys at any of them. The function finish returns the number of revisions.
 func audit(t *testing.T, c *clientv3.Client, prefix string, limit int) (finish func() int64) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -48,7 +48,7 @@ func audit(t *testing.T, c *clientv3.Client, prefix string, limit int) (finish f
 			last = e.Kv.ModRevision
 			for user, slots := range held {
 				if len(slots) > limit {
-					t.Errorf("revision %d: %s holds %d of %d", last, user, len(slots), limit)
+					t.Errorf("revision %d: %s has %d streams, the limit is %d", last, user, len(slots), limit)
 				}
 			}
 		}
@@ -68,7 +68,7 @@ func audit(t *testing.T, c *clientv3.Client, prefix string, limit int) (finish f
 	}
 }
 
-// 300 users with 12 starts each at once, on three nodes.
+// 12 concurrent starts for each of 300 users, on three nodes.
 func TestStart_Race(t *testing.T) {
 	const users, starts, limit = 300, 12, 3
 	prefix := etcdtest.Prefix(t)
@@ -81,7 +81,7 @@ func TestStart_Race(t *testing.T) {
 	counts := map[string][]int{}
 	refused := 0
 	var wg sync.WaitGroup
-	inFlight := make(chan struct{}, 600) // below what etcd would refuse as too many requests
+	inFlight := make(chan struct{}, 600) // so that etcd does not reject them as too many requests
 	began := time.Now()
 	for i := range users * starts {
 		inFlight <- struct{}{}
@@ -111,8 +111,9 @@ func TestStart_Race(t *testing.T) {
 		users*starts, took.Round(time.Millisecond), users*limit, refused, finish())
 }
 
-// Starts of every kind race for the same users, with stops and removals.
+// Concurrent starts of every kind for the same users, with stops and removals.
 func TestStart_RaceOfAllKinds(t *testing.T) {
+	t.Parallel()
 	const users, limit = 20, 3
 	prefix := etcdtest.Prefix(t)
 	nodes := make([]*Limiter, 3)
@@ -121,7 +122,7 @@ func TestStart_RaceOfAllKinds(t *testing.T) {
 	}
 	finish := audit(t, etcdtest.Client(t), prefix, limit)
 	var mu sync.Mutex
-	var admitted []Beat
+	var admitted []HeartbeatRequest
 	var wg sync.WaitGroup
 	for i := range users * 12 {
 		wg.Go(func() {
@@ -133,7 +134,7 @@ func TestStart_RaceOfAllKinds(t *testing.T) {
 				case 0:
 					r.Session = fmt.Sprint("session-", i%2)
 				case 1:
-					r.OnLimit = ReplaceOldest
+					r.OnLimit = policy.ReplaceOldest
 				case 2:
 					r.Replaces = last
 				}
@@ -142,7 +143,7 @@ func TestStart_RaceOfAllKinds(t *testing.T) {
 					last = st.Stream.ID
 					assert.LessOrEqual(t, st.Count, limit)
 					mu.Lock()
-					admitted = append(admitted, Beat{user, last})
+					admitted = append(admitted, HeartbeatRequest{user, last})
 					mu.Unlock()
 				} else {
 					assert.ErrorIs(t, err, ErrLimit)
@@ -162,30 +163,30 @@ func TestStart_RaceOfAllKinds(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d streams admitted, %d revisions checked", len(admitted), finish())
-	// Nobody was overwritten: who is gone was ended by somebody for a reason.
+	// No stream was overwritten: each stream that is gone was ended for a reason.
 	for i, r := range nodes[1].Heartbeats(t.Context(), admitted) {
 		var ended *EndedError
-		for tries := 0; r.Err == nil && r.Stream.Degraded && tries < 10; tries++ { // all at once were too many for the machine
+		for tries := 0; r.Err == nil && r.Degraded && tries < 10; tries++ { // the whole batch was too much for a slow machine
 			r = nodes[1].Heartbeats(t.Context(), admitted[i:i+1])[0]
 		}
 		if errors.As(r.Err, &ended) {
-			assert.Contains(t, []Reason{ReasonStopped, ReasonReplaced, ReasonEvicted, ReasonRemoved}, ended.Reason,
+			assert.Contains(t, []policy.Reason{policy.ReasonStopped, policy.ReasonReplaced, policy.ReasonEvicted, policy.ReasonRemoved}, ended.Reason,
 				"%s of %s", admitted[i].ID, admitted[i].User)
 		} else if assert.NoError(t, r.Err) {
-			assert.False(t, r.Stream.Degraded)
+			assert.False(t, r.Degraded)
 		}
 	}
 	for i := range users {
-		s, err := nodes[0].read(t.Context(), fmt.Sprint("user-", i))
+		s, err := nodes[0].readUser(t.Context(), fmt.Sprint("user-", i))
 		require.NoError(t, err)
 		sessions := map[string]int{}
-		for _, h := range s.held {
-			if h.session != "" {
-				sessions[h.session]++
+		for _, h := range s.entries {
+			if h.Session != "" {
+				sessions[h.Session]++
 			}
 		}
 		for session, n := range sessions {
-			assert.Equal(t, 1, n, "%s holds more than one slot", session)
+			assert.Equal(t, 1, n, "session %s has more than one slot", session)
 		}
 	}
 }

@@ -16,17 +16,19 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"streamcount/internal/etcdtest"
+	"streamcount/internal/testing/etcdtest"
+	"streamcount/lease/policy"
+	"streamcount/lease/rules"
 )
 
-// ruleAudit replays every revision on its own watch: whenever a user gets a new
-// key, his streams count for no more than the limit that was in force then.
+// ruleAudit watches every revision. Whenever a user gets a new key, the counted streams of
+// the user are at most the limit that was in force at that revision.
 type ruleAudit struct {
 	t        *testing.T
 	prefix   string
 	fallback int
 	streams  map[string]map[string]string // user -> slot -> content
-	rules    map[string]map[string]any    // key -> value, decoded without our code
+	rules    map[string]map[string]any    // key -> value, decoded independently of package rules
 	checked  int
 }
 
@@ -50,7 +52,7 @@ func (a *ruleAudit) limit(user string) (limit int, grouped bool) {
 	return limit, grouped
 }
 
-// revision takes in one revision. Rules and streams never change in the same.
+// revision applies the events of one revision. No revision changes both rules and streams.
 func (a *ruleAudit) revision(events []*clientv3.Event) {
 	got := map[string]bool{}
 	for _, e := range events {
@@ -124,9 +126,9 @@ func auditRules(t *testing.T, c *clientv3.Client, prefix string, fallback int) (
 	}
 }
 
-// raceOfRules has three nodes start and stop streams of few users while rules
-// change on all of them.
-func raceOfRules(t *testing.T, change func(l *Limiter, user string) error, film func() string) {
+// raceRulesWithStarts starts and stops streams of few users on three nodes while the rules
+// are changed on all of them.
+func raceRulesWithStarts(t *testing.T, change func(l *Limiter, user string) error, film func() string) {
 	t.Helper()
 	const users, fallback = 8, 3
 	c, prefix := etcdtest.Client(t), etcdtest.Prefix(t)
@@ -166,7 +168,7 @@ func raceOfRules(t *testing.T, change func(l *Limiter, user string) error, film 
 	wg.Go(func() {
 		n := 0
 		defer stop()
-		for ; n <= 20 || time.Since(began) < 4*time.Second; n++ { // on a slow machine it takes longer
+		for ; n <= 20 || time.Since(began) < 4*time.Second; n++ { // a slow machine needs longer for 20 changes
 			if err := change(nodes[n%3], fmt.Sprint("user-", rand.N(users))); !assert.NoError(t, err) {
 				return
 			}
@@ -179,7 +181,7 @@ func raceOfRules(t *testing.T, change func(l *Limiter, user string) error, film 
 		return n
 	}
 	checked := finish()
-	t.Logf("%d starts admitted and %d refused, %d changes of rules, %d admissions checked, none over the limit in force",
+	t.Logf("%d starts admitted and %d refused, %d rule changes, %d admissions checked, none over the limit in force",
 		sum(&admitted), sum(&refused), sum(&changes), checked)
 	assert.Positive(t, sum(&refused))
 	assert.Greater(t, sum(&changes), 20)
@@ -187,37 +189,39 @@ func raceOfRules(t *testing.T, change func(l *Limiter, user string) error, film 
 }
 
 func TestRules_RaceWithStarts(t *testing.T) {
-	raceOfRules(t, func(l *Limiter, user string) error {
+	t.Parallel()
+	raceRulesWithStarts(t, func(l *Limiter, user string) error {
 		ctx := context.Background()
 		var err error
 		switch rand.N(6) {
 		case 0:
-			_, err = l.RemoveOverride(ctx, user)
+			_, err = l.Rules().RemoveOverride(ctx, user)
 		case 1:
-			_, err = l.SetPlan(ctx, "family", Plan{Limit: rand.N(6)})
+			_, err = l.Rules().SetPlan(ctx, "family", policy.Plan{Limit: rand.N(6)})
 		case 2:
-			if _, err = l.SetOverride(ctx, user, Override{Plan: "family"}); errors.Is(err, ErrNoPlan) {
+			if _, err = l.Rules().SetOverride(ctx, user, policy.Override{Plan: "family"}); errors.Is(err, policy.ErrNoPlan) {
 				err = nil
 			}
 		case 3:
-			_, err = l.SetPlan(ctx, DefaultPlan, Plan{Limit: rand.N(4)})
+			_, err = l.Rules().SetPlan(ctx, policy.DefaultPlan, policy.Plan{Limit: rand.N(4)})
 		default:
-			_, err = l.SetOverride(ctx, user, limitOf(rand.N(5)))
+			_, err = l.Rules().SetOverride(ctx, user, limitOf(rand.N(5)))
 		}
-		if errors.Is(err, ErrNoOverride) {
+		if errors.Is(err, rules.ErrNoOverride) {
 			return nil
 		}
 		return err
 	}, func() string { return "" })
 }
 
-// Streams of the same content count once, whoever starts them at the same time.
+// Concurrent starts of the same content count once.
 func TestRules_RaceOfGroupedStreams(t *testing.T) {
-	raceOfRules(t, func(l *Limiter, user string) error {
-		if _, err := l.SetPlan(context.Background(), "films", Plan{Limit: 1 + rand.N(2), Count: CountContent}); err != nil {
+	t.Parallel()
+	raceRulesWithStarts(t, func(l *Limiter, user string) error {
+		if _, err := l.Rules().SetPlan(context.Background(), "films", policy.Plan{Limit: 1 + rand.N(2), Count: policy.CountContent}); err != nil {
 			return err
 		}
-		_, err := l.SetOverride(context.Background(), user, Override{Plan: "films"})
+		_, err := l.Rules().SetOverride(context.Background(), user, policy.Override{Plan: "films"})
 		return err
 	}, func() string { return fmt.Sprint("film-", rand.N(4)) })
 }
@@ -225,11 +229,11 @@ func TestRules_RaceOfGroupedStreams(t *testing.T) {
 func TestRules_GroupedCounting(t *testing.T) {
 	ctx := t.Context()
 	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 3})
-	for name, count := range map[string]Counting{"films": CountContent, "devices": CountDevices} {
-		_, err := l.SetPlan(ctx, name, Plan{Limit: 2, Count: count, OnLimit: ReplaceOldest})
+	for name, count := range map[string]policy.Counting{"films": policy.CountContent, "devices": policy.CountDevices} {
+		_, err := l.Rules().SetPlan(ctx, name, policy.Plan{Limit: 2, Count: count, OnLimit: policy.ReplaceOldest})
 		require.NoError(t, err)
 		of := func(unit string) Request {
-			if count == CountContent {
+			if count == policy.CountContent {
 				return Request{Plan: name, Content: Content{ID: unit}}
 			}
 			return Request{Plan: name, Device: Device{ID: unit}}
@@ -255,12 +259,12 @@ func TestRules_GroupedCounting(t *testing.T) {
 		assert.Equal(t, []int{4, 2, 2}, []int{u.Count, u.Counted, u.Limit})
 
 		evicting := of("c")
-		evicting.OnLimit = ReplaceOldest
+		evicting.OnLimit = policy.ReplaceOldest
 		st := mustStart(t, l, name, evicting)
-		assert.Equal(t, []int{2, 2}, []int{st.Count, st.Counted}, "all of the oldest content or device made way")
+		assert.Equal(t, []int{2, 2}, []int{st.Count, st.Counted}, "all streams of the oldest content or device were evicted")
 		assert.Len(t, st.Ended, 3)
 		for _, e := range st.Ended {
-			assert.Equal(t, ReasonEvicted, e.Reason)
+			assert.Equal(t, policy.ReasonEvicted, e.Reason)
 		}
 	}
 }

@@ -12,11 +12,13 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"streamcount/internal/etcdsim"
+	"streamcount/internal/testing/etcdsim"
+	"streamcount/lease/internal/schema"
+	"streamcount/lease/streamid"
 )
 
-// A sim is an evening on an etcd made of maps: nodes, viewers, and a network that
-// loses messages, in virtual time. What is true is read from that etcd.
+// A sim is one simulation, in virtual time: nodes and viewers on a simulated etcd, over a
+// network that loses messages. The simulated etcd has the true state.
 type sim struct {
 	simConfig
 	etcd  *etcdsim.Etcd
@@ -25,15 +27,15 @@ type sim struct {
 
 	mu      sync.Mutex
 	faults  []string
-	spans   map[string][]span // how many streams each user had, and from when on
-	puts    map[nonce]put     // every stream there ever was
-	live    map[nonce]string
-	leases  map[nonce]int64
-	taken   map[nonce][]taken       // what was renewed lately and went for a start
-	held    map[nonce]bool          // by a viewer who has not asked for the end
-	gone    map[nonce]etcdsim.Cause // how streams went
-	evicted map[string]time.Time    // when a start told that it had evicted a stream of this session
-	done    map[string]int          // what happened how often
+	spans   map[string][]span      // by user: the number of streams over time
+	puts    map[streamid.Nonce]put // all streams of the simulation
+	live    map[streamid.Nonce]string
+	leases  map[streamid.Nonce]int64
+	taken   map[streamid.Nonce][]taken       // streams that were renewed recently and ended by a start
+	held    map[streamid.Nonce]bool          // streams whose viewers have not stopped them
+	gone    map[streamid.Nonce]etcdsim.Cause // the causes of ended streams
+	evicted map[string]time.Time             // by session: when a start evicted its stream
+	done    map[string]int                   // by event: how often it happened
 }
 
 type span struct {
@@ -43,8 +45,8 @@ type span struct {
 
 // taken is a stream that a start ended.
 type taken struct {
-	nonce  nonce
-	silent time.Duration // since it was renewed
+	nonce  streamid.Nonce
+	silent time.Duration // time since its last renewal
 }
 
 type put struct {
@@ -52,22 +54,23 @@ type put struct {
 	n  int // streams of the user at that revision
 }
 
-// simConfig is what rapid draws.
+// simConfig has the parameters of a simulation.
 type simConfig struct {
-	seed                   uint64
-	limit, users, viewers  int
-	nodesN                 int
-	ttl, length            time.Duration
-	delay, lag             time.Duration
-	lost                   float64
-	cuts, aways, elections int           // links that are cut, times that all are, changes of the leader
-	backlog, unnoticed     time.Duration // of leases that have run out; of a change of the leader, by the old one
-	outage                 Outage
+	seed                  uint64
+	limit, users, viewers int
+	nodesN                int
+	ttl, length           time.Duration
+	delay, lag            time.Duration
+	lost                  float64
+	cuts, outages         int           // failures of one link, and of all links
+	elections             int           // leader changes that the old leader does not notice at once
+	backlog, unnoticed    time.Duration // until an expired lease is revoked; until the old leader notices the change
+	outage                Outage
 }
 
 func drawSim(t *rapid.T, outage Outage) simConfig {
-	ms := func(name string, most int) time.Duration {
-		return time.Duration(rapid.IntRange(0, most).Draw(t, name)) * time.Millisecond
+	ms := func(name string, limit int) time.Duration {
+		return time.Duration(rapid.IntRange(0, limit).Draw(t, name)) * time.Millisecond
 	}
 	return simConfig{
 		seed: rapid.Uint64().Draw(t, "seed"), limit: rapid.IntRange(1, 3).Draw(t, "limit"),
@@ -75,7 +78,7 @@ func drawSim(t *rapid.T, outage Outage) simConfig {
 		nodesN: rapid.IntRange(1, 3).Draw(t, "nodes"), ttl: time.Duration(rapid.IntRange(10, 30).Draw(t, "ttl")) * time.Second,
 		length: 2 * time.Minute, delay: ms("delay", 100), lag: ms("lag", 1500),
 		lost: float64(rapid.IntRange(0, 10).Draw(t, "lost")) / 100, outage: outage,
-		cuts: rapid.IntRange(0, 3).Draw(t, "cuts"), aways: rapid.IntRange(0, 2).Draw(t, "aways"),
+		cuts: rapid.IntRange(0, 3).Draw(t, "cuts"), outages: rapid.IntRange(0, 2).Draw(t, "outages"),
 		elections: rapid.IntRange(0, 2).Draw(t, "elections"),
 		backlog:   ms("backlog", 5000), unnoticed: ms("unnoticed", 20000),
 	}
@@ -99,43 +102,43 @@ func (s *sim) count(what string) {
 	s.done[what]++
 }
 
-// simBegin is when every bubble's clock starts.
+// simBegin is the virtual time at which each simulation begins.
 var simBegin = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// audit looks at every revision.
-func (s *sim) audit(e *etcdsim.Etcd, why etcdsim.Cause) {
+// audit checks every revision.
+func (s *sim) audit(e *etcdsim.Etcd, cause etcdsim.Cause) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k := keys{"/p"}
-	now, live, begun := map[string]int{}, map[nonce]string{}, map[string]nonce{}
-	for _, kv := range e.Locked(k.users()) {
-		user, _, _ := k.split(kv.Key)
+	k := schema.Keys{Prefix: "/p"}
+	now, live, started := map[string]int{}, map[streamid.Nonce]string{}, map[string]streamid.Nonce{}
+	for _, kv := range e.Locked(k.UsersPrefix()) {
+		user, _, _ := k.ParseUserKey(kv.Key)
 		now[user]++
-		live[headOf(kv.Value).Nonce] = user
-		s.leases[headOf(kv.Value).Nonce] = kv.Lease
+		live[schema.DecodeHead(kv.Value).Nonce] = user
+		s.leases[schema.DecodeHead(kv.Value).Nonce] = kv.Lease
 	}
 	for n, user := range live {
 		if _, known := s.puts[n]; known {
 			continue
 		}
-		s.puts[n], begun[user] = put{time.Now(), now[user]}, n
+		s.puts[n], started[user] = put{time.Now(), now[user]}, n
 		if now[user] > s.limit {
-			s.faultLocked("%s has %d streams of %d", user, now[user], s.limit)
+			s.faultLocked("%s has %d streams, the limit is %d", user, now[user], s.limit)
 		}
 	}
 	for n, user := range s.live {
 		if live[n] != "" {
 			continue
 		}
-		s.gone[n] = why
-		if why != etcdsim.Written || !s.held[n] {
+		s.gone[n] = cause
+		if cause != etcdsim.Written || !s.held[n] {
 			continue
 		}
-		if begun[user] == (nonce{}) {
-			s.faultLocked("%s of %s was ended, and nobody asked for it", n, user)
+		if started[user] == (streamid.Nonce{}) {
+			s.faultLocked("%s of %s was ended without a request", n, user)
 		}
 		if silent := time.Since(e.Renewed(s.leases[n])); silent < s.ttl {
-			s.taken[begun[user]] = append(s.taken[begun[user]], taken{n, silent})
+			s.taken[started[user]] = append(s.taken[started[user]], taken{n, silent})
 		}
 	}
 	s.live = live
@@ -149,11 +152,11 @@ func (s *sim) audit(e *etcdsim.Etcd, why etcdsim.Cause) {
 
 func simUser(i int) string { return fmt.Sprint("u", i) }
 
-// counts are how many streams a user had since some time, one after the other.
+// counts returns the numbers of streams that user has had since a time, newest first.
 func (s *sim) counts(user string, since time.Time) []int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	counts, all := []int{0}, s.spans[user] // nobody has streams before the first
+	counts, all := []int{0}, s.spans[user] // before the first span there are no streams
 	for i := len(all) - 1; i >= 0; i-- {
 		counts = append(counts, all[i].n)
 		if all[i].from.Before(since) {
@@ -166,15 +169,15 @@ func (s *sim) counts(user string, since time.Time) []int {
 func simulate(t *testing.T, cfg simConfig) *sim {
 	t.Helper()
 	s := &sim{
-		simConfig: cfg, etcd: etcdsim.New(), spans: map[string][]span{}, puts: map[nonce]put{},
-		leases: map[nonce]int64{}, taken: map[nonce][]taken{}, gone: map[nonce]etcdsim.Cause{}, held: map[nonce]bool{},
+		simConfig: cfg, etcd: etcdsim.New(), spans: map[string][]span{}, puts: map[streamid.Nonce]put{},
+		leases: map[streamid.Nonce]int64{}, taken: map[streamid.Nonce][]taken{}, gone: map[streamid.Nonce]etcdsim.Cause{}, held: map[streamid.Nonce]bool{},
 		evicted: map[string]time.Time{}, done: map[string]int{},
 	}
 	s.etcd.Audit, s.etcd.Backlog = s.audit, cfg.backlog
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
-		for !pauseFor(ctx, 500*time.Millisecond) {
+		for !sleep(ctx, 500*time.Millisecond) {
 			s.etcd.Tick()
 		}
 	})
@@ -194,16 +197,16 @@ func simulate(t *testing.T, cfg simConfig) *sim {
 			}
 		})
 	}
-	var evening sync.WaitGroup
+	var viewers sync.WaitGroup
 	for i := range cfg.viewers {
-		evening.Go(func() { s.watch(i) })
+		viewers.Go(func() { s.watch(i) })
 	}
-	evening.Go(s.trouble)
-	evening.Wait()
-	s.silence()
+	viewers.Go(s.injectFaults)
+	viewers.Wait()
+	s.waitForExpiry()
 	drain()
 	nodes.Wait()
-	time.Sleep(2*cfg.ttl + cfg.backlog + time.Second) // what a pool could not revoke any more
+	time.Sleep(2*cfg.ttl + cfg.backlog + time.Second) // the leases that a pool could not revoke expire
 	if n := s.etcd.Leases(); n > 0 {
 		s.fault("%d leases are left", n)
 	}
@@ -215,10 +218,10 @@ func simulate(t *testing.T, cfg simConfig) *sim {
 	return s
 }
 
-// silence waits until nothing may be left of those who went.
-func (s *sim) silence() {
+// waitForExpiry waits until the streams of all viewers must have expired.
+func (s *sim) waitForExpiry() {
 	for _, l := range s.links {
-		l.Calm()
+		l.StopLosses()
 	}
 	time.Sleep(2*s.ttl + s.backlog + 5*time.Second)
 	for _, kv := range s.etcd.Read("/p/users/") {
@@ -226,20 +229,20 @@ func (s *sim) silence() {
 	}
 }
 
-// trouble is what happens to the network.
-func (s *sim) trouble() {
-	luck := rand.New(rand.NewPCG(s.seed, 2))
+// injectFaults cuts links and changes the leader at random times.
+func (s *sim) injectFaults() {
+	rng := rand.New(rand.NewPCG(s.seed, 2))
 	var all sync.WaitGroup
 	at := func(do func()) {
-		wait := time.Duration(luck.Int64N(int64(s.length)))
+		wait := time.Duration(rng.Int64N(int64(s.length)))
 		all.Go(func() { time.Sleep(wait); do() })
 	}
 	for range s.cuts {
-		link, d := s.links[luck.IntN(len(s.links))], time.Duration(luck.Int64N(int64(10*time.Second)))
+		link, d := s.links[rng.IntN(len(s.links))], time.Duration(rng.Int64N(int64(10*time.Second)))
 		at(func() { link.Cut(true); time.Sleep(d); link.Cut(false) })
 	}
-	for range s.aways {
-		d := time.Duration(luck.Int64N(int64(10 * time.Second)))
+	for range s.outages {
+		d := time.Duration(rng.Int64N(int64(10 * time.Second)))
 		at(func() {
 			for _, l := range s.links {
 				l.Cut(true)
@@ -257,19 +260,19 @@ func (s *sim) trouble() {
 	all.Wait()
 }
 
-// usualEvenings are enough for every day; -rapid.checks asks for more.
-const usualEvenings = 15
+// defaultRuns is the number of simulations of a test run; -rapid.checks sets another.
+const defaultRuns = 15
 
 func checksAreSet() (set bool) {
 	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "rapid.checks" })
 	return set
 }
 
-// Evenings of viewers who start, keep, stop, abandon and forget streams through nodes
-// whose messages are lost, whose links are cut, and whose etcd changes its leader. At no
-// revision is anybody over the limit; nothing that is answered is untrue; nothing ends
-// that should live, and nothing stays that should not.
+// Viewers start, renew, stop and abandon streams on nodes whose messages are lost, whose links
+// are cut, and whose etcd changes its leader. No user is over the limit at any revision, every
+// answer is correct, no stream ends without a request or an expiry, and nothing is left.
 func TestSimulation(t *testing.T) {
+	t.Parallel()
 	testSimulation(t, OutageDeny)
 }
 
@@ -277,7 +280,7 @@ func testSimulation(t *testing.T, outage Outage) {
 	t.Helper()
 	calls, runs, done := int64(0), 0, map[string]int{}
 	rapid.Check(t, func(rt *rapid.T) {
-		if runs >= usualEvenings && !checksAreSet() {
+		if runs >= defaultRuns && !checksAreSet() {
 			return
 		}
 		cfg := drawSim(rt, outage)
@@ -294,11 +297,12 @@ func testSimulation(t *testing.T, outage Outage) {
 			rt.Fatalf("%v", s.faults)
 		}
 	})
-	t.Logf("%d evenings, %d calls of etcd, %v", runs, calls, done)
+	t.Logf("%d runs, %d calls of etcd, %v", runs, calls, done)
 	require.NotZero(t, done["started"])
 }
 
-// The same where starts are admitted while etcd is away.
+// TestSimulation_Admit is TestSimulation with nodes that admit starts while etcd is unavailable.
 func TestSimulation_Admit(t *testing.T) {
+	t.Parallel()
 	testSimulation(t, OutageAdmit)
 }

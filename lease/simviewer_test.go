@@ -8,33 +8,36 @@ import (
 	"slices"
 	"time"
 
-	"streamcount/internal/etcdsim"
+	"streamcount/internal/testing/etcdsim"
+	"streamcount/lease/internal/replica"
+	"streamcount/lease/policy"
+	"streamcount/lease/streamid"
 )
 
-// simViewer is one who watches, by turns, streams of one user through any node.
+// A simViewer starts streams of one user, one after the other, on any node.
 type simViewer struct {
 	*sim
 	user    string
 	session string
-	luck    *rand.Rand
-	home    int // the node it keeps to, -1 for none
+	rng     *rand.Rand
+	home    int // the only node that it calls, or -1
 }
 
-// simStream is what a viewer knows of a stream of his.
+// A simStream is what a viewer has received about a stream.
 type simStream struct {
-	id    string
-	nonce nonce
-	good  time.Time // the last answered renewal was sent
-	alone bool      // it was admitted without etcd, and not yet seen there
+	id          string
+	nonce       streamid.Nonce
+	renewed     time.Time // when the last answered renewal was sent
+	provisional bool      // it was admitted without etcd, and is not written yet
 }
 
 func (s *sim) watch(i int) {
 	v := &simViewer{
 		sim: s, user: simUser(i % s.users), session: fmt.Sprint("tab", i),
-		luck: rand.New(rand.NewPCG(s.seed, uint64(i)+10)), home: -1,
+		rng: rand.New(rand.NewPCG(s.seed, uint64(i)+10)), home: -1,
 	}
 	if s.outage == OutageAdmit {
-		v.home = v.luck.IntN(len(s.nodes)) // others do not know of what it admits alone
+		v.home = v.rng.IntN(len(s.nodes)) // other nodes do not have its provisional streams
 	}
 	for end := time.Now().Add(s.length); time.Now().Before(end); {
 		if st := v.start(); st != nil {
@@ -45,26 +48,26 @@ func (s *sim) watch(i int) {
 }
 
 func (v *simViewer) upTo(d time.Duration) time.Duration {
-	return time.Duration(v.luck.Int64N(int64(d)))
+	return time.Duration(v.rng.Int64N(int64(d)))
 }
 
 func (v *simViewer) node() *Limiter {
 	if v.home >= 0 {
 		return v.nodes[v.home]
 	}
-	return v.nodes[v.luck.IntN(len(v.nodes))]
+	return v.nodes[v.rng.IntN(len(v.nodes))]
 }
 
 func (v *simViewer) start() *simStream {
 	var req Request
-	if v.luck.IntN(3) == 0 {
+	if v.rng.IntN(3) == 0 {
 		req.Session = v.session
 	}
-	if v.luck.IntN(4) == 0 {
-		req.OnLimit = ReplaceOldest
+	if v.rng.IntN(4) == 0 {
+		req.OnLimit = policy.ReplaceOldest
 	}
 	ctx := context.Background()
-	if v.luck.IntN(10) == 0 { // who hangs up
+	if v.rng.IntN(10) == 0 { // the client disconnects
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, v.upTo(200*time.Millisecond)+1)
 		defer cancel()
@@ -74,8 +77,8 @@ func (v *simViewer) start() *simStream {
 	switch {
 	case errors.Is(err, ErrLimit):
 		v.count("refused")
-		if most := slices.Max(v.counts(v.user, asked)); most < v.limit && v.outage != OutageAdmit {
-			v.fault("%s was refused with %d streams of %d", v.user, most, v.limit)
+		if n := slices.Max(v.counts(v.user, asked)); n < v.limit && v.outage != OutageAdmit {
+			v.fault("%s was refused with %d streams, the limit is %d", v.user, n, v.limit)
 		}
 		return nil
 	case err != nil:
@@ -83,40 +86,40 @@ func (v *simViewer) start() *simStream {
 		return nil
 	}
 	v.count("started")
-	who, err := l.ids.open(v.user, st.Stream.ID)
+	who, err := l.ids.Parse(v.user, st.Stream.ID)
 	if err != nil {
 		v.fault("%s: %v", st.Stream.ID, err)
 	}
 	out := &simStream{
-		id: st.Stream.ID, nonce: who.nonce, good: st.Stream.ExpiresAt.Add(-v.ttl), alone: st.Stream.Degraded,
+		id: st.Stream.ID, nonce: who.Nonce, renewed: st.Stream.ExpiresAt.Add(-v.ttl), provisional: st.Stream.Degraded,
 	}
-	if out.good.Before(asked.Add(-v.ttl / 2)) { // its renewal may not have been answered
-		v.fault("%s began with %v of %v", who.nonce, st.Stream.ExpiresAt.Sub(asked), v.ttl)
+	if out.renewed.Before(asked.Add(-v.ttl / 2)) { // the renewal of its lease may not have been answered
+		v.fault("%s began with %v of its TTL of %v", who.Nonce, st.Stream.ExpiresAt.Sub(asked), v.ttl)
 	}
 	v.mu.Lock()
-	p, there := v.puts[who.nonce]
-	v.held[who.nonce] = true
+	p, there := v.puts[who.Nonce]
+	v.held[who.Nonce] = true
 	v.mu.Unlock()
-	v.evicts(req, st, asked)
-	v.tells(who.nonce, st)
+	v.checkCooldown(req, st, asked)
+	v.checkEnded(who.Nonce, st)
 	switch {
-	case out.alone:
-		v.count("admitted alone")
+	case out.provisional:
+		v.count("admitted provisionally")
 	case !there || p.at.Before(asked):
-		v.fault("%s was told of a stream that etcd did not have meanwhile", v.user)
-	case p.n != st.Count && !slices.Contains(v.counts(v.user, p.at), st.Count): // one whose answer was lost is told what is read later
-		v.fault("%s was told of %d streams, and had %d", v.user, st.Count, p.n)
+		v.fault("%s received a stream that etcd did not have during the call", v.user)
+	case p.n != st.Count && !slices.Contains(v.counts(v.user, p.at), st.Count): // if etcd's answer was lost, the count is read later
+		v.fault("%s received a count of %d streams, and had %d", v.user, st.Count, p.n)
 	}
 	return out
 }
 
-// evicts holds an eviction against the cool-down: whose session was evicted himself may
-// not evict anybody so soon.
-func (v *simViewer) evicts(req Request, st Started, asked time.Time) {
+// checkCooldown checks that a session which was evicted does not evict a stream before its
+// cool-down is over.
+func (v *simViewer) checkCooldown(req Request, st Started, asked time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, e := range st.Ended {
-		if e.Reason != ReasonEvicted {
+		if e.Reason != policy.ReasonEvicted {
 			continue
 		}
 		if own, ok := v.evicted[req.Session]; ok && v.calm() && req.Session != "" &&
@@ -129,37 +132,37 @@ func (v *simViewer) evicts(req Request, st Started, asked time.Time) {
 	}
 }
 
-// tells holds what a start says it has ended against what went for it: what it does not
-// tell it took for lapsed.
-func (v *simViewer) tells(n nonce, st Started) {
+// checkEnded checks that a start reports every recently renewed stream that it ended. A stream
+// that it does not report was treated as expired.
+func (v *simViewer) checkEnded(n streamid.Nonce, st Started) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, t := range v.taken[n] {
-		told := slices.ContainsFunc(st.Ended, func(e Ended) bool {
-			who, err := v.nodes[0].ids.open(v.user, e.Stream.ID)
-			return err == nil && who.nonce == t.nonce
+		reported := slices.ContainsFunc(st.Ended, func(e Ended) bool {
+			who, err := v.nodes[0].ids.Parse(v.user, e.Stream.ID)
+			return err == nil && who.Nonce == t.nonce
 		})
-		if !told {
-			v.faultLocked("%s of %s was given away as lapsed, %v after it was renewed", t.nonce, v.user, t.silent)
+		if !reported {
+			v.faultLocked("the slot of %s of %s was taken over as expired, %v after it was renewed", t.nonce, v.user, t.silent)
 		}
 	}
 }
 
-// calm reports whether every eviction can leave its mark in time.
-func (v *simViewer) calm() bool { return v.lost == 0 && v.cuts == 0 && v.aways == 0 }
+// calm reports whether every eviction writes its cool-down in time.
+func (v *simViewer) calm() bool { return v.lost == 0 && v.cuts == 0 && v.outages == 0 }
 
-// play keeps a stream for a while. Some players die silently, some stop, and some go
-// on with what is over.
+// play renews a stream for a while. Then the viewer crashes or stops the stream, and may
+// continue to use the ended stream.
 func (v *simViewer) play(st *simStream, end time.Time) {
 	for until := time.Now().Add(v.upTo(2 * v.ttl)); time.Now().Before(end) && time.Now().Before(until); {
 		time.Sleep(v.ttl/6 + v.upTo(v.ttl/4))
-		if !v.beat(st) {
+		if !v.heartbeat(st) {
 			return
 		}
 	}
-	switch v.luck.IntN(4) {
+	switch v.rng.IntN(4) {
 	case 0:
-		v.count("died")
+		v.count("crashed")
 	case 1:
 		v.stop(st, true)
 	default:
@@ -167,8 +170,8 @@ func (v *simViewer) play(st *simStream, end time.Time) {
 	}
 }
 
-// beat reports whether the stream goes on.
-func (v *simViewer) beat(st *simStream) bool {
+// heartbeat renews the stream, and reports whether it continues.
+func (v *simViewer) heartbeat(st *simStream) bool {
 	sent := time.Now()
 	s, err := v.node().Heartbeat(context.Background(), v.user, st.id)
 	var ended *EndedError
@@ -179,38 +182,38 @@ func (v *simViewer) beat(st *simStream) bool {
 	case err == nil:
 		v.count("renewed")
 		if s.ExpiresAt.Before(sent.Add(v.ttl * 3 / 4)) {
-			v.fault("%s: a renewal that leaves %v of %v", st.id, s.ExpiresAt.Sub(sent), v.ttl)
+			v.fault("%s: a renewal that leaves %v of its TTL of %v", st.id, s.ExpiresAt.Sub(sent), v.ttl)
 		}
-		st.good, st.alone = s.ExpiresAt.Add(-v.ttl), false
+		st.renewed, st.provisional = s.ExpiresAt.Add(-v.ttl), false
 		return true
 	case !errors.As(err, &ended):
 		v.fault("heartbeat of %s: %v", st.id, err)
 		return false
 	}
-	v.count("gone: " + string(ended.Reason))
-	v.wentRightly(st, ended.Reason)
+	v.count("ended: " + string(ended.Reason))
+	v.checkEnding(st, ended.Reason)
 	return false
 }
 
-// wentRightly looks at how a stream went that its viewer did not stop: by another
-// start, or because it had been silent.
-func (v *simViewer) wentRightly(st *simStream, told Reason) {
+// checkEnding checks why a stream ended that its viewer did not stop. Only another start or
+// its expiry may end it.
+func (v *simViewer) checkEnding(st *simStream, reason policy.Reason) {
 	v.mu.Lock()
-	why, gone := v.gone[st.nonce]
+	cause, gone := v.gone[st.nonce]
 	v.mu.Unlock()
-	silent := time.Since(st.good)
+	silent := time.Since(st.renewed)
 	switch {
-	case !gone && st.alone && told == ReasonEvicted: // it never was in etcd
+	case !gone && st.provisional && reason == policy.ReasonEvicted: // it was never written to etcd
 	case !gone:
-		v.fault("%s of %s is called gone (%s), and is not", st.nonce, v.user, told)
-	case why == etcdsim.Revoked:
-		v.fault("%s of %s was revoked, %v after it was renewed (%s)", st.nonce, v.user, silent, told)
-	case why == etcdsim.Expired && silent < v.ttl:
-		v.fault("%s of %s ran out %v after it was renewed (%s)", st.nonce, v.user, silent, told)
+		v.fault("%s of %s is reported as ended (%s), and is not", st.nonce, v.user, reason)
+	case cause == etcdsim.Revoked:
+		v.fault("%s of %s was revoked, %v after it was renewed (%s)", st.nonce, v.user, silent, reason)
+	case cause == etcdsim.Expired && silent < v.ttl:
+		v.fault("%s of %s expired %v after it was renewed (%s)", st.nonce, v.user, silent, reason)
 	}
 }
 
-// stop ends a stream. Whatever it is asked afterwards, it is gone.
+// stop ends a stream, and checks that it stays ended.
 func (v *simViewer) stop(st *simStream, twice bool) {
 	v.mu.Lock()
 	delete(v.held, st.nonce)
@@ -222,23 +225,27 @@ func (v *simViewer) stop(st *simStream, twice bool) {
 	case err == nil:
 		v.count("stopped")
 	case errors.As(err, &ended):
-		v.wentRightly(st, ended.Reason)
-		v.count("stop of what was gone")
+		v.checkEnding(st, ended.Reason)
+		v.count("stop of an ended stream")
 	default:
-		v.count("stop unknown")
+		v.count("stop of unknown outcome")
+		if _, err = l.Heartbeat(context.Background(), v.user, st.id); errors.As(err, &ended) {
+			v.checkEnding(st, ended.Reason)
+			v.count("ended after a stop of unknown outcome")
+		}
 		return
 	}
 	if s, err := l.Heartbeat(context.Background(), v.user, st.id); err == nil && !s.Degraded {
-		v.fault("%s was said to be gone, and is answered as alive by the same node", st.nonce)
+		v.fault("%s was reported as ended, and then as alive by the same node", st.nonce)
 	}
-	if st.alone {
-		return // another node may not know
+	if st.provisional {
+		return // other nodes may not have it
 	}
 	for range 3 {
 		if !twice {
 			return
 		}
-		time.Sleep(viewStale + time.Second + v.upTo(v.ttl/2)) // until then a node may be that far behind
+		time.Sleep(replica.MaxProgressAge + time.Second + v.upTo(v.ttl/2)) // the maximum delay of a node's replica
 		if s, err := v.node().Heartbeat(context.Background(), v.user, st.id); err == nil && !s.Degraded {
 			v.fault("%s was stopped and is answered as alive", st.nonce)
 		}

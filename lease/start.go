@@ -4,379 +4,317 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
+
+	"streamcount/lease/internal/breaker"
+	"streamcount/lease/internal/commit"
+	"streamcount/lease/internal/etcdop"
+	"streamcount/lease/internal/keepalive"
+	"streamcount/lease/internal/leasepool"
+	"streamcount/lease/internal/schema"
+	"streamcount/lease/policy"
 )
 
-// errTryAgain means that nothing of a try was, or can still be, applied.
-var errTryAgain = errors.New("try again")
+// errRetry means that nothing of an attempt was applied, or can still be applied.
+var errRetry = errors.New("try again")
 
-// admission is one start on its way. Each lease that it tries comes with a nonce
-// of its own, so that no try can be taken for another.
-type admission struct {
-	user   string
-	req    Request
-	want   want
-	said   said
-	caller context.Context // its end gives up what was not sent
-	began  time.Time
+// An attempt is a start in progress. Each lease that it tries comes with a new nonce,
+// so that no write can be mistaken for another.
+type attempt struct {
+	l         *Limiter
+	user      string
+	req       Request
+	start     policy.Start
+	claims    policy.Claims
+	callerCtx context.Context // its end cancels a write that was not sent; nil for never
 
-	granted                // lease 0 until equipped
-	unsure  bool           // a write under the lease has an unknown outcome
-	renewal <-chan renewal // nil if the lease was granted for this start
-	rec     record
-	value   []byte // rec as it is stored
-	cooling int64  // the lease of the marks that the last try was to leave
+	// The decision, and what it was made on. See admission.go.
+	snapshot snapshot
+	rule     policy.Rule
+	decision policy.Decision
+
+	// The lease and the record to write under it.
+	lease          leasepool.Lease         // ID is 0 before acquireLease
+	unknownOutcome bool                    // a write under the lease has an unknown outcome
+	renewal        <-chan keepalive.Result // nil if the lease was renewed recently
+	record         schema.Record
+	value          []byte // the stored form of record
+	cooldownLease  int64  // the lease of the cooldown keys that the last write contained
+
+	entry schema.Entry // the key that the admitted start has written
 }
 
-// Start admits one more stream of user, or refuses with a [*LimitError]. The
-// count it returns is that of the etcd revision which admitted the stream.
+// Start admits one more stream of user, or rejects it with a [*LimitError]. The usage
+// that it returns is that of the etcd revision which admitted the stream.
 //
-// If ctx ends before the answer, or etcd's answer is lost for good, the stream
-// is abandoned: whatever became of it is ended in the background, and the
-// error is ctx's or an [ErrUnavailable]. Also returns [ErrRouting], [ErrBadUser], for
-// Request.Replaces [ErrBadID] and [ErrForeignID], and for Request.Plan
-// [ErrNoPlan]. With [OutageAdmit] the stream is Degraded where etcd was not asked.
+// If ctx ends before the outcome is known, the stream is abandoned: if it was started,
+// it is stopped in the background. Start then returns the error of ctx or an
+// [ErrUnavailable]. It also returns [ErrRouting] and [ErrBadUser],
+// [streamid.ErrMalformed] and [streamid.ErrForeign] for Request.Replaces, and
+// [policy.ErrNoPlan] for Request.Plan. With [OutageAdmit] the stream is Degraded if the
+// node admitted it without etcd.
 func (l *Limiter) Start(ctx context.Context, user string, req Request) (Started, error) {
-	st, err := l.start(ctx, user, req)
-	l.m.started(ctx, &st, err)
+	st, err := l.startStream(ctx, user, req)
+	l.countStart(ctx, &st, err)
 	return st, err
 }
 
-func (l *Limiter) start(ctx context.Context, user string, req Request) (Started, error) {
-	a, err := l.newAdmission(ctx, user, req)
+func (l *Limiter) startStream(ctx context.Context, user string, req Request) (Started, error) {
+	a, err := l.newAttempt(ctx, user, req)
 	if err != nil {
 		return Started{}, err
 	}
-	call, cancel := l.bound(ctx)
+	call, cancel := l.withDeadline(ctx)
 	defer cancel()
 	var st Started
-	var h held
-	if l.circuit.open.Load() {
-		err = unavailable("start for "+user, errCircuitOpen)
+	if l.breaker.IsOpen() {
+		err = etcdop.Unavailable("start for "+user, breaker.ErrOpen)
 	} else {
-		st, h, err = l.admit(call, a)
+		st, err = a.run(call)
 	}
-	if l.cfg.Outage == OutageAdmit && errors.Is(err, ErrUnavailable) && l.circuit.open.Load() && ctx.Err() == nil {
-		st, err = l.admitAlone(a, err)
+	if l.cfg.Outage == OutageAdmit && errors.Is(err, ErrUnavailable) && l.breaker.IsOpen() && ctx.Err() == nil {
+		st, err = l.admitLocally(a, err)
 	}
 	switch {
-	case err == nil && ctx.Err() != nil: // nobody hears the answer
-		l.stopLater(user, h)
+	case err == nil && ctx.Err() != nil: // the caller does not receive the answer
+		l.stopLater(user, a.entry)
 		return Started{}, fmt.Errorf("start for %s: %w", user, context.Cause(ctx))
 	case isLimit(err):
 		l.refused.Add(1)
-		l.view.told.refused(user, err)
+		if rejected, ok := errors.AsType[*LimitError](err); ok && l.cfg.Observer != nil {
+			l.cfg.Observer.StartRejected(user, l.replica.AppliedRevision(), rejected)
+		}
 	case err == nil:
 		l.admitted.Add(1)
-		l.view.told.admitted()
+		if l.cfg.Observer != nil {
+			l.cfg.Observer.StartAdmitted()
+		}
 	}
 	return st, err
 }
 
-func (l *Limiter) newAdmission(ctx context.Context, user string, req Request) (*admission, error) {
+func (l *Limiter) newAttempt(ctx context.Context, user string, req Request) (*attempt, error) {
 	if !ValidUser(user) {
 		return nil, ErrBadUser
 	}
-	a := &admission{user: user, req: req, caller: ctx, began: time.Now()}
-	a.want = want{
-		session: req.Session, evict: req.OnLimit == ReplaceOldest, content: req.Content.ID, device: req.Device.ID,
+	if req.Plan != "" && !policy.ValidPlan(req.Plan) {
+		return nil, policy.ErrNoPlan
 	}
-	if req.Plan != "" && !ValidPlan(req.Plan) {
-		return nil, ErrNoPlan
+	a := &attempt{l: l, user: user, req: req, callerCtx: ctx}
+	a.start = policy.Start{
+		Session: req.Session, Evict: req.OnLimit == policy.ReplaceOldest, Content: req.Content.ID, Device: req.Device.ID,
 	}
-	a.said = said{plan: req.Plan, limit: req.Limit}
-	if ValidPlan(req.Grant) {
-		a.said.grant = req.Grant
+	a.claims = policy.Claims{Plan: req.Plan, Limit: req.Limit}
+	if policy.ValidPlan(req.Grant) {
+		a.claims.GrantedPlan = req.Grant
 	}
 	if req.Replaces != "" {
-		id, err := l.ids.open(user, req.Replaces)
+		id, err := l.parseID(user, req.Replaces)
 		if err != nil {
 			return nil, fmt.Errorf("replaces: %w", err)
 		}
-		a.want.replaces = id.nonce
+		a.start.Replaces = id.Nonce
 	}
 	return a, nil
 }
 
-// admit tries until etcd has decided or ctx ends.
-func (l *Limiter) admit(ctx context.Context, a *admission) (Started, held, error) {
+// run repeats the attempt until its outcome is known or ctx ends.
+func (a *attempt) run(ctx context.Context) (Started, error) {
 	for {
-		st, h, err := l.try(ctx, a)
+		st, err := a.try(ctx)
 		if err == nil {
-			return st, h, nil
+			return st, nil
 		}
-		// Where etcd is full, every try fails until somebody makes room.
-		again := !isFull(err) && (errors.Is(err, errTryAgain) || a.onlyAsked(err))
-		l.giveBack(a)
-		if !again || pause(ctx) {
-			if isLimit(err) || errors.Is(err, ErrNoPlan) || errors.Is(err, ErrRouting) {
-				return Started{}, held{}, err
+		// While etcd is full, or rejects the password of this node, every attempt fails.
+		again := !etcdop.IsFull(err) && !etcdop.IsAuthFailure(err) && (errors.Is(err, errRetry) || a.failedBeforeWrite(err))
+		a.returnLease()
+		if !again || retryPause(ctx) {
+			if isLimit(err) || errors.Is(err, policy.ErrNoPlan) || errors.Is(err, ErrRouting) {
+				return Started{}, err
 			}
-			return Started{}, held{}, unavailable("start for "+a.user, err)
+			return Started{}, etcdop.Unavailable("start for "+a.user, err)
 		}
 	}
 }
 
-// onlyAsked reports whether a try failed with err at a read or a grant, of which
-// nothing is left: a member of etcd may just have gone away.
-func (a *admission) onlyAsked(err error) bool {
-	unsure := a.unsure && a.lease != 0
-	return errors.Is(err, ErrUnavailable) && !errors.Is(err, errNotApplied) && !unsure
+// failedBeforeWrite reports whether err is that of a read or of a grant, for example
+// because a member of etcd has just stopped.
+func (a *attempt) failedBeforeWrite(err error) bool {
+	unknown := a.unknownOutcome && a.lease.ID != 0
+	return errors.Is(err, ErrUnavailable) && !errors.Is(err, etcdop.ErrNotApplied) && !unknown
 }
 
-// try is one try at a start: decide on what the user holds, and write the decision
-// on condition that it is still the truth, again if somebody else was faster.
-// A refusal costs no write and waits for nobody.
-func (l *Limiter) try(ctx context.Context, a *admission) (Started, held, error) {
-	s, err := l.knowFor(ctx, a)
-	if err != nil {
-		return Started{}, held{}, err
+// try decides on the user's streams and writes the decision. It repeats both if the
+// streams or the rule have changed in between. The lock of the user keeps concurrent
+// starts of one user from invalidating each other's decisions. A rejected start costs
+// no write, and does not wait for the lock.
+func (a *attempt) try(ctx context.Context) (Started, error) {
+	var err error
+	if a.snapshot, err = a.loadSnapshot(ctx); err != nil {
+		return Started{}, err
 	}
-	s, r, d, err := l.decideOn(ctx, a, s)
-	if err != nil {
-		return Started{}, held{}, err
+	if err := a.decide(ctx); err != nil {
+		return Started{}, err
 	}
-	waited, err := l.gates.enter(ctx, a.user)
+	waited, err := a.l.userLocks.Lock(ctx, a.user)
 	if err != nil {
-		return Started{}, held{}, err
+		return Started{}, err
 	}
-	defer l.gates.leave(a.user)
+	defer a.l.userLocks.Unlock(a.user)
 	if waited {
-		if s, err = l.knowFor(ctx, a); err != nil {
-			return Started{}, held{}, err
+		if a.snapshot, err = a.loadSnapshot(ctx); err != nil {
+			return Started{}, err
 		}
 	}
 	for again := waited; ; again = true {
 		if again {
-			if s, r, d, err = l.decideOn(ctx, a, s); err != nil {
-				return Started{}, held{}, err
+			if err := a.decide(ctx); err != nil {
+				return Started{}, err
 			}
 		}
-		if err := l.equip(ctx, a); err != nil {
-			return Started{}, held{}, err
+		if err := a.acquireLease(ctx); err != nil {
+			return Started{}, err
 		}
-		st, h, now, err := l.write(ctx, a, s, r, d)
-		if err != nil || now == nil {
-			return st, h, err
-		}
-		s = *now
-	}
-}
-
-// write sends d, decided on s by r. It returns the stream, or what the user holds
-// instead of s.
-func (l *Limiter) write(
-	ctx context.Context, a *admission, s snapshot, r rule, d decision,
-) (Started, held, *snapshot, error) {
-	out := l.leavers(a.user, d.ends)
-	var graves []grave
-	for _, e := range d.ends {
-		if e.buried() {
-			graves = append(graves, grave{e.nonce, e.reason, &by{a.req.Device, a.rec.Started}})
+		if st, done, err := a.write(ctx); done || err != nil {
+			return st, err
 		}
 	}
-	resp, at, err := l.batch.do(&write{
-		user: a.user, txn: l.admitTxn(a, s, r, d), graves: graves, ctx: ctx, caller: a.caller,
-	})
-	if err != nil {
-		st, h, err := l.settle(ctx, a, r, err)
-		if err == nil {
-			l.parted(out, graves)
-			st.Ended = l.endedBy(a.user, d)
-		}
-		return st, h, nil, err
-	}
-	l.wroteAt(a.user, at.rev)
-	if !resp.Succeeded {
-		now := newSnapshot(a.user, l.keys, at.rev, at.term, resp.Responses[0].GetResponseRange().Kvs)
-		now.rules, now.rumoured = s.rules, true
-		if !now.spoils(d, s.rev) { // then it is the rule that has changed
-			now, err = l.ask(ctx, a)
-		}
-		return Started{}, held{}, &now, err
-	}
-	l.parted(out, graves)
-	st, h, err := l.finish(ctx, a, l.heldBy(a, d.slot, at.rev), l.admittedUsage(a.user, s, r, resp))
-	st.Ended = l.endedBy(a.user, d)
-	return st, h, nil, err
 }
 
-// endedBy are the streams that an admitted start has ended, but for lapsed ones.
-func (l *Limiter) endedBy(user string, d decision) []Ended {
-	var out []Ended
-	for _, e := range d.ends {
-		if e.buried() {
-			out = append(out, Ended{l.stream(user, e.held), e.reason})
-		}
-	}
-	return out
-}
-
-// leavers are the leases of the streams that a decision ends, with what this node
-// knows of them before they go. That of a lapsed stream is past use, and etcd is
-// about to end it.
-func (l *Limiter) leavers(user string, ends []ending) []granted {
-	var out []granted
-	for _, e := range ends {
-		if g := l.leaseOf(user, e.held); g.lease != 0 && e.reason != ReasonExpired {
-			out = append(out, g)
-		}
-	}
-	return out
-}
-
-// leaseOf is the lease of a stream, and when this node renewed it. A key that is
-// none of ours has none that we may touch.
-func (l *Limiter) leaseOf(user string, h held) granted {
-	if h.nonce == (nonce{}) {
-		return granted{}
-	}
-	g := granted{lease: h.lease, ttl: headOf(h.value).ttl(), used: true}
-	if s, _ := l.view.lookup(user, h.ident()); s != nil {
-		g.renewed = s.renewedAt()
-	}
-	return g
-}
-
-// parted does what is left to do after streams were ended by a transaction of
-// this node: their leases are now its own.
-func (l *Limiter) parted(leases []granted, graves []grave) {
-	for _, g := range graves {
-		l.view.note(g)
-	}
-	for _, g := range leases {
-		l.pool.retire(g)
-	}
-}
-
-// heldBy is the key that the start has written.
-func (l *Limiter) heldBy(a *admission, slot int, rev int64) held {
-	return held{
-		key: l.keys.slot(a.user, slot), slot: slot, lease: a.lease, mod: rev,
-		nonce: a.rec.Nonce, session: a.req.Session, value: a.value,
-	}
-}
-
-// finish waits for the renewal that gives the stream its full TTL. Where etcd
-// does not tell in time, the stream has what the lease had left before.
-func (l *Limiter) finish(ctx context.Context, a *admission, h held, u Usage) (Started, held, error) {
-	if a.renewal != nil {
-		r := await(ctx, a.renewal)
-		a.renewal = nil
-		switch {
-		case errors.Is(r.err, errLeaseGone): // and the key with it
-			l.cleaner.revokeLater(a.lease) // to be sure of it
-			a.lease = 0
-			return Started{}, held{}, fmt.Errorf("%w: %w", errTryAgain, r.err)
-		case r.err == nil:
-			a.renewed, a.ttl = r.sent, r.ttl
-		}
-	}
-	l.lapses.drop(a.user)
-	l.view.hint(a.user, h.ident(), a.renewed)
-	st := Started{Usage: u, Stream: a.rec.stream(a.user, l.ids.sign(a.user, h.ident()))}
-	st.Stream.ExpiresAt = a.renewed.Add(a.ttl)
-	return st, h, nil
-}
-
-// settle finds out what became of a write that erred. If the stream is there,
-// it was admitted after all. If its lease can be revoked, the write has not
-// happened and cannot happen any more (a put under a lease that is gone fails),
-// so the start may be tried again. Else the outcome stays unknown.
-func (l *Limiter) settle(ctx context.Context, a *admission, r rule, cause error) (Started, held, error) {
-	switch {
-	case errors.Is(cause, errLeaseGone):
-		l.cooling.drop(a.cooling) // it may have been this one's
-		a.lease = 0
-		return Started{}, held{}, fmt.Errorf("%w: %w", errTryAgain, cause)
-	case errors.Is(cause, errNotApplied):
-		return Started{}, held{}, unavailable("start", cause)
-	}
-	a.unsure = true
-	if s, err := l.read(ctx, a.user); err == nil {
-		for _, h := range s.held {
-			if h.nonce == a.rec.Nonce {
-				l.wroteAt(a.user, s.rev)
-				return l.finish(ctx, a, h, l.usageAt(ctx, a.user, r, h.mod, s))
-			}
-		}
-	}
-	if err := l.revoke(ctx, a.lease); err != nil {
-		return Started{}, held{}, unavailable("start", cause)
-	}
-	a.lease = 0
-	return Started{}, held{}, fmt.Errorf("%w: %w", errTryAgain, cause)
-}
-
-// usageAt is user's usage at revision rev, or that of s if etcd cannot tell any
-// more.
-func (l *Limiter) usageAt(ctx context.Context, user string, r rule, rev int64, s snapshot) Usage {
-	ask := below(l.keys.user(user)).read()
-	ask.Revision = rev
-	resp, err := l.etcd.KV.Range(ctx, ask)
-	if err != nil {
-		return Usage{User: user, Count: len(s.held), Limit: r.limit, Counted: r.counted(s.held)}
-	}
-	return l.usage(user, r, resp)
-}
-
-// equip gives an admission that has none its lease, nonce and record. A lease
-// that was ready before the start came is renewed beside the write, so that the
-// stream has its full TTL.
-func (l *Limiter) equip(ctx context.Context, a *admission) error {
-	if a.lease != 0 {
+// acquireLease gives an attempt that has none a lease, a nonce and a record. Unless the
+// lease was renewed recently, it is renewed in parallel with the write, so that the stream
+// begins with at least three quarters of its TTL, as after a heartbeat.
+func (a *attempt) acquireLease(ctx context.Context) error {
+	if a.lease.ID != 0 {
 		return nil
 	}
-	// An etcd that was restored may have a key on a lease that a stream had before. The
-	// view is not current then until it has seen that.
-	g, err := l.pool.take(ctx, l.view.current())
+	// After a restore of etcd there may be a key on a lease that a stream had before. The
+	// replica is not current until it has observed that.
+	idle, err := a.l.pool.Acquire(ctx, a.l.replica.Current())
 	if err != nil {
 		return err
 	}
-	a.granted, a.unsure, a.renewal = g, false, nil
-	if g.renewed.Before(a.began) {
-		a.renewal = l.renewer.beginStart(ctx, g.lease)
+	a.lease, a.unknownOutcome, a.renewal = idle, false, nil
+	if !idle.RenewedRecently(time.Now()) {
+		a.renewal = a.l.renewer.RenewForStart(ctx, idle.ID)
 	}
-	l.compose(a)
+	a.buildRecord()
 	return nil
 }
 
-// compose makes the record of an admission that has its lease.
-func (l *Limiter) compose(a *admission) {
-	a.rec = record{
-		Started: time.Now().UnixMilli(),
-		TTL:     int64(a.ttl / time.Second),
-		Region:  l.cfg.Region,
-		Session: a.req.Session,
-		Plan:    cmp.Or(a.said.plan, a.said.grant),
-		Limit:   a.said.limit,
+func (a *attempt) buildRecord() {
+	a.record = schema.Record{
+		Started:    time.Now().UnixMilli(),
+		TTLSeconds: int64(a.lease.TTL / time.Second),
+		Region:     a.l.cfg.Region,
+		Plan:       cmp.Or(a.claims.Plan, a.claims.GrantedPlan),
+		Limit:      a.claims.Limit,
 	}
-	_, _ = rand.Read(a.rec.Nonce[:]) // never fails (crypto/rand)
-	if a.req.Device != (Device{}) {
-		a.rec.Device = &a.req.Device
-	}
-	if a.req.Content != (Content{}) {
-		a.rec.Content = &a.req.Content
-	}
-	v, err := json.Marshal(a.rec)
-	if err != nil {
-		panic(err) // strings and numbers always marshal
-	}
-	a.value = v
+	_, _ = rand.Read(a.record.Nonce[:]) // never fails (crypto/rand)
+	a.req.describe(&a.record)
+	a.value = a.record.Encode()
 }
 
-// giveBack parts with the lease of a try that failed. One that a write may have
-// used is revoked and never used again; any other goes back.
-func (l *Limiter) giveBack(a *admission) {
+// write sends the decision. If the transaction fails because the decision is outdated,
+// write reports false and a.snapshot is what the transaction read.
+func (a *attempt) write(ctx context.Context) (st Started, done bool, err error) {
+	leases, tombstones := a.leasesOfEnded(), a.tombstones()
+	resp, at, err := a.l.batch.Commit(&commit.Write{
+		User: a.user, Txn: a.txn(), Tombstones: tombstones, Ctx: ctx, CallerCtx: a.callerCtx,
+	})
 	switch {
-	case a.lease == 0:
-	case a.unsure:
-		l.cleaner.revokeLater(a.lease)
+	case err != nil:
+		st, err = a.resolveUnknownOutcome(ctx, err)
+	case !resp.Succeeded:
+		a.l.recordOwnWrite(a.user, at.Revision)
+		return Started{}, false, a.refresh(ctx, resp, at)
 	default:
-		l.pool.book.renewed(a.granted)
+		a.l.recordOwnWrite(a.user, at.Revision)
+		a.l.afterEnding(leases, tombstones)
+		a.entry = a.newEntry(at.Revision)
+		st, err = a.confirm(ctx, a.admittedUsage(resp))
+		st.Ended = a.endedStreams()
+		return st, true, err
 	}
-	a.lease = 0
+	if err == nil {
+		a.l.afterEnding(leases, tombstones)
+		st.Ended = a.endedStreams()
+	}
+	return st, true, err
+}
+
+// newEntry returns the key that the start has written at revision rev.
+func (a *attempt) newEntry(rev int64) schema.Entry {
+	return schema.Entry{
+		Key: a.l.keys.Slot(a.user, a.decision.Slot), Slot: a.decision.Slot, Lease: a.lease.ID, ModRevision: rev,
+		Nonce: a.record.Nonce, Session: a.req.Session, Value: a.value,
+	}
+}
+
+// confirm waits for the renewal of the lease, if there is one. If etcd does not answer it
+// in time, the stream has what remained of the TTL of its lease, at least a half.
+func (a *attempt) confirm(ctx context.Context, u Usage) (Started, error) {
+	if a.renewal != nil {
+		r := keepalive.Wait(ctx, a.renewal)
+		a.renewal = nil
+		switch {
+		case errors.Is(r.Err, etcdop.ErrLeaseGone): // and so is the key
+			a.l.granter.RevokeLater(a.lease.ID) // in case the answer was wrong
+			a.lease.ID = 0
+			return Started{}, fmt.Errorf("%w: %w", errRetry, r.Err)
+		case r.Err == nil:
+			a.lease.Renewed, a.lease.TTL = r.Sent, r.TTL
+		}
+	}
+	a.l.leaseStatus.Invalidate(a.user)
+	id := a.entry.StreamID()
+	a.l.replica.AddRenewalHint(a.user, id, a.lease.Renewed)
+	st := Started{Usage: u, Stream: newStream(a.user, a.l.ids.Sign(a.user, id), a.record)}
+	st.Stream.ExpiresAt = a.lease.Renewed.Add(a.lease.TTL)
+	return st, nil
+}
+
+// resolveUnknownOutcome finds out whether a write that returned an error was applied.
+// If the stream exists, it was admitted. If its lease can be revoked, the write was not
+// applied and cannot be applied later, because a put under a lease that does not exist
+// fails, so the start may be repeated. Otherwise the outcome remains unknown.
+func (a *attempt) resolveUnknownOutcome(ctx context.Context, cause error) (Started, error) {
+	switch {
+	case errors.Is(cause, etcdop.ErrLeaseGone):
+		a.l.cooldownLease.Invalidate(a.cooldownLease) // it may be the lease that is gone
+		a.lease.ID = 0
+		return Started{}, fmt.Errorf("%w: %w", errRetry, cause)
+	case errors.Is(cause, etcdop.ErrNotApplied):
+		return Started{}, etcdop.Unavailable("start", cause)
+	}
+	a.unknownOutcome = true
+	if s, err := a.l.readUser(ctx, a.user); err == nil {
+		for _, e := range s.entries {
+			if e.Nonce == a.record.Nonce {
+				a.entry = e
+				a.l.recordOwnWrite(a.user, s.rev)
+				return a.confirm(ctx, a.l.usageAt(ctx, a.user, a.rule, e.ModRevision, s))
+			}
+		}
+	}
+	if err := a.l.granter.Revoke(ctx, a.lease.ID); err != nil {
+		return Started{}, etcdop.Unavailable("start", cause)
+	}
+	a.lease.ID = 0
+	return Started{}, fmt.Errorf("%w: %w", errRetry, cause)
+}
+
+// returnLease releases the lease of a failed attempt. A lease that a write may have
+// used is revoked; any other lease goes back to the pool.
+func (a *attempt) returnLease() {
+	switch {
+	case a.lease.ID == 0:
+	case a.unknownOutcome:
+		a.l.granter.RevokeLater(a.lease.ID)
+	default:
+		a.l.pool.PutBack(a.lease)
+	}
+	a.lease.ID = 0
 }

@@ -8,47 +8,57 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"streamcount/internal/retry"
+	"streamcount/lease/internal/commit"
+	"streamcount/lease/internal/etcdop"
+	"streamcount/lease/internal/leasepool"
+	"streamcount/lease/internal/provisional"
+	"streamcount/lease/internal/schema"
+	"streamcount/lease/policy"
+	"streamcount/lease/streamid"
 )
 
-// Stop ends user's stream and frees its slot at once. It may be repeated: a
-// stream that is gone already is an [*EndedError]. Also returns [ErrBadUser],
-// [ErrBadID], [ErrForeignID], and [ErrUnavailable] where the outcome is unknown:
-// the stream is then ended in the background as soon as etcd can be reached.
+// Stop ends user's stream and frees its slot. It may be repeated: if the stream has
+// ended already, it returns an [*EndedError]. It also returns [ErrBadUser],
+// [streamid.ErrMalformed], [streamid.ErrForeign], and an [ErrUnavailable] if the outcome
+// is unknown. In that case the stream is stopped in the background as soon as etcd
+// answers.
 func (l *Limiter) Stop(ctx context.Context, user, id string) (Usage, error) {
 	u, err := l.stopByID(ctx, user, id)
-	l.m.stopped(err)
+	l.countStop(err)
 	return u, err
 }
 
 func (l *Limiter) stopByID(ctx context.Context, user, id string) (Usage, error) {
-	who, err := l.open(user, id)
+	who, err := l.parseID(user, id)
 	if err != nil {
 		return Usage{}, err
 	}
-	if who.provisional() && l.endProvisional(user, who.nonce) {
-		l.view.note(grave{Nonce: who.nonce, Reason: ReasonStopped})
-		s, _ := l.view.user(user)
-		return Usage{User: user, Count: len(s.held), Limit: l.ruleOf(user, nil).limit, Counted: len(s.held)}, nil
+	if provisional.HasSlot(who) && l.dropProvisional(user, who.Nonce) {
+		l.replica.RecordOwnEnding(schema.Tombstone{Nonce: who.Nonce, Reason: policy.ReasonStopped})
+		entries, _, _ := l.replica.UserEntries(user)
+		return Usage{User: user, Count: len(entries), Limit: l.ruleOf(user, nil).Limit, Counted: len(entries)}, nil
 	}
-	ctx, cancel := l.bound(ctx)
+	ctx, cancel := l.withDeadline(ctx)
 	defer cancel()
 	for {
-		h, err := l.find(ctx, user, who)
+		h, err := l.locate(ctx, user, who)
 		switch {
 		case err == nil:
 			return l.stop(ctx, user, h)
 		case errors.Is(err, ErrEnded):
 			return Usage{}, err
-		case pause(ctx):
-			l.cleaner.later(func(ctx context.Context) error { return l.stopUnfound(ctx, user, who) })
-			return Usage{}, unavailable("stop a stream of "+user, err)
+		case retryPause(ctx):
+			l.cleaner.Enqueue(func(ctx context.Context) error { return l.stopUnlocated(ctx, user, who) })
+			return Usage{}, etcdop.Unavailable("stop a stream of "+user, err)
 		}
 	}
 }
 
-// stopUnfound carries a stop out whose stream could not even be looked up.
-func (l *Limiter) stopUnfound(ctx context.Context, user string, who ident) error {
-	h, err := l.find(ctx, user, who)
+// stopUnlocated stops a stream that could not be located before.
+func (l *Limiter) stopUnlocated(ctx context.Context, user string, who streamid.ID) error {
+	h, err := l.locate(ctx, user, who)
 	if err == nil {
 		_, err = l.tryStop(ctx, user, h)
 	}
@@ -58,10 +68,10 @@ func (l *Limiter) stopUnfound(ctx context.Context, user string, who ident) error
 	return err
 }
 
-// stopLater has the stream that holds h stopped in the background.
-func (l *Limiter) stopLater(user string, h held) {
-	l.view.note(grave{Nonce: h.nonce, Reason: ReasonStopped})
-	l.cleaner.later(func(ctx context.Context) error {
+// stopLater stops the stream with the key e in the background.
+func (l *Limiter) stopLater(user string, h schema.Entry) {
+	l.replica.RecordIntendedEnding(schema.Tombstone{Nonce: h.Nonce, Reason: policy.ReasonStopped})
+	l.cleaner.Enqueue(func(ctx context.Context) error {
 		_, err := l.tryStop(ctx, user, h)
 		if errors.Is(err, ErrEnded) {
 			return nil
@@ -70,12 +80,12 @@ func (l *Limiter) stopLater(user string, h held) {
 	})
 }
 
-// stop repeats until the outcome is known: comparing the revision of the
-// stream's own put makes that safe. What is still unknown when ctx ends is
-// carried out later, by the same transaction: the lease alone may by then have
-// been handed on.
-func (l *Limiter) stop(ctx context.Context, user string, h held) (Usage, error) {
-	unsure := false // an earlier try may have been applied
+// stop repeats tryStop until the outcome is known. This is safe because the transaction
+// compares the revision of the stream's put. If the outcome is unknown when ctx ends,
+// the same transaction is repeated in the background. Revoking the lease instead would
+// not be safe, because it may be in use by another stream by then.
+func (l *Limiter) stop(ctx context.Context, user string, h schema.Entry) (Usage, error) {
+	unknown := false // an earlier attempt may have been applied
 	for {
 		u, err := l.tryStop(ctx, user, h)
 		var ended *EndedError
@@ -83,110 +93,114 @@ func (l *Limiter) stop(ctx context.Context, user string, h held) (Usage, error) 
 		case err == nil:
 			return u, nil
 		case errors.As(err, &ended):
-			if byOthers := ended.By != nil || ended.Reason == ReasonRemoved; unsure && !byOthers {
-				l.view.note(grave{Nonce: h.nonce, Reason: ReasonStopped})
-				return u, nil // a try of this same stop
+			if byOthers := ended.By != nil || ended.Reason == policy.ReasonRemoved; unknown && !byOthers {
+				l.replica.RecordOwnEnding(schema.Tombstone{Nonce: h.Nonce, Reason: policy.ReasonStopped})
+				return u, nil // an earlier attempt of this stop
 			}
 			return Usage{}, err
-		case pause(ctx):
+		case retryPause(ctx):
 			l.stopLater(user, h)
-			return Usage{}, unavailable("stop a stream of "+user, err)
+			return Usage{}, etcdop.Unavailable("stop a stream of "+user, err)
 		}
-		unsure = unsure || !errors.Is(err, errNotApplied)
+		unknown = unknown || !errors.Is(err, etcdop.ErrNotApplied)
 	}
 }
 
-// tryStop is one try to end the stream that holds h. The usage counts what is
-// left, also where the stream was gone already, which is an [*EndedError].
-func (l *Limiter) tryStop(ctx context.Context, user string, h held) (Usage, error) {
-	g, r := l.leaseOf(user, h), l.ruleOf(user, h.value)
-	reason := grave{Nonce: h.nonce, Reason: ReasonStopped}
-	resp, at, err := l.batch.do(&write{user: user, txn: l.stopTxn(user, r, h), graves: []grave{reason}, ctx: ctx})
+// tryStop sends one transaction that ends the stream with the key e. The usage counts
+// the remaining streams, also if the stream had ended already, which is an
+// [*EndedError].
+func (l *Limiter) tryStop(ctx context.Context, user string, h schema.Entry) (Usage, error) {
+	return l.tryEnd(ctx, user, h, policy.ReasonStopped)
+}
+
+// tryEnd is like tryStop, with another reason.
+func (l *Limiter) tryEnd(ctx context.Context, user string, h schema.Entry, reason policy.Reason) (Usage, error) {
+	g, r := l.leaseOf(user, h), l.ruleOf(user, h.Value)
+	tombstone := schema.Tombstone{Nonce: h.Nonce, Reason: reason}
+	resp, at, err := l.batch.Commit(&commit.Write{User: user, Txn: l.stopTxn(user, r, h), Tombstones: []schema.Tombstone{tombstone}, Ctx: ctx})
 	if err != nil {
 		return Usage{}, err
 	}
-	l.wroteAt(user, at.rev)
+	l.recordOwnWrite(user, at.Revision)
 	left := l.usage(user, r, resp.Responses[len(resp.Responses)-1].GetResponseRange())
 	if !resp.Succeeded {
-		return l.notThere(ctx, user, h, left, resp, at)
+		return l.stopMissed(ctx, user, h, reason, left, resp, at)
 	}
-	l.parted([]granted{g}, []grave{reason})
+	l.afterEnding([]leasepool.Lease{g}, []schema.Tombstone{tombstone})
 	return left, nil
 }
 
-// notThere looks at why the put that a stop names does not stand any more.
-func (l *Limiter) notThere(
-	ctx context.Context, user string, h held, left Usage, resp *pb.TxnResponse, at moment,
+// stopMissed handles a stop whose transaction has failed because the put is not the
+// current one.
+func (l *Limiter) stopMissed(
+	ctx context.Context, user string, h schema.Entry, reason policy.Reason, left Usage, resp *pb.TxnResponse, at commit.Point,
 ) (Usage, error) {
 	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) == 1 {
-		l.view.heardOfShards(shardsKeyOf(kvs[0]))
+		l.replica.NoteRouting(schema.DecodeRoutingRecord(kvs[0]))
 	}
 	if kvs := resp.Responses[1].GetResponseRange().Kvs; len(kvs) == 1 {
-		if now := newHeld(l.keys.user(user), kvs[0]); now.nonce == h.nonce && now.lease == h.lease {
-			return l.tryStop(ctx, user, now) // its user went and came back, and the view is from before
+		if now := schema.NewEntry(l.keys.UserPrefix(user), kvs[0]); now.Nonce == h.Nonce && now.Lease == h.Lease {
+			return l.tryEnd(ctx, user, now, reason) // the user migrated away and back; the replica is stale
 		}
 	}
-	return left, l.howEnded(ctx, h.nonce, at.rev)
+	return left, l.endReason(ctx, h.Nonce, at.Revision)
 }
 
-// pause waits a moment before a repetition. It reports whether ctx ended.
-func pause(ctx context.Context) (over bool) { return pauseFor(ctx, 20*time.Millisecond) }
+// retryDelay is the wait between two attempts of a call.
+const retryDelay = 20 * time.Millisecond
 
-func pauseFor(ctx context.Context, d time.Duration) (over bool) {
-	select {
-	case <-ctx.Done():
-		return true
-	case <-time.After(d):
-		return false
-	}
-}
+// retryPause waits before the next attempt. It reports whether ctx ended.
+func retryPause(ctx context.Context) (over bool) { return sleep(ctx, retryDelay) }
 
-// StopQuietest ends the stream of user that was least recently heard from, for
-// clients that have no stream ids. Returns [ErrBadUser], [ErrNoStreams] and
+func sleep(ctx context.Context, d time.Duration) (over bool) { return retry.Sleep(ctx, d) != nil }
+
+// StopOldestHeartbeat ends the stream of user whose last heartbeat is the oldest, for
+// clients that have no stream ids. It returns [ErrBadUser], [ErrNoStreams] and
 // [ErrUnavailable].
-func (l *Limiter) StopQuietest(ctx context.Context, user string) (Usage, error) {
-	u, err := l.stopQuietest(ctx, user)
-	l.m.stopped(err)
+func (l *Limiter) StopOldestHeartbeat(ctx context.Context, user string) (Usage, error) {
+	u, err := l.stopOldestHeartbeat(ctx, user)
+	l.countStop(err)
 	return u, err
 }
 
-func (l *Limiter) stopQuietest(ctx context.Context, user string) (Usage, error) {
+func (l *Limiter) stopOldestHeartbeat(ctx context.Context, user string) (Usage, error) {
 	if !ValidUser(user) {
 		return Usage{}, ErrBadUser
 	}
-	ctx, cancel := l.bound(ctx)
+	ctx, cancel := l.withDeadline(ctx)
 	defer cancel()
 	for {
-		s, err := l.read(ctx, user)
+		s, err := l.readUser(ctx, user)
 		if err != nil {
 			return Usage{}, err
 		}
-		ours := slices.DeleteFunc(s.held, func(h held) bool { return h.slot < 0 || h.nonce == (nonce{}) })
+		ours := slices.DeleteFunc(s.entries, func(h schema.Entry) bool { return h.Slot < 0 || h.Nonce == (streamid.Nonce{}) })
 		if len(ours) == 0 {
 			return Usage{}, ErrNoStreams
 		}
-		s.held = ours
-		h := l.quietest(ctx, user, s)
+		s.entries = ours
+		h := l.oldestHeartbeat(ctx, user, s)
 		u, err := l.stop(ctx, user, h)
-		if !errors.Is(err, ErrEnded) { // else somebody else ended it first: look again
+		if !errors.Is(err, ErrEnded) { // otherwise another call has ended it: choose again
+			u.Stopped = l.ids.Sign(user, h.StreamID()) // if err is not nil, the outcome may be unknown
 			return u, err
 		}
 	}
 }
 
-// quietest is the stream with the least time left, of those whose time is known.
-// etcd tells that in whole seconds, so of those within a second of each other it
-// is the oldest.
-func (l *Limiter) quietest(ctx context.Context, user string, s snapshot) held {
-	hs := s.held
+// oldestHeartbeat returns the stream with the least remaining TTL, of those whose TTL is
+// known. etcd returns whole seconds, so of the streams within a second of the least it
+// returns the one that started first.
+func (l *Limiter) oldestHeartbeat(ctx context.Context, user string, s snapshot) schema.Entry {
+	hs := s.entries
 	if len(hs) == 1 {
 		return hs[0]
 	}
-	lives := l.lifetimes(ctx, user, s)
-	var known []held
+	statuses := l.leaseStatus.OfUser(ctx, user, s.term, s.leases())
+	var known []schema.Entry
 	var first time.Time
 	for _, h := range hs {
-		if t := lives[h.lease].until(); !t.IsZero() {
+		if t := statuses[h.Lease].NotExpiredBefore(); !t.IsZero() {
 			known = append(known, h)
 			if first.IsZero() || t.Before(first) {
 				first = t
@@ -194,18 +208,18 @@ func (l *Limiter) quietest(ctx context.Context, user string, s snapshot) held {
 		}
 	}
 	for _, h := range known { // oldest first
-		if lives[h.lease].until().Sub(first) <= time.Second {
+		if statuses[h.Lease].NotExpiredBefore().Sub(first) <= time.Second {
 			return h
 		}
 	}
 	return hs[0]
 }
 
-// Remove ends all of user's streams in one transaction. Returns [ErrBadUser],
-// [ErrNoStreams], and [ErrUnavailable] where the outcome is unknown.
+// Remove ends all of user's streams in one transaction. It returns [ErrBadUser],
+// [ErrNoStreams], and an [ErrUnavailable] if the outcome is unknown.
 func (l *Limiter) Remove(ctx context.Context, user string) (Usage, error) {
 	u, err := l.removeAll(ctx, user)
-	l.m.stopped(err)
+	l.countStop(err)
 	return u, err
 }
 
@@ -213,75 +227,124 @@ func (l *Limiter) removeAll(ctx context.Context, user string) (Usage, error) {
 	if !ValidUser(user) {
 		return Usage{}, ErrBadUser
 	}
-	ctx, cancel := l.bound(ctx)
+	ctx, cancel := l.withDeadline(ctx)
 	defer cancel()
-	unsure := false // an earlier try may have been applied
+	unknown := false // an earlier attempt may have been applied
 	var tried snapshot
-	s, err := l.read(ctx, user)
-	for err == nil && len(s.held) > 0 && (!unsure || s.sharesWith(tried)) {
+	s, err := l.readUser(ctx, user)
+	for err == nil && len(s.entries) > 0 && (!unknown || s.overlaps(tried)) {
 		var now *snapshot
 		if now, err = l.remove(ctx, user, s); err == nil && now == nil {
-			return Usage{User: user, Limit: l.ruleOf(user, nil).limit}, nil
+			return Usage{User: user, Limit: l.ruleOf(user, nil).Limit}, nil
 		}
 		switch {
 		case err == nil:
 			s = *now
-		case !pause(ctx):
-			if !errors.Is(err, errNotApplied) {
-				unsure, tried = true, s
+		case !retryPause(ctx):
+			if !errors.Is(err, etcdop.ErrNotApplied) {
+				unknown, tried = true, s
 			}
-			s, err = l.read(ctx, user)
+			s, err = l.readUser(ctx, user)
 		}
 	}
 	switch {
 	case err != nil:
-		return Usage{}, unavailable("remove "+user, err)
-	case unsure:
-		return Usage{User: user, Limit: l.ruleOf(user, nil).limit}, nil
+		return Usage{}, etcdop.Unavailable("remove "+user, err)
+	case unknown:
+		return Usage{User: user, Limit: l.ruleOf(user, nil).Limit}, nil
 	}
 	return Usage{}, ErrNoStreams
 }
 
-// sharesWith reports whether any of the streams of an earlier snapshot is left. If
-// not, a removal of those has been carried out, whether it was answered or not, and
-// whatever the user holds now came after it.
-func (s snapshot) sharesWith(earlier snapshot) bool {
-	return slices.ContainsFunc(s.held, func(h held) bool {
-		return slices.ContainsFunc(earlier.held, func(e held) bool { return e.key == h.key && e.mod == h.mod })
+// overlaps reports whether s contains a stream of an earlier snapshot. If it does not, a
+// removal of the earlier streams was applied, even if etcd did not answer it, and the
+// streams of s started later.
+func (s snapshot) overlaps(earlier snapshot) bool {
+	return slices.ContainsFunc(s.entries, func(h schema.Entry) bool {
+		return slices.ContainsFunc(earlier.entries, func(e schema.Entry) bool { return e.Key == h.Key && e.ModRevision == h.ModRevision })
 	})
 }
 
-// remove ends what s shows, unless more was put since; then it returns what the
-// user holds now.
+// remove ends the streams of s. If a stream was put after s, it ends none and returns
+// the current snapshot.
 func (l *Limiter) remove(ctx context.Context, user string, s snapshot) (*snapshot, error) {
-	var graves []grave
-	leases := make(map[nonce]granted, len(s.held))
-	for _, h := range s.held {
-		if h.nonce != (nonce{}) && len(graves) < maxGraves {
-			graves = append(graves, grave{Nonce: h.nonce, Reason: ReasonRemoved})
-			leases[h.nonce] = l.leaseOf(user, h)
+	var tombstones []schema.Tombstone
+	leases := make(map[streamid.Nonce]leasepool.Lease, len(s.entries))
+	for _, h := range s.entries {
+		if h.Nonce != (streamid.Nonce{}) && len(tombstones) < leasepool.MaxKeysPerLease {
+			tombstones = append(tombstones, schema.Tombstone{Nonce: h.Nonce, Reason: policy.ReasonRemoved})
+			leases[h.Nonce] = l.leaseOf(user, h)
 		}
 	}
-	resp, at, err := l.batch.do(&write{user: user, txn: l.removeTxn(user, s), graves: graves, ctx: ctx})
+	resp, at, err := l.batch.Commit(&commit.Write{User: user, Txn: l.removeTxn(user, s), Tombstones: tombstones, Ctx: ctx})
 	if err != nil {
 		return nil, fmt.Errorf("remove %s: %w", user, err)
 	}
-	l.wroteAt(user, at.rev)
+	l.recordOwnWrite(user, at.Revision)
 	if !resp.Succeeded {
-		now := newSnapshot(user, l.keys, at.rev, at.term, resp.Responses[0].GetResponseRange().Kvs)
+		now := newSnapshot(user, l.keys, at.Revision, at.Term, resp.Responses[0].GetResponseRange().Kvs)
 		return &now, nil
 	}
-	l.parted(removed(resp, leases), graves)
+	l.afterEnding(removed(resp, leases), tombstones)
 	return nil, nil
 }
 
-// removed are the leases of the keys that this transaction itself deleted.
-func removed(resp *pb.TxnResponse, leases map[nonce]granted) []granted {
-	var out []granted
+// removed returns the leases of the keys that the transaction deleted.
+func removed(resp *pb.TxnResponse, leases map[streamid.Nonce]leasepool.Lease) []leasepool.Lease {
+	var out []leasepool.Lease
 	for _, kv := range resp.Responses[0].GetResponseDeleteRange().PrevKvs {
-		if g, ours := leases[headOf(kv.Value).Nonce]; ours {
+		if g, ours := leases[schema.DecodeHead(kv.Value).Nonce]; ours {
 			out = append(out, g)
 		}
 	}
 	return out
+}
+
+// stopTxn returns the transaction that deletes h if it is still the same put, and counts
+// the remaining streams. If it fails, the user may have migrated, or migrated and come
+// back: it reads the routing record and the slot.
+func (l *Limiter) stopTxn(user string, r policy.Rule, h schema.Entry) *pb.TxnRequest {
+	count := usageOp(r, etcdop.Prefix(l.keys.UserPrefix(user)))
+	return &pb.TxnRequest{
+		Compare: []*pb.Compare{etcdop.ModRevisionIs(h.Key, h.ModRevision)},
+		Success: []*pb.RequestOp{etcdop.Delete(etcdop.Key(h.Key)), count},
+		Failure: []*pb.RequestOp{etcdop.Read(etcdop.Key(l.keys.Routing())), etcdop.Read(etcdop.Key(h.Key)), count},
+	}
+}
+
+// removeTxn returns the transaction that deletes all streams of a user, and returns
+// them, if none was put after s. If it fails, it reads the user's keys.
+func (l *Limiter) removeTxn(user string, s snapshot) *pb.TxnRequest {
+	all := etcdop.Prefix(l.keys.UserPrefix(user))
+	end := etcdop.Delete(all)
+	end.GetRequestDeleteRange().PrevKv = true
+	return &pb.TxnRequest{
+		Compare: []*pb.Compare{etcdop.NoPutAfter(all, s.rev)},
+		Success: []*pb.RequestOp{end},
+		Failure: []*pb.RequestOp{etcdop.Read(all)},
+	}
+}
+
+// leaseOf returns the lease of a stream, and when this node last renewed it. A key that
+// streamcount did not write has no lease of ours.
+func (l *Limiter) leaseOf(user string, e schema.Entry) leasepool.Lease {
+	if e.Nonce == (streamid.Nonce{}) {
+		return leasepool.Lease{}
+	}
+	idle := leasepool.Lease{ID: e.Lease, TTL: schema.DecodeHead(e.Value).TTL()}
+	if s, _ := l.replica.Lookup(user, e.StreamID()); s != nil {
+		idle.Renewed = s.LastRenewal()
+	}
+	return idle
+}
+
+// afterEnding records the ends of streams that a transaction of this node has ended, and
+// releases their leases, which this node now owns.
+func (l *Limiter) afterEnding(leases []leasepool.Lease, tombstones []schema.Tombstone) {
+	for _, t := range tombstones {
+		l.replica.RecordOwnEnding(t)
+	}
+	for _, idle := range leases {
+		l.pool.Release(idle)
+	}
 }

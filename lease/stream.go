@@ -1,81 +1,79 @@
 package lease
 
-import "time"
+import (
+	"time"
 
-// A Device is what a client says about the thing it plays on. All optional.
+	"streamcount/lease/internal/schema"
+	"streamcount/lease/policy"
+)
+
+// A Device is the device of a stream, as its client describes it. All fields are
+// optional.
 type Device struct {
-	ID   string `json:"id,omitempty"`
-	Name string `json:"name,omitempty"`
-	Type string `json:"type,omitempty"`
+	ID   string
+	Name string
+	Type string
 }
 
-// Content is what a client says about what it plays. All optional.
+// Content is what a stream plays, as its client describes it. All fields are optional.
 type Content struct {
-	ID    string `json:"id,omitempty"`
-	Title string `json:"title,omitempty"`
+	ID    string
+	Title string
 }
 
 // A Stream is one running playback of a user.
 type Stream struct {
-	ID        string // opaque, URL-safe, unguessable, valid for its user alone
+	ID        string // opaque, URL-safe, unguessable, and valid only for its user
 	User      string
 	StartedAt time.Time
-	ExpiresAt time.Time // when its lease lapses unless renewed; zero if not known
+	ExpiresAt time.Time // when its lease expires unless it is renewed; zero if not known
 	TTL       time.Duration
 	Region    string // where it was started
 	Session   string
 	Device    Device
 	Content   Content
-	// Degraded marks the answer to a heartbeat that could not reach etcd in
-	// time: the player goes on, and nothing but ID and TTL is known.
+	// Degraded means that etcd did not answer in time. The player should continue. Only
+	// ID, User and TTL are set.
 	Degraded bool
 }
 
-// Usage is a user's streams at one etcd revision.
+// Usage describes a user's streams at one etcd revision.
 type Usage struct {
 	User  string
-	Count int // how many keys the user held at that revision
+	Count int // number of keys
 	Limit int
-	// Counted is what those streams count for: less than Count where the user's
-	// plan counts content or devices.
+	// Counted is what the streams count for. It may be less than Count if the user's plan
+	// counts content or devices.
 	Counted int
-	Active  []Stream // oldest first; only List fills it
+	Active  []Stream // oldest first; set by List only
+	// Stopped is the id of the stream that StopOldestHeartbeat ended.
+	Stopped string
 }
 
-// OnLimit says what a start does when the user's slots are full.
-type OnLimit string
-
-// The ways out of a full house.
-const (
-	Deny          OnLimit = "deny"           // refuse the new stream
-	ReplaceOldest OnLimit = "replace-oldest" // end the oldest stream in its favour
-)
-
-// A Request is what a client may say when it starts a stream. The zero value
-// asks for a plain new stream.
+// A Request describes the stream that a client starts. All fields are optional.
 type Request struct {
-	// Session is an id that the client chose once for a playback. A start
-	// takes over the slot of the user's live stream of the same session.
+	// Session is an id that the client chooses for a playback. A start takes over the slot
+	// of the user's stream with the same session.
 	Session string
-	// Replaces is the id of a stream of this user to end in the same
-	// transaction. One that has ended already is no obstacle.
+	// Replaces is the id of a stream of this user to end in the same transaction. It has no
+	// effect if that stream has already ended.
 	Replaces string
-	OnLimit  OnLimit // "" means Deny
+	OnLimit  policy.OnLimit // "" means Deny
 	Device   Device
 	Content  Content
-	// Plan is what the calling service says of the user: the name of a plan,
-	// which must exist. Limit, or else Grant, is what a trusted token says, and
-	// a plan that does not exist is then none. A user's override beats them all.
+	// Plan is the plan of the user by the calling service. It must exist. Limit and Grant,
+	// a plan, are from a trusted token. Limit takes precedence, and a plan in Grant that
+	// does not exist is ignored. The user's override takes precedence over all of them.
 	Plan  string
-	Grant string // a plan
-	Limit *int   // 0 to [MaxLimit]; more is taken for MaxLimit
-	// Routed is the revision of the put of [ShardsKey] by which the caller found
-	// that the user lives here; 0 if there was none.
-	Routed int64
+	Grant string
+	Limit *int // 0 to [policy.MaxLimit]; a higher value counts as MaxLimit
+	// RoutingRevision is the revision of the [RoutingRecord] by which the caller has routed
+	// the user here; 0 if there is none.
+	RoutingRevision int64
 }
 
-// Started is the answer to an admitted start: the new stream, the usage at the
-// revision that admitted it, and the streams that were ended for it.
+// Started is the result of an admitted start: the new stream, the usage at the revision
+// that admitted it, and the streams that it has ended.
 type Started struct {
 	Usage
 	Stream Stream
@@ -85,27 +83,79 @@ type Started struct {
 // Ended is a stream that a start has ended.
 type Ended struct {
 	Stream Stream // without ExpiresAt
-	Reason Reason
+	Reason policy.Reason
 }
 
-// A Beat is one heartbeat of a batch.
-type Beat struct{ User, ID string }
+// A HeartbeatRequest is one heartbeat of a batch.
+type HeartbeatRequest struct{ User, ID string }
 
-// A BeatResult is the answer to one [Beat]: a stream, or the error that
-// Heartbeat would have returned for it.
-type BeatResult struct {
-	Stream Stream
-	Err    error
+// A HeartbeatResult is the result of a [HeartbeatRequest]. Its fields have the meaning of
+// those of a [Stream], and Err is the error that [Limiter.Heartbeat] returns.
+type HeartbeatResult struct {
+	ExpiresAt time.Time
+	TTL       time.Duration
+	Degraded  bool
+	Err       error
+
+	record []byte // of the stream, as stored
 }
 
-// Totals counts all streams, for the statistics of a node.
+// NewHeartbeatResult returns what [Limiter.Heartbeat] returned as a HeartbeatResult.
+func NewHeartbeatResult(s Stream, err error) HeartbeatResult {
+	return HeartbeatResult{ExpiresAt: s.ExpiresAt, TTL: s.TTL, Degraded: s.Degraded, Err: err}
+}
+
+// Totals counts the streams of all users.
 type Totals struct {
 	Revision     int64 // the etcd revision that the totals describe
 	Streams      int
 	Users        int
 	UsersAtLimit int
 	ByRegion     map[string]int
-	// Since this node started: starts it admitted and refused, and streams it
-	// saw expire anywhere in the cluster.
+	// Since the node started: starts that it admitted and rejected, and streams of all
+	// nodes that expired.
 	Admitted, Refused, Expired int64
 }
+
+// describe copies what the client said about the stream to its record.
+func (r *Request) describe(record *schema.Record) {
+	record.Session = r.Session
+	if r.Device != (Device{}) {
+		record.Device = (*schema.Device)(&r.Device)
+	}
+	if r.Content != (Content{}) {
+		record.Content = (*schema.Content)(&r.Content)
+	}
+}
+
+// newStream returns the stream that r describes.
+func newStream(user, id string, r schema.Record) Stream {
+	s := Stream{
+		ID:        id,
+		User:      user,
+		StartedAt: r.StartTime(),
+		TTL:       time.Duration(r.TTLSeconds) * time.Second,
+		Region:    r.Region,
+		Session:   r.Session,
+	}
+	if r.Device != nil {
+		s.Device = Device(*r.Device)
+	}
+	if r.Content != nil {
+		s.Content = Content(*r.Content)
+	}
+	return s
+}
+
+// MaxUser is the maximum number of bytes in a user id.
+const MaxUser = schema.MaxUserID
+
+// ValidUser reports whether user is a valid user id: 1 to 128 bytes of UTF-8 without
+// control characters.
+func ValidUser(user string) bool { return schema.ValidUserID(user) }
+
+// UserFault returns why user is not a valid user id, or "" if it is valid.
+func UserFault(user string) string { return schema.UserIDFault(user) }
+
+// UserPrefixFault returns why no user id begins with prefix, or "" if one can.
+func UserPrefixFault(prefix string) string { return schema.UserIDPrefixFault(prefix) }

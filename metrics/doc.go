@@ -1,8 +1,8 @@
-// Package metrics is what a node tells Prometheus: its requests by route, what its
-// limiters have counted, how it stands with etcd, and the process itself.
+// Package metrics exports the metrics of a node to Prometheus: requests by route, the
+// counters of the limiters, the state of the replica, and the process.
 //
-// The registry is the node's own: the embedded etcd registers on the default one.
-// No label holds what a client sent, and every label has a bounded number of
-// values. Counting a request costs no look-up: each route has its counters from
-// the moment it is registered. What limiters count is read when Prometheus asks.
+// The metrics have their own registry, because the embedded etcd uses the default one. No
+// label value comes from a client, and every label has a bounded number of values. Each
+// route gets its counters when it is registered, so that counting a request needs no
+// look-up. All other values are read at each scrape.
 package metrics

@@ -10,8 +10,7 @@ import (
 )
 
 const (
-	// NoRoute is the route of requests that took none: there is none, or they were
-	// refused before.
+	// NoRoute is the route of requests that have none, or were rejected before routing.
 	NoRoute     = "none"
 	otherMethod = "other"
 )
@@ -20,27 +19,26 @@ const (
 type Route struct {
 	requests *prometheus.CounterVec // of this route, by code
 	codes    [maxStatus]atomic.Pointer[prometheus.Counter]
-	took     prometheus.Observer // nil if the time says nothing
+	duration prometheus.Observer // nil for streams
 }
 
 const maxStatus = 600
 
-// Route returns the counters of a route as it is registered, path parameters by
-// name.
+// Route returns the counters of a route. The path has the names of parameters.
 func (m *Metrics) Route(method, path string) *Route {
 	return &Route{
 		requests: m.requests.MustCurryWith(prometheus.Labels{"method": method, "route": path}),
-		took:     m.took.WithLabelValues(method, path),
+		duration: m.duration.WithLabelValues(method, path),
 	}
 }
 
-// Stream returns the counters of a route whose answers go on for as long as their
-// readers like.
+// Stream returns the counters of a route whose responses last as long as their clients
+// read. Their duration is not measured.
 func (m *Metrics) Stream(method, path string) *Route {
 	return &Route{requests: m.requests.MustCurryWith(prometheus.Labels{"method": method, "route": path})}
 }
 
-// None returns the counters for requests of that method which took no route.
+// None returns the counters of requests with that method and without a route.
 func (m *Metrics) None(method string) *Route {
 	if r, ok := m.none[method]; ok {
 		return r
@@ -48,10 +46,10 @@ func (m *Metrics) None(method string) *Route {
 	return m.none[otherMethod]
 }
 
-// Done counts a request that was answered with status, 0 if with none.
+// Done counts a request that got a response with status, or 0 if it got none.
 func (r *Route) Done(status int, took time.Duration) {
 	if status < 0 || status >= maxStatus {
-		status = http.StatusInternalServerError // nothing of ours answers so
+		status = http.StatusInternalServerError // no handler writes it
 	}
 	c := r.codes[status].Load()
 	if c == nil {
@@ -60,7 +58,7 @@ func (r *Route) Done(status int, took time.Duration) {
 		r.codes[status].Store(c)
 	}
 	(*c).Inc()
-	if r.took != nil {
-		r.took.Observe(took.Seconds())
+	if r.duration != nil {
+		r.duration.Observe(took.Seconds())
 	}
 }

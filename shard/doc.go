@@ -1,9 +1,9 @@
-// Package shard spreads users over several etcd clusters. Each user lives on one
-// of them, which admits and renews his streams alone; a [Router] finds it, and
-// moves users one by one while the set of clusters changes.
+// Package shard spreads users over several etcd clusters. Each user belongs to one of them,
+// and all keys of the user are there. A [Router] finds it, and migrates users one by one
+// while the set of clusters changes.
 //
-// How users are spread is a [Map]. It has an epoch and stands in every cluster.
-// A start asks in its transaction that the map there is the one it was routed by
-// ([streamcount/lease.Request].Routed), so a node that has not heard of a change
-// admits nobody; it learns of the change by that.
+// A [Map] assigns users to clusters. It has an epoch and is stored in every cluster. The
+// transaction of a start has the condition that the map in the cluster is the one by which
+// the start was routed ([streamcount/lease.Request].RoutingRevision). So a node with an older
+// map admits no start, and detects the change by the failed condition.
 package shard

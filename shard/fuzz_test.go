@@ -7,11 +7,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A map that is read means the same when it is written again, and has a home for
-// everybody among its shards.
+// FuzzMap checks that a decoded map encodes to the same map, and assigns every user to one of
+// its shards.
 func FuzzDecode(f *testing.F) {
 	f.Add((&Map{ID: "x", Epoch: 1, Shards: simShards("a", "b")}).encode(), "maya")
-	f.Add((&Map{ID: "x", Epoch: 2, Shards: simShards("a"), From: simShards("b", "c")}).encode(), "ben")
+	f.Add((&Map{ID: "x", Epoch: 2, Shards: simShards("a"), Previous: simShards("b", "c")}).encode(), "ben")
 	f.Add([]byte(`{"id":"x","epoch":1,"shards":[{"name":"a","endpoints":null}],"from":[]}`), "")
 	f.Fuzz(func(t *testing.T, value []byte, user string) {
 		m, err := decode(value)
@@ -20,13 +20,13 @@ func FuzzDecode(f *testing.F) {
 		}
 		again, err := decode(m.encode())
 		require.NoError(t, err)
-		require.Equal(t, m.Home(user), again.Home(user))
-		require.Equal(t, m.Old(user), again.Old(user))
+		require.Equal(t, m.Shard(user), again.Shard(user))
+		require.Equal(t, m.PreviousShard(user), again.PreviousShard(user))
 		names := func(s Shard) string { return s.Name }
-		require.True(t, slices.ContainsFunc(m.Shards, func(s Shard) bool { return names(s) == m.Home(user) }))
-		if old := m.Old(user); old != "" {
-			require.True(t, slices.ContainsFunc(m.From, func(s Shard) bool { return names(s) == old }))
-			require.NotEqual(t, old, m.Home(user))
+		require.True(t, slices.ContainsFunc(m.Shards, func(s Shard) bool { return names(s) == m.Shard(user) }))
+		if old := m.PreviousShard(user); old != "" {
+			require.True(t, slices.ContainsFunc(m.Previous, func(s Shard) bool { return names(s) == old }))
+			require.NotEqual(t, old, m.Shard(user))
 		}
 		for _, s := range m.all() {
 			if len(s.Endpoints) == 0 {

@@ -10,14 +10,16 @@ import (
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"streamcount/internal/etcdtest"
+	"streamcount/events"
+	"streamcount/internal/retry"
+	"streamcount/internal/testing/etcdtest"
 	"streamcount/lease"
 )
 
 func TestMain(m *testing.M) { os.Exit(etcdtest.Main(m)) }
 
 const (
-	soon   = 30 * time.Second
+	soon   = time.Minute
 	testID = "0123456789abcdef" // the secret of the tests' stream ids
 )
 
@@ -41,7 +43,7 @@ func (e etcds) shards(names ...string) []Shard {
 	return out
 }
 
-// lagging is a watcher that hears of everything late.
+// A lagging watcher receives events late.
 type lagging struct {
 	clientv3.Watcher
 	by time.Duration
@@ -62,7 +64,7 @@ func (w lagging) Watch(ctx context.Context, key string, opts ...clientv3.OpOptio
 	go func() {
 		defer close(out)
 		for l := range queue {
-			if wait(ctx, time.Until(l.at)) {
+			if retry.Sleep(ctx, time.Until(l.at)) == nil {
 				out <- l.resp
 			}
 		}
@@ -70,27 +72,27 @@ func (w lagging) Watch(ctx context.Context, key string, opts ...clientv3.OpOptio
 	return out
 }
 
-// node starts a router on the shards, which hears of everything lag late.
+// node starts a router on the shards whose watch events arrive lag late.
 func (e etcds) node(tb testing.TB, lag time.Duration, names ...string) *Router {
 	tb.Helper()
-	return e.nodeTelling(tb, nil, lag, names...)
+	return e.nodeWithFeed(tb, nil, lag, names...)
 }
 
-// nodeTelling starts one that tells a feed what happens.
-func (e etcds) nodeTelling(tb testing.TB, feed *lease.Feed, lag time.Duration, names ...string) *Router {
+// nodeWithFeed starts a router that publishes events to a feed.
+func (e etcds) nodeWithFeed(tb testing.TB, feed *events.Feed, lag time.Duration, names ...string) *Router {
 	tb.Helper()
 	r, err := New(Config{
 		Shards: e.shards(names...), Mapped: true, TTL: lease.DefaultTTL, Log: slog.New(slog.DiscardHandler),
-		Open: func(_ context.Context, s Shard, _ bool) (*Opened, error) {
+		Open: func(_ context.Context, s Shard, _ bool) (*Connection, error) {
 			c := etcdtest.FaultyClient(tb, s.Endpoints, nil)
-			on := lease.Over(c)
+			on := lease.FromClient(c)
 			if lag > 0 {
 				on.Watch = lagging{on.Watch, lag}
 			}
 			l, err := lease.New(on, lease.Config{
-				Limit: 3, Secret: []byte(testID), Timeout: 5 * time.Second, Feed: feed, Shard: s.Name,
+				Limit: 3, Secret: []byte(testID), Timeout: 10 * time.Second, Observer: feed.Publisher(s.Name), Shard: s.Name,
 			})
-			return &Opened{Limiter: l}, err
+			return &Connection{Limiter: l}, err
 		},
 	})
 	require.NoError(tb, err)

@@ -11,33 +11,34 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Default is the name of the only cluster of a service that has no map.
+// Default is the name of the only shard of a service without a map.
 const Default = "default"
 
 // A Shard is one etcd cluster among several.
 type Shard struct {
 	Name      string   `json:"name"`
-	Endpoints []string `json:"endpoints"` // empty for an etcd inside the node
+	Endpoints []string `json:"endpoints"` // empty for an embedded etcd
 }
 
-// A Map says on which shard each user lives. Maps are not changed: another has a
-// higher epoch.
+// A Map assigns each user to a shard. Maps are immutable: the next map has a higher epoch.
 type Map struct {
-	// ID tells services apart, so that a shard cannot be given to two of them.
+	// ID identifies the service, so that two services cannot share a shard.
 	ID    string `json:"id"`
-	Epoch int64  `json:"epoch"` // 0 for a service that never had a map
-	// Shards are where users live. The first decides what the next map is.
+	Epoch int64  `json:"epoch"` // 0 for a service without a map
+	// Shards are the shards of users. The transaction that commits the next map is on the first.
 	Shards []Shard `json:"shards"`
-	// From are where they lived before, while they move; else empty.
-	From []Shard `json:"from,omitempty"`
+	// Previous are the shards of users before this migration; empty if there is none.
+	Previous []Shard `json:"from,omitempty"`
+	// By is the author of this map, if known.
+	By string `json:"by,omitempty"`
 }
 
 var shardName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,31}$`)
 
-// ErrInvalid means that shards cannot be what was asked for.
+// ErrInvalid means that a set of shards is not valid.
 var ErrInvalid = errors.New("not a set of shards")
 
-// Check says what is wrong with a set of shards. Its errors are [ErrInvalid].
+// Check returns an [ErrInvalid] if a set of shards is not valid.
 func Check(shards []Shard) error {
 	if err := check(shards); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -68,7 +69,7 @@ func check(shards []Shard) error {
 	return nil
 }
 
-// Parse reads NAME=ENDPOINT,ENDPOINT.
+// Parse parses NAME=ENDPOINT,ENDPOINT.
 func Parse(text string) (Shard, error) {
 	name, list, ok := strings.Cut(text, "=")
 	if !ok || list == "" {
@@ -80,10 +81,10 @@ func Parse(text string) (Shard, error) {
 
 func (s Shard) String() string { return s.Name + "=" + strings.Join(s.Endpoints, ",") }
 
-// all are the shards that a user may have anything on.
+// all returns the shards on which a user may have keys.
 func (m *Map) all() []Shard {
 	out := slices.Clone(m.Shards)
-	for _, s := range m.From {
+	for _, s := range m.Previous {
 		if !slices.ContainsFunc(out, func(o Shard) bool { return o.Name == s.Name }) {
 			out = append(out, s)
 		}
@@ -91,40 +92,41 @@ func (m *Map) all() []Shard {
 	return out
 }
 
-// Home is the name of the shard on which user lives.
-func (m *Map) Home(user string) string { return heaviest(m.Shards, user) }
+// Shard returns the name of user's shard.
+func (m *Map) Shard(user string) string { return owner(m.Shards, user) }
 
-// Old is where user lived before, while users move and if that was elsewhere;
-// else "".
-func (m *Map) Old(user string) string {
-	if len(m.From) == 0 {
+// PreviousShard returns the name of user's shard before this migration, if there is a
+// migration and the shard was another; otherwise "".
+func (m *Map) PreviousShard(user string) string {
+	if len(m.Previous) == 0 {
 		return ""
 	}
-	if old := heaviest(m.From, user); old != m.Home(user) {
+	if old := owner(m.Previous, user); old != m.Shard(user) {
 		return old
 	}
 	return ""
 }
 
-// heaviest is the shard of the highest weight (rendezvous hashing): a shard more takes
-// users from all others alike, and one less gives its users to all others alike;
-// nobody else moves. The weights must never change: they say where users are.
-func heaviest(shards []Shard, user string) string {
+// owner returns the shard with the highest weight (rendezvous hashing). A new shard takes
+// users evenly from all others, and the users of a removed shard are spread evenly over the
+// others; no other user moves. The weights must never change, because they determine where
+// users are.
+func owner(shards []Shard, user string) string {
 	if len(shards) == 1 {
 		return shards[0].Name
 	}
 	of := xxhash.Sum64String(user)
-	best, most := "", uint64(0)
+	best, highest := "", uint64(0)
 	for _, s := range shards {
 		w := mix(of ^ xxhash.Sum64String(s.Name))
-		if best == "" || w > most || w == most && s.Name > best {
-			best, most = s.Name, w
+		if best == "" || w > highest || w == highest && s.Name > best {
+			best, highest = s.Name, w
 		}
 	}
 	return best
 }
 
-// mix is the last step of splitmix64: each bit of h decides over all of the result.
+// mix is the last step of splitmix64: each bit of h affects all bits of the result.
 func mix(h uint64) uint64 {
 	h ^= h >> 30
 	h *= 0xbf58476d1ce4e5b9
@@ -144,10 +146,10 @@ func (m *Map) encode() []byte {
 func decode(value []byte) (*Map, error) {
 	var m Map
 	if err := json.Unmarshal(value, &m); err != nil {
-		return nil, fmt.Errorf("the map of shards cannot be read: %w", err)
+		return nil, fmt.Errorf("the shard map cannot be decoded: %w", err)
 	}
-	if err := errors.Join(Check(m.Shards), checkFrom(m.From)); err != nil || m.Epoch < 1 || m.ID == "" {
-		return nil, fmt.Errorf("the map of shards makes no sense (a later version's?): %w", err)
+	if err := errors.Join(Check(m.Shards), checkFrom(m.Previous)); err != nil || m.Epoch < 1 || m.ID == "" {
+		return nil, fmt.Errorf("the shard map is not valid (does it come from a later version?): %w", err)
 	}
 	return &m, nil
 }

@@ -16,31 +16,31 @@ func named(names ...string) []Shard {
 	return out
 }
 
-// Users are where these say, for ever: a release that computes others would leave
-// them behind.
-func TestMap_HomesNeverChange(t *testing.T) {
+// The assignment of users to shards must never change: a release with another assignment would
+// not find existing streams.
+func TestMap_AssignmentNeverChanges(t *testing.T) {
 	m := Map{Shards: named("a", "b", "c", "d")}
 	for user, want := range map[string]string{
 		"maya": "d", "ben": "d", "1": "b", "a@b.example": "b", "user-1000000": "a",
 	} {
-		assert.Equal(t, want, m.Home(user), user)
+		assert.Equal(t, want, m.Shard(user), user)
 	}
 }
 
-func TestMap_Spreads(t *testing.T) {
+func TestMap_SpreadsUsersEvenly(t *testing.T) {
 	const users = 100_000
-	two, three := Map{Shards: named("a", "b")}, Map{Shards: named("c", "b", "a"), From: named("a", "b")}
+	two, three := Map{Shards: named("a", "b")}, Map{Shards: named("c", "b", "a"), Previous: named("a", "b")}
 	at, moved := map[string]int{}, 0
 	for i := range users {
 		user := fmt.Sprint("user-", i)
-		old, now := two.Home(user), three.Home(user)
+		old, now := two.Shard(user), three.Shard(user)
 		at[now]++
 		if old != now {
-			require.Equal(t, "c", now, "nobody moves between the old ones")
-			require.Equal(t, old, three.Old(user))
+			require.Equal(t, "c", now, "no user moves between the previous shards")
+			require.Equal(t, old, three.PreviousShard(user))
 			moved++
 		} else {
-			require.Empty(t, three.Old(user))
+			require.Empty(t, three.PreviousShard(user))
 		}
 	}
 	assert.InDelta(t, users/3, moved, users/100)
@@ -63,7 +63,7 @@ func TestParse(t *testing.T) {
 }
 
 func TestDecode(t *testing.T) {
-	m := &Map{ID: "x", Epoch: 3, Shards: named("a"), From: named("a", "b")}
+	m := &Map{ID: "x", Epoch: 3, Shards: named("a"), Previous: named("a", "b")}
 	got, err := decode(m.encode())
 	require.NoError(t, err)
 	assert.Equal(t, m, got)

@@ -16,24 +16,25 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"streamcount/lease"
+	"streamcount/lease/policy"
 )
 
-// audience are viewers who start, keep and stop streams through nodes, and know of
-// each stream from the answer to its start until they ask for its stop.
-type audience struct {
+// viewers start, keep and stop streams through nodes. They record each stream from the answer
+// to its start until they request its stop.
+type viewers struct {
 	t     *testing.T
 	nodes []*Router
 
 	mu   sync.Mutex
-	held map[string]map[string]bool // by user: the ids of the streams that certainly run
+	held map[string]map[string]bool // by user: the ids of the streams that must be live
 
-	starts, refusals, beats, degraded, stops, failed atomic.Int64
+	starts, refusals, heartbeats, degraded, stops, failed atomic.Int64
 }
 
 const limit = 3
 
-// watch is one viewer of user until ctx ends.
-func (a *audience) watch(ctx context.Context, user string) {
+// watch runs one viewer of user until ctx ends.
+func (a *viewers) watch(ctx context.Context, user string) {
 	for ctx.Err() == nil {
 		node := a.nodes[rand.IntN(len(a.nodes))]
 		id := a.anyOf(user)
@@ -41,14 +42,14 @@ func (a *audience) watch(ctx context.Context, user string) {
 		case n < 5 || id == "":
 			a.start(node, user)
 		case n < 8:
-			a.beat(node, user, id)
+			a.heartbeat(node, user, id)
 		default:
 			a.stop(node, user, id)
 		}
 	}
 }
 
-func (a *audience) start(node *Router, user string) {
+func (a *viewers) start(node *Router, user string) {
 	st, err := node.Start(a.t.Context(), user, lease.Request{Device: lease.Device{Name: "TV"}})
 	switch {
 	case err == nil:
@@ -67,17 +68,17 @@ func (a *audience) start(node *Router, user string) {
 	}
 }
 
-// beat sends a heartbeat that cannot cross a stop of the same stream: it takes the
-// stream out for that long.
-func (a *audience) beat(node *Router, user, id string) {
+// heartbeat sends a heartbeat. It removes the stream from held in the meantime, so that no stop of
+// the same stream runs concurrently.
+func (a *viewers) heartbeat(node *Router, user, id string) {
 	s, err := node.Heartbeat(a.t.Context(), user, id)
-	a.beats.Add(1)
+	a.heartbeats.Add(1)
 	if err != nil {
 		a.mu.Lock()
 		still := a.held[user][id]
 		a.mu.Unlock()
 		if still {
-			a.t.Errorf("heartbeat of a stream of %s that nobody stopped: %v", user, err)
+			a.t.Errorf("heartbeat of a stream of %s that no viewer stopped: %v", user, err)
 		}
 	}
 	if s.Degraded {
@@ -85,7 +86,7 @@ func (a *audience) beat(node *Router, user, id string) {
 	}
 }
 
-func (a *audience) stop(node *Router, user, id string) {
+func (a *viewers) stop(node *Router, user, id string) {
 	a.mu.Lock()
 	mine := a.held[user][id]
 	delete(a.held[user], id)
@@ -100,7 +101,7 @@ func (a *audience) stop(node *Router, user, id string) {
 	a.stops.Add(1)
 }
 
-func (a *audience) anyOf(user string) string {
+func (a *viewers) anyOf(user string) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for id := range a.held[user] {
@@ -109,21 +110,22 @@ func (a *audience) anyOf(user string) string {
 	return ""
 }
 
-// Users move from two shards to three and back while they start, keep and stop
-// streams through nodes that hear of it at different moments. Nobody is ever over
-// his limit, and no stream ends that its viewer did not stop.
+// Users move from two shards to three and back while they start, keep and stop streams through
+// nodes that receive the map at different times. No user is ever over the limit, and no stream
+// ends that its viewer did not stop.
 func TestMove_UnderLoad(t *testing.T) {
+	t.Parallel()
 	e := startShards(t, "a", "b", "c")
 	nodes := []*Router{
 		e.node(t, 0, "a", "b"), e.node(t, 300*time.Millisecond, "a", "b"), e.node(t, time.Second, "a", "b"),
 	}
-	a := &audience{t: t, nodes: nodes, held: map[string]map[string]bool{}}
+	a := &viewers{t: t, nodes: nodes, held: map[string]map[string]bool{}}
 	const users = 60
 	for i := range users {
 		a.held[fmt.Sprint("user-", i)] = map[string]bool{}
 	}
 	five := 5
-	_, err := nodes[0].SetOverride(t.Context(), "silent", lease.Override{Limit: &five})
+	_, err := nodes[0].SetOverride(t.Context(), "silent", policy.Override{Limit: &five})
 	require.NoError(t, err)
 	load, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -149,7 +151,7 @@ func TestMove_UnderLoad(t *testing.T) {
 	stop()
 	watching.Wait()
 	t.Logf("%d starts, %d refusals, %d heartbeats (%d degraded), %d stops, %d failures",
-		a.starts.Load(), a.refusals.Load(), a.beats.Load(), a.degraded.Load(), a.stops.Load(), a.failed.Load())
+		a.starts.Load(), a.refusals.Load(), a.heartbeats.Load(), a.degraded.Load(), a.stops.Load(), a.failed.Load())
 	assert.Zero(t, a.failed.Load())
 
 	a.check(e, "a", "b")
@@ -158,23 +160,23 @@ func TestMove_UnderLoad(t *testing.T) {
 	assert.Equal(t, 5, *o.Limit, "rules move, too")
 	for _, name := range []string{"a", "b", "c"} {
 		kv := read(t, e[name].Client(t), "/streamcount/departed/")
-		assert.Empty(t, kv, "luggage on %s", name)
+		assert.Empty(t, kv, "exported users on %s", name)
 		assert.Empty(t, read(t, e[name].Client(t), "/streamcount/arrived/"), "on %s", name)
 	}
 }
 
-// check holds what etcd has against what the viewers know.
-func (a *audience) check(e etcds, homes ...string) {
+// check compares etcd's keys with the viewers' records.
+func (a *viewers) check(e etcds, homes ...string) {
 	m := Map{Shards: e.shards(homes...)}
 	for name, member := range e {
 		found := map[string]int{}
 		for _, key := range read(a.t, member.Client(a.t), "/streamcount/users/") {
 			user, _, _ := strings.Cut(strings.TrimPrefix(key, "/streamcount/users/"), "/")
-			assert.Equal(a.t, name, m.Home(user), "home of %s", user)
+			assert.Equal(a.t, name, m.Shard(user), "shard of %s", user)
 			found[user]++
 		}
 		for user, ids := range a.held {
-			if m.Home(user) == name {
+			if m.Shard(user) == name {
 				assert.Len(a.t, ids, found[user], "streams of %s", user)
 			}
 		}

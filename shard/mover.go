@@ -10,91 +10,92 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"streamcount/internal/retry"
 	"streamcount/lease"
+	"streamcount/lease/policy"
+	"streamcount/lease/rules"
 )
 
-// A change of the set of shards is two maps, one after the other. Under the first,
-// users move: starts and everything else that is about one user brings him to his
-// new home first, and whoever carries out the change brings all the others. Under
-// the second nobody looks at the old homes any more.
+// A migration publishes two maps, one after the other. Under the first, users move: a start,
+// and every other call about one user except a heartbeat, migrates that user first, and Move
+// migrates all others. Under the second, the previous shards are not used any more.
 //
-// Each map is decided by one transaction, on the first of the shards from which
-// users move, and then written to all others, by whoever meets one that does not
-// have it. On each shard the map is a fence: no start that was routed by another is
-// admitted there.
+// One transaction on the first of the previous shards commits each map. Then any node or
+// command that finds a shard with an older map writes the new map to it. On each shard the
+// map is a fence: a start that was routed by another map is not admitted there.
 
-// Progress is how far a move has come.
+// Progress is the progress of a migration.
 type Progress struct {
-	Moved int64  // users brought to their new homes by this process
-	Left  string // the shard that is being emptied
+	Moved  int64  // users that this process has migrated
+	Source string // the shard whose users are being migrated
 }
 
-const moversAtOnce = 32
+const maxConcurrentMoves = 32
 
-// Move spreads users over the shards to, and returns when nobody is left where he
-// was. Another that was broken off is finished by asking for the same shards. It
-// may be broken off at any time; the service goes on meanwhile.
-func (r *Router) Move(ctx context.Context, to []Shard, tell func(Progress)) error {
+// Move migrates users to the shards to, and returns when no user is left on a shard that is
+// not theirs. A call with the same shards resumes an interrupted migration. Move may be
+// interrupted at any time; the service continues.
+func (r *Router) Move(ctx context.Context, to []Shard, report func(Progress)) error {
 	if err := Check(to); err != nil {
 		return err
 	}
-	m, err := r.begin(ctx, to)
+	m, err := r.startMigration(ctx, to)
 	if err != nil {
 		return err
 	}
-	if m == nil { // another may have been broken off at its very end
-		return r.forget(ctx, r.now.Load())
+	if m == nil { // an earlier migration may have been interrupted just before its end
+		return r.clearMarks(ctx, r.current.Load())
 	}
-	if err := r.sweep(ctx, m, tell); err != nil {
+	if err := r.migrateAll(ctx, m, report); err != nil {
 		return err
 	}
-	return r.settle(ctx, m)
+	return r.finish(ctx, m)
 }
 
-// begin makes m, under which users move, the map of all its shards. It returns nil
-// if users are spread that way already.
-func (r *Router) begin(ctx context.Context, to []Shard) (*Map, error) {
-	now := r.now.Load()
+// startMigration commits and distributes the map under which users move. It returns nil if
+// the current map already has these shards.
+func (r *Router) startMigration(ctx context.Context, to []Shard) (*Map, error) {
+	now := r.current.Load()
 	if now == nil {
 		return nil, errNoMap
 	}
-	if err := Check((&Map{Shards: to, From: now.Shards}).all()); err != nil {
+	if err := Check((&Map{Shards: to, Previous: now.Shards, By: r.cfg.By}).all()); err != nil {
 		return nil, err
 	}
-	if len(now.From) > 0 {
-		if !same(now.Shards, to) {
-			return nil, fmt.Errorf("users are on their way to %v: finish that first, by a move to these", now.Shards)
+	if len(now.Previous) > 0 {
+		if !sameShards(now.Shards, to) {
+			return nil, fmt.Errorf("a migration to %v is in progress: complete it first, by a move to these shards", now.Shards)
 		}
-		return now, r.spread(ctx, now, now.all())
+		return now, r.distributeMap(ctx, now, now.all())
 	}
-	if same(now.Shards, to) {
+	if sameShards(now.Shards, to) {
 		return nil, nil
 	}
 	if now.Epoch == 0 {
-		first := &Map{ID: newID(), Epoch: 1, Shards: now.Shards}
-		if err := r.decide(ctx, now, first); err != nil {
+		first := &Map{ID: newID(), Epoch: 1, Shards: now.Shards, By: r.cfg.By}
+		if err := r.commitMap(ctx, now, first); err != nil {
 			return nil, err
 		}
 		now = first
 	}
-	// No shard may be behind the map that is to be replaced.
-	if err := r.spread(ctx, now, now.Shards); err != nil {
+	// All shards must have the current map before it is replaced.
+	if err := r.distributeMap(ctx, now, now.Shards); err != nil {
 		return nil, err
 	}
-	next := &Map{ID: now.ID, Epoch: now.Epoch + 1, Shards: to, From: now.Shards}
-	if err := r.prepare(ctx, now, next); err != nil {
+	next := &Map{ID: now.ID, Epoch: now.Epoch + 1, Shards: to, Previous: now.Shards, By: r.cfg.By}
+	if err := r.prepareShards(ctx, now, next); err != nil {
 		return nil, err
 	}
-	if err := r.decide(ctx, now, next); err != nil {
+	if err := r.commitMap(ctx, now, next); err != nil {
 		return nil, err
 	}
-	if err := r.spread(ctx, next, next.all()); err != nil {
+	if err := r.distributeMap(ctx, next, next.all()); err != nil {
 		return nil, err
 	}
-	return next, r.copyPlans(ctx, next) // again: one may have been set in between
+	return next, r.copyPlans(ctx, next) // again, because a plan may have been set since prepareShards
 }
 
-func same(a, b []Shard) bool {
+func sameShards(a, b []Shard) bool {
 	names := func(shards []Shard) []string {
 		var out []string
 		for _, s := range shards {
@@ -106,9 +107,8 @@ func same(a, b []Shard) bool {
 	return slices.Equal(names(a), names(b))
 }
 
-// prepare opens the new shards, and sees to it that they are empty and have the
-// plans.
-func (r *Router) prepare(ctx context.Context, now, next *Map) error {
+// prepareShards opens the new shards, checks that they are empty, and copies the plans to them.
+func (r *Router) prepareShards(ctx context.Context, now, next *Map) error {
 	for _, s := range next.Shards {
 		r.mu.Lock()
 		p := r.openLocked(s, false)
@@ -117,14 +117,14 @@ func (r *Router) prepare(ctx context.Context, now, next *Map) error {
 			return fmt.Errorf("shard %s: %w", s.Name, context.Cause(ctx))
 		}
 		for p.opened.Load() == nil {
-			if !wait(ctx, 20*time.Millisecond) {
+			if retry.Sleep(ctx, 20*time.Millisecond) != nil {
 				return fmt.Errorf("shard %s has not been reached: %w", s.Name, context.Cause(ctx))
 			}
 		}
 		if slices.ContainsFunc(now.Shards, func(old Shard) bool { return old.Name == s.Name }) {
 			continue
 		}
-		got := p.reading(p.opened.Load().Limiter.Shards())
+		got := p.readMap(p.opened.Load().Limiter.Routing())
 		if got.m != nil && got.m.ID != now.ID {
 			return fmt.Errorf("shard %s: %w", s.Name, errForeignMap)
 		}
@@ -133,42 +133,41 @@ func (r *Router) prepare(ctx context.Context, now, next *Map) error {
 		case err != nil:
 			return fmt.Errorf("shard %s: %w", s.Name, err)
 		case t.Streams > 0:
-			return fmt.Errorf("shard %s: %w: %d of them", s.Name, lease.ErrInUse, t.Streams)
+			return fmt.Errorf("shard %s: %w: it has %d streams", s.Name, lease.ErrInUse, t.Streams)
 		}
 	}
 	return r.copyPlans(ctx, next)
 }
 
-// copyPlans gives the shards of m the plans that they lack, as the first shard that
-// users come from has them.
+// copyPlans copies the plans of the first previous shard to the shards of m.
 func (r *Router) copyPlans(ctx context.Context, m *Map) error {
-	from, err := r.place(m.From[0].Name)
+	from, err := r.connOf(m.Previous[0].Name)
 	if err != nil {
 		return err
 	}
-	plans, err := from.opened.Load().Limiter.Plans(ctx)
+	plans, err := from.opened.Load().Limiter.Rules().Plans(ctx)
 	if err != nil {
 		return fmt.Errorf("copy plans: %w", err)
 	}
-	set := lease.RuleSet{Plans: map[string]*lease.Plan{}}
+	set := rules.Set{Plans: map[string]*policy.Plan{}}
 	for name, p := range plans {
 		set.Plans[name] = &p
 	}
 	for _, s := range m.Shards {
-		p, err := r.place(s.Name)
+		p, err := r.connOf(s.Name)
 		if err != nil {
 			return err
 		}
 		l := p.opened.Load().Limiter
-		if _, err := l.Apply(ctx, set, lease.ApplyOptions{Routed: l.Shards().Mod}); err != nil {
+		if _, err := l.Rules().Apply(ctx, set, rules.Options{RoutingRevision: l.Routing().Revision}); err != nil {
 			return fmt.Errorf("copy plans to shard %s: %w", s.Name, err)
 		}
 	}
 	return nil
 }
 
-// place is an open shard.
-func (r *Router) place(name string) (*place, error) {
+// connOf returns an open shard.
+func (r *Router) connOf(name string) (*shardConn, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.shards[name]
@@ -178,72 +177,72 @@ func (r *Router) place(name string) (*place, error) {
 	return p, nil
 }
 
-// decide makes next the map after now, unless somebody else has made another.
-func (r *Router) decide(ctx context.Context, now, next *Map) error {
-	deciding := now.Shards
-	if len(now.From) > 0 {
-		deciding = now.From
+// commitMap makes next the map after now, unless another process has committed another map.
+func (r *Router) commitMap(ctx context.Context, now, next *Map) error {
+	committing := now.Shards
+	if len(now.Previous) > 0 {
+		committing = now.Previous
 	}
 	for {
-		h, err := r.at(ctx, now, deciding[0].Name)
-		if errors.Is(err, errAgain) {
-			return errDecided
+		h, err := r.targetFor(ctx, now, committing[0].Name)
+		if errors.Is(err, errMapChanged) {
+			return errConcurrentMigration
 		}
 		if err != nil {
 			return err
 		}
-		_, err = h.PutShards(ctx, next.encode(), h.Shards(), false)
-		got := h.place.reading(h.Shards())
+		_, err = h.PutRouting(ctx, next.encode(), h.Routing(), false)
+		got := h.conn.readMap(h.Routing())
 		switch {
-		case got.m != nil && got.m.ID == next.ID && got.m.Epoch == next.Epoch && same(got.m.Shards, next.Shards):
-			return nil // also where the answer was lost
+		case got.m != nil && got.m.ID == next.ID && got.m.Epoch == next.Epoch && sameShards(got.m.Shards, next.Shards):
+			return nil // also if the answer was lost
 		case errors.Is(err, lease.ErrRouting):
-			return errDecided
+			return errConcurrentMigration
 		case err == nil:
 			return nil
 		}
-		if _, failed := h.ReadShards(ctx); failed != nil && !wait(ctx, 100*time.Millisecond) {
+		if _, failed := h.ReadRouting(ctx); failed != nil && retry.Sleep(ctx, 100*time.Millisecond) != nil {
 			return err
 		}
 	}
 }
 
-var errDecided = errors.New("somebody else has changed the shards meanwhile: look at the status, and start again")
+var errConcurrentMigration = errors.New("another process has changed the shards: check 'streamcount shards status' and repeat the command")
 
-// spread writes m to the shards, and goes by it.
-func (r *Router) spread(ctx context.Context, m *Map, to []Shard) error {
-	places := make([]*place, 0, len(to))
+// distributeMap writes m to the shards and makes it the current map.
+func (r *Router) distributeMap(ctx context.Context, m *Map, to []Shard) error {
+	conns := make([]*shardConn, 0, len(to))
 	for _, s := range to {
-		p, err := r.place(s.Name)
+		p, err := r.connOf(s.Name)
 		if err != nil {
 			return err
 		}
-		places = append(places, p)
+		conns = append(conns, p)
 	}
-	for _, p := range places {
-		if _, err := r.bring(ctx, m, p); err != nil {
+	for _, p := range conns {
+		if _, err := r.ensureMap(ctx, m, p); err != nil {
 			return err
 		}
 	}
 	if m.Epoch == 0 {
 		return nil
 	}
-	return r.adopt(m)
+	return r.useMap(m)
 }
 
-// sweep brings everybody who has anything at an old home to his new one.
-func (r *Router) sweep(ctx context.Context, m *Map, tell func(Progress)) error {
+// migrateAll migrates all users who have keys on a previous shard.
+func (r *Router) migrateAll(ctx context.Context, m *Map, report func(Progress)) error {
 	var moved atomic.Int64
-	for _, s := range m.From {
-		tell(Progress{Left: s.Name})
-		// Nobody gets anything there any more, so one look at each key is enough.
-		h, err := r.at(ctx, m, s.Name)
+	for _, s := range m.Previous {
+		report(Progress{Source: s.Name})
+		// No key is added there any more, so each key is read only once.
+		h, err := r.targetFor(ctx, m, s.Name)
 		if err != nil {
 			return err
 		}
-		moves := func(user string) bool { return m.Home(user) != s.Name && m.Old(user) == s.Name }
-		for at := (lease.Cursor{}); ; {
-			users, next, err := h.Leavers(ctx, at, moves)
+		moves := func(user string) bool { return m.Shard(user) != s.Name && m.PreviousShard(user) == s.Name }
+		for at := (lease.PageToken{}); ; {
+			users, next, err := h.UsersToMigrate(ctx, at, moves)
 			if err != nil {
 				return err
 			}
@@ -252,10 +251,10 @@ func (r *Router) sweep(ctx context.Context, m *Map, tell func(Progress)) error {
 			}
 			at = next
 			g, work := errgroup.WithContext(ctx)
-			g.SetLimit(moversAtOnce)
+			g.SetLimit(maxConcurrentMoves)
 			for _, user := range users {
 				g.Go(func() error {
-					if err := r.bringUser(work, m, user); err != nil {
+					if err := r.migrateUser(work, m, user); err != nil {
 						return fmt.Errorf("move %s: %w", user, err)
 					}
 					moved.Add(1)
@@ -265,47 +264,47 @@ func (r *Router) sweep(ctx context.Context, m *Map, tell func(Progress)) error {
 			if err := g.Wait(); err != nil {
 				return err
 			}
-			tell(Progress{Moved: moved.Load(), Left: s.Name})
+			report(Progress{Moved: moved.Load(), Source: s.Name})
 		}
 	}
 	return nil
 }
 
-// bringUser moves one user, with patience: a shard may be away for a while.
-func (r *Router) bringUser(ctx context.Context, m *Map, user string) error {
+// migrateUser migrates one user. It retries while a shard is unavailable.
+func (r *Router) migrateUser(ctx context.Context, m *Map, user string) error {
 	for {
-		h, err := r.home(ctx, user)
+		h, err := r.route(ctx, user)
 		switch {
 		case err == nil && h.m.Epoch != m.Epoch:
-			return errDecided
+			return errConcurrentMigration
 		case err == nil:
 			return nil
-		case !errors.Is(err, lease.ErrUnavailable) || !wait(ctx, time.Second):
+		case !errors.Is(err, lease.ErrUnavailable) || retry.Sleep(ctx, time.Second) != nil:
 			return err
 		}
 	}
 }
 
-// settle ends a move after which nobody is left at an old home.
-func (r *Router) settle(ctx context.Context, m *Map) error {
-	last := &Map{ID: m.ID, Epoch: m.Epoch + 1, Shards: m.Shards}
-	if err := r.decide(ctx, m, last); err != nil {
+// finish publishes the second map, after all users have moved.
+func (r *Router) finish(ctx context.Context, m *Map) error {
+	last := &Map{ID: m.ID, Epoch: m.Epoch + 1, Shards: m.Shards, By: r.cfg.By}
+	if err := r.commitMap(ctx, m, last); err != nil {
 		return err
 	}
-	if err := r.spread(ctx, last, m.all()); err != nil {
+	if err := r.distributeMap(ctx, last, m.all()); err != nil {
 		return err
 	}
-	return r.forget(ctx, last)
+	return r.clearMarks(ctx, last)
 }
 
-// forget removes what arrivals have left.
-func (r *Router) forget(ctx context.Context, m *Map) error {
+// clearMarks removes the marks of imports.
+func (r *Router) clearMarks(ctx context.Context, m *Map) error {
 	for _, s := range m.Shards {
-		h, err := r.at(ctx, m, s.Name)
+		h, err := r.targetFor(ctx, m, s.Name)
 		if err != nil {
 			return err
 		}
-		if err := h.ForgetArrivals(ctx); err != nil {
+		if err := h.ClearImportMarks(ctx); err != nil {
 			return fmt.Errorf("shard %s: %w", s.Name, err)
 		}
 	}

@@ -9,137 +9,138 @@ import (
 	"streamcount/lease"
 )
 
-// home is where a user lives, for one call.
-type home struct {
+// A target is the shard of a user, for one call.
+type target struct {
 	*lease.Limiter
-	m      *Map
-	place  *place
-	routed int64 // the put of the shard's key that says so
+	m        *Map
+	conn     *shardConn
+	revision int64 // of the put of the shard map on this shard
 }
 
 func newID() string { return rand.Text() }
 
-var errNoMap = fmt.Errorf("%w: it is not known yet how users are spread over the shards", lease.ErrUnavailable)
+var errNoMap = fmt.Errorf("%w: the shard map has not been read yet", lease.ErrUnavailable)
 
-// errAgain means that the map has changed, and the call begins again.
-var errAgain = errors.New("the map of shards has changed")
+// errMapChanged means that the map has changed, so the call must be repeated.
+var errMapChanged = errors.New("the shard map has changed")
 
-// at is the shard of that name under the map m. It brings the map to the shard
-// where that has an older one.
-func (r *Router) at(ctx context.Context, m *Map, name string) (home, error) {
+// targetFor returns the shard of that name under the map m. It writes m to a shard that has
+// an older map.
+func (r *Router) targetFor(ctx context.Context, m *Map, name string) (target, error) {
 	r.mu.Lock()
 	p := r.shards[name]
 	r.mu.Unlock()
 	if p == nil {
-		return home{}, fmt.Errorf("%w: shard %s is not open", lease.ErrUnavailable, name)
+		return target{}, fmt.Errorf("%w: shard %s is not open", lease.ErrUnavailable, name)
 	}
-	return r.bring(ctx, m, p)
+	return r.ensureMap(ctx, m, p)
 }
 
-// bring is at for a shard that need not be one of m's.
-func (r *Router) bring(ctx context.Context, m *Map, p *place) (home, error) {
-	l, err := p.await(ctx)
+// ensureMap is targetFor for a shard that need not belong to m.
+func (r *Router) ensureMap(ctx context.Context, m *Map, p *shardConn) (target, error) {
+	l, err := p.limiter(ctx)
 	if err != nil {
-		return home{}, err
+		return target{}, err
 	}
 	name := p.Name
 	for {
-		key := l.Shards()
-		got := p.reading(key)
+		key := l.Routing()
+		got := p.readMap(key)
 		switch {
 		case got.err != nil:
-			return home{}, fmt.Errorf("%w: shard %s: %w", lease.ErrUnavailable, name, got.err)
+			return target{}, fmt.Errorf("%w: shard %s: %w", lease.ErrUnavailable, name, got.err)
 		case got.m == nil && m.Epoch == 0, got.m != nil && got.m.Epoch == m.Epoch && got.m.ID == m.ID:
-			return home{l, m, p, key.Mod}, nil
+			return target{l, m, p, key.Revision}, nil
 		case got.m != nil && got.m.Epoch >= m.Epoch:
-			if err := r.adopt(got.m); err != nil {
-				return home{}, fmt.Errorf("%w: shard %s: %w", lease.ErrUnavailable, name, err)
+			if err := r.useMap(got.m); err != nil {
+				return target{}, fmt.Errorf("%w: shard %s: %w", lease.ErrUnavailable, name, err)
 			}
-			return home{}, errAgain
+			return target{}, errMapChanged
 		}
-		unused := key.Mod == 0 && len(m.Shards) > 1
-		if _, err := l.PutShards(ctx, m.encode(), key, unused); err != nil && !errors.Is(err, lease.ErrRouting) {
-			return home{}, fmt.Errorf("%w: bring the map of shards to %s: %w", lease.ErrUnavailable, name, err)
+		unused := key.Revision == 0 && len(m.Shards) > 1
+		if _, err := l.PutRouting(ctx, m.encode(), key, unused); err != nil && !errors.Is(err, lease.ErrRouting) {
+			return target{}, fmt.Errorf("%w: write the shard map to %s: %w", lease.ErrUnavailable, name, err)
 		}
 	}
 }
 
-// stale reports whether the shard has meanwhile learned of a later map: what it
-// said not to be there may be elsewhere.
-func (r *Router) stale(h home) bool {
-	got := h.place.reading(h.Shards())
+// mapChanged reports whether the shard has received a later map: what was not found there may
+// be on another shard.
+func (r *Router) mapChanged(h target) bool {
+	got := h.conn.readMap(h.Routing())
 	if got.m == nil || got.m.Epoch <= h.m.Epoch {
 		return false
 	}
-	return r.adopt(got.m) == nil
+	return r.useMap(got.m) == nil
 }
 
-// home is where user lives. Nothing of his is left where he lived before.
-func (r *Router) home(ctx context.Context, user string) (home, error) {
+// route returns the shard of user. It first migrates the user if they are still on their
+// previous shard.
+func (r *Router) route(ctx context.Context, user string) (target, error) {
 	for {
-		h, err := r.tryHome(ctx, user)
-		if !errors.Is(err, errAgain) && !errors.Is(err, lease.ErrRouting) {
+		h, err := r.tryRoute(ctx, user)
+		if !errors.Is(err, errMapChanged) && !errors.Is(err, lease.ErrRouting) {
 			return h, err
 		}
 		if ctx.Err() != nil {
-			return home{}, fmt.Errorf("%w: find the home of %s: %w", lease.ErrUnavailable, user, context.Cause(ctx))
+			return target{}, fmt.Errorf("%w: find the shard of %s: %w", lease.ErrUnavailable, user, context.Cause(ctx))
 		}
 	}
 }
 
-func (r *Router) tryHome(ctx context.Context, user string) (home, error) {
-	m := r.now.Load()
+func (r *Router) tryRoute(ctx context.Context, user string) (target, error) {
+	m := r.current.Load()
 	if m == nil {
-		return home{}, errNoMap
+		return target{}, errNoMap
 	}
 	if !lease.ValidUser(user) {
-		return home{}, lease.ErrBadUser
+		return target{}, lease.ErrBadUser
 	}
-	to, err := r.at(ctx, m, m.Home(user))
+	to, err := r.targetFor(ctx, m, m.Shard(user))
 	if err != nil {
-		return home{}, err
+		return target{}, err
 	}
-	old := m.Old(user)
-	if old == "" || r.hasLeft(m, user) {
+	old := m.PreviousShard(user)
+	if old == "" || r.alreadyMoved(m, user) {
 		return to, nil
 	}
-	from, err := r.at(ctx, m, old)
+	from, err := r.targetFor(ctx, m, old)
 	if err != nil {
-		return home{}, err
+		return target{}, err
 	}
-	return to, r.move(ctx, user, from, to)
+	return to, r.migrate(ctx, user, from, to)
 }
 
-// move brings what user has to his new home. It returns lease.ErrRouting if the map
-// changed meanwhile.
-func (r *Router) move(ctx context.Context, user string, from, to home) error {
-	luggage, err := from.Depart(ctx, user, from.routed)
+// migrate moves user's streams and own limit to their new shard. It returns lease.ErrRouting
+// if the map has changed.
+func (r *Router) migrate(ctx context.Context, user string, from, to target) error {
+	exported, err := from.Export(ctx, user, from.revision)
 	if err != nil {
-		return r.learned(err, from)
+		return r.adoptOnConflict(err, from)
 	}
-	if !luggage.Empty() {
-		if err := to.Arrive(ctx, user, luggage, to.routed); err != nil {
-			return r.learned(err, to)
+	if !exported.Empty() {
+		if err := to.Import(ctx, user, exported, to.revision); err != nil {
+			return r.adoptOnConflict(err, to)
 		}
-		if err := from.Departed(ctx, user); err != nil {
+		if err := from.FinishExport(ctx, user); err != nil {
 			return err
 		}
 	}
-	r.left.Add(user, to.m.Epoch)
+	r.movedUsers.Add(user, to.m.Epoch)
 	return nil
 }
 
-// learned goes by the map that made h refuse a call.
-func (r *Router) learned(err error, h home) error {
+// adoptOnConflict uses the later map if err means that the shard has one.
+func (r *Router) adoptOnConflict(err error, h target) error {
 	if errors.Is(err, lease.ErrRouting) {
-		r.stale(h)
+		r.mapChanged(h)
 	}
 	return err
 }
 
-// hasLeft reports whether user is known to have nothing left at his old home. As
-// long as the map is m he gets nothing there.
-func (r *Router) hasLeft(m *Map, user string) bool {
-	epoch, known := r.left.Get(user)
+// alreadyMoved reports whether user is known to have nothing left on their previous shard.
+// While the map is m, nothing is added there.
+func (r *Router) alreadyMoved(m *Map, user string) bool {
+	epoch, known := r.movedUsers.Get(user)
 	return known && epoch == m.Epoch
 }

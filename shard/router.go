@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,68 +10,71 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/errgroup"
 
-	lru "github.com/hashicorp/golang-lru/v2"
-
+	"streamcount/internal/retry"
 	"streamcount/lease"
 )
 
-// Opened is a shard that has been reached.
-type Opened struct {
+// A Connection is an open shard.
+type Connection struct {
 	Limiter *lease.Limiter
-	// Run does what the shard needs besides Limiter.Run, until its context ends.
+	// Run runs what the shard needs besides Limiter.Run, until its context ends.
 	Run func(context.Context) error
-	// Close gives back what the shard holds, after Run has returned.
+	// Close releases the shard's resources, after Run has returned.
 	Close func() error
 }
 
-// Config is what a [Router] is made from.
+// Config configures a [Router].
 type Config struct {
-	// Shards are those that the node was told of. With Mapped they are the first
-	// map, unless there is one already; the first of them keeps it. Else there is
-	// one, and a map may come later.
+	// Shards are the configured shards. With Mapped they are the first map of a service that
+	// has none, and the first shard stores it. Without Mapped there is one shard, and a map may
+	// be created later.
 	Shards []Shard
 	Mapped bool
-	// Open reaches a shard, however long that takes, and with first is the one
-	// that may make what all shards share.
-	Open func(ctx context.Context, s Shard, first bool) (*Opened, error)
-	TTL  time.Duration // of heartbeats that nobody can answer
+	// Open connects to a shard, and retries until ctx ends. Only with first it may create what
+	// all shards share.
+	Open func(ctx context.Context, s Shard, first bool) (*Connection, error)
+	TTL  time.Duration // in answers to heartbeats without a shard
 	Log  *slog.Logger
+	// Audit records changes of the map that this node uses; nil disables it.
+	Audit *slog.Logger
+	By    string // the author of maps, for Move
 }
 
-// A Router is a limiter for users who live on several shards. [Router.Run] must
-// run while it is used.
+// A Router is a limiter for users on several shards. [Router.Run] must run while the Router
+// is used.
 type Router struct {
-	cfg   Config
-	now   atomic.Pointer[Map]       // nil until one is known
-	left  *lru.Cache[string, int64] // the epoch in which a user was seen to have left his old home
-	ready chan struct{}
+	cfg        Config
+	current    atomic.Pointer[Map]       // nil before the first
+	movedUsers *lru.Cache[string, int64] // the epoch in which the user had moved off the previous shard
+	ready      chan struct{}
 
 	mu     sync.Mutex
-	shards map[string]*place // opened, or being opened
+	shards map[string]*shardConn // open, or being opened
 	group  *errgroup.Group
 	ctx    context.Context // of Run; nil before
 }
 
-// place is a shard as a node knows it.
-type place struct {
+// A shardConn is a node's connection to a shard.
+type shardConn struct {
 	Shard
-	opened atomic.Pointer[Opened] // nil while it has not been reached
-	read   atomic.Pointer[reading]
-	stop   context.CancelFunc
-	began  time.Time     // of the attempt to reach it
-	known  chan struct{} // closed once it was reached
+	opened      atomic.Pointer[Connection] // nil before the shard was reached
+	lastReading atomic.Pointer[mapReading]
+	stop        context.CancelFunc
+	began       time.Time     // of the attempt to open it
+	reached     chan struct{} // closed when the shard was reached
 }
 
-// reading is a put of the shard's key, and what it says.
-type reading struct {
-	key *lease.ShardsKey
-	m   *Map // nil if there is none
+// A mapReading is a put of a shard's map, decoded.
+type mapReading struct {
+	key *lease.RoutingRecord
+	m   *Map // nil if the shard has none
 	err error
 }
 
-// New returns a Router. It opens nothing before [Router.Run].
+// New returns a Router. [Router.Run] opens the shards.
 func New(cfg Config) (*Router, error) {
 	if err := Check(cfg.Shards); err != nil {
 		return nil, err
@@ -79,14 +83,14 @@ func New(cfg Config) (*Router, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Router{cfg: cfg, left: left, ready: make(chan struct{}), shards: map[string]*place{}}
+	r := &Router{cfg: cfg, movedUsers: left, ready: make(chan struct{}), shards: map[string]*shardConn{}}
 	if !cfg.Mapped {
-		r.now.Store(&Map{Shards: cfg.Shards})
+		r.current.Store(&Map{Shards: cfg.Shards})
 	}
 	return r, nil
 }
 
-// Run opens the shards and keeps them until ctx ends.
+// Run opens the shards and runs them until ctx ends.
 func (r *Router) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	r.mu.Lock()
@@ -96,45 +100,45 @@ func (r *Router) Run(ctx context.Context) error {
 	}
 	r.mu.Unlock()
 	group.Go(func() error {
-		r.awaitShards(ctx)
-		<-ctx.Done() // shards come and go
+		r.waitForShards(ctx)
+		<-ctx.Done() // shards may be added and removed until then
 		return nil
 	})
 	return group.Wait()
 }
 
-// Ready is closed as soon as the Router knows where users live and has reached all
-// shards, or some of them and the others are away for long.
+// Ready returns a channel that is closed when the Router has a map and has reached all shards,
+// or at least one of them after a timeout.
 func (r *Router) Ready() <-chan struct{} { return r.ready }
 
-const openPatience = 5 * time.Second
+const openTimeout = 5 * time.Second
 
-func (r *Router) awaitShards(ctx context.Context) {
-	for began := time.Now(); wait(ctx, 5*time.Millisecond); {
+func (r *Router) waitForShards(ctx context.Context) {
+	for began := time.Now(); retry.Sleep(ctx, 5*time.Millisecond) == nil; {
 		all, open := r.Each(), 0
 		for _, s := range all {
 			if s.limiter != nil {
 				open++
 			}
 		}
-		if open > 0 && (open == len(all) || time.Since(began) > openPatience) {
+		if open > 0 && (open == len(all) || time.Since(began) > openTimeout) {
 			close(r.ready)
 			return
 		}
 	}
 }
 
-func (r *Router) openLocked(s Shard, first bool) *place {
+func (r *Router) openLocked(s Shard, first bool) *shardConn {
 	if p := r.shards[s.Name]; p != nil || r.ctx == nil || r.ctx.Err() != nil {
 		return p
 	}
 	ctx, stop := context.WithCancel(r.ctx)
-	p := &place{Shard: s, stop: stop, began: time.Now(), known: make(chan struct{})}
+	p := &shardConn{Shard: s, stop: stop, began: time.Now(), reached: make(chan struct{})}
 	r.shards[s.Name] = p
 	r.group.Go(func() error {
 		defer stop()
-		err := r.keep(ctx, p, first)
-		if ctx.Err() != nil { // the node stops, or the shard is not needed any more
+		err := r.runShard(ctx, p, first)
+		if ctx.Err() != nil { // the node stops, or the shard is no longer needed
 			return nil
 		}
 		return err
@@ -142,8 +146,8 @@ func (r *Router) openLocked(s Shard, first bool) *place {
 	return p
 }
 
-// keep opens a shard and runs it until ctx ends.
-func (r *Router) keep(ctx context.Context, p *place, first bool) (err error) {
+// runShard opens a shard and runs it until ctx ends.
+func (r *Router) runShard(ctx context.Context, p *shardConn, first bool) (err error) {
 	o, err := r.cfg.Open(ctx, p.Shard, first)
 	if err != nil {
 		return fmt.Errorf("shard %s: %w", p.Name, err)
@@ -153,7 +157,7 @@ func (r *Router) keep(ctx context.Context, p *place, first bool) (err error) {
 	if o.Run != nil {
 		group.Go(func() error { return o.Run(work) })
 	}
-	group.Go(func() error { return r.greet(work, p, o, first) })
+	group.Go(func() error { return r.bootstrap(work, p, o, first) })
 	err = group.Wait()
 	p.opened.Store(nil)
 	if o.Close != nil {
@@ -162,66 +166,66 @@ func (r *Router) keep(ctx context.Context, p *place, first bool) (err error) {
 	return err
 }
 
-// greet finds out what map a shard has that was just reached, and makes the first
-// map where there is none.
-func (r *Router) greet(ctx context.Context, p *place, o *Opened, first bool) error {
+// bootstrap reads the map of a shard that was just reached, and creates the first map of the
+// service if there is none.
+func (r *Router) bootstrap(ctx context.Context, p *shardConn, o *Connection, first bool) error {
 	for {
-		err := r.learn(ctx, p, o, first)
+		err := r.loadMap(ctx, p, o, first)
 		if err == nil {
 			p.opened.Store(o)
-			close(p.known)
+			close(p.reached)
 			return nil
 		}
 		if errors.Is(err, errForeignMap) || errors.Is(err, lease.ErrInUse) {
 			return fmt.Errorf("shard %s: %w", p.Name, err)
 		}
-		r.cfg.Log.Warn("a shard does not say how users are spread, will keep trying", "shard", p.Name, "err", err)
-		if !wait(ctx, time.Second) {
+		r.cfg.Log.Warn("cannot read the shard map, retrying", "shard", p.Name, "err", err)
+		if retry.Sleep(ctx, time.Second) != nil {
 			return nil
 		}
 	}
 }
 
-func (r *Router) learn(ctx context.Context, p *place, o *Opened, first bool) error {
-	key, err := o.Limiter.ReadShards(ctx)
+func (r *Router) loadMap(ctx context.Context, p *shardConn, o *Connection, first bool) error {
+	key, err := o.Limiter.ReadRouting(ctx)
 	if err != nil {
 		return err
 	}
-	if key.Mod == 0 && r.cfg.Mapped && first && r.now.Load() == nil {
+	if key.Revision == 0 && r.cfg.Mapped && first && r.current.Load() == nil {
 		m := &Map{ID: newID(), Epoch: 1, Shards: r.cfg.Shards}
-		if key, err = o.Limiter.PutShards(ctx, m.encode(), key, len(m.Shards) > 1); err != nil {
+		if key, err = o.Limiter.PutRouting(ctx, m.encode(), key, len(m.Shards) > 1); err != nil {
 			return err
 		}
 	}
-	if key.Mod == 0 {
+	if key.Revision == 0 {
 		return nil
 	}
-	got := p.reading(key)
+	got := p.readMap(key)
 	if got.err != nil {
 		return got.err
 	}
-	return r.adopt(got.m)
+	return r.useMap(got.m)
 }
 
-// reading is what the shard's key says.
-func (p *place) reading(key *lease.ShardsKey) *reading {
-	if r := p.read.Load(); r != nil && r.key == key {
+// readMap decodes the shard's map, once for each put.
+func (p *shardConn) readMap(key *lease.RoutingRecord) *mapReading {
+	if r := p.lastReading.Load(); r != nil && r.key == key {
 		return r
 	}
-	r := &reading{key: key}
-	if key.Mod != 0 {
+	r := &mapReading{key: key}
+	if key.Revision != 0 {
 		r.m, r.err = decode(key.Value)
 	}
-	p.read.Store(r)
+	p.lastReading.Store(r)
 	return r
 }
 
-var errForeignMap = errors.New("it belongs to another service's map of shards: give this one a prefix or shards of its own")
+var errForeignMap = errors.New("it belongs to the shard map of another service: use other shards, or another --etcd-prefix")
 
-// adopt goes by m from now on, unless a later map is known.
-func (r *Router) adopt(m *Map) error {
+// useMap makes m the current map, unless there is a later one.
+func (r *Router) useMap(m *Map) error {
 	for {
-		old := r.now.Load()
+		old := r.current.Load()
 		switch {
 		case old != nil && old.ID != "" && old.ID != m.ID:
 			return errForeignMap
@@ -233,16 +237,20 @@ func (r *Router) adopt(m *Map) error {
 			r.openLocked(s, false)
 		}
 		r.mu.Unlock()
-		if r.now.CompareAndSwap(old, m) {
-			r.cfg.Log.Info("users are spread by another map", "epoch", m.Epoch, "shards", m.Shards, "from", m.From)
-			r.dropOthers(m)
+		if r.current.CompareAndSwap(old, m) {
+			r.cfg.Log.Info("the shard map has changed", "epoch", m.Epoch, "shards", m.Shards, "from", m.Previous)
+			if r.cfg.Audit != nil && old != nil {
+				r.cfg.Audit.Info("audit", "what", "move shards", "user", "", "caller", cmp.Or(m.By, "unknown"),
+					"epoch", m.Epoch, "shards", m.Shards, "from", m.Previous)
+			}
+			r.closeUnused(m)
 			return nil
 		}
 	}
 }
 
-// dropOthers closes the shards that m does not know.
-func (r *Router) dropOthers(m *Map) {
+// closeUnused closes the shards that m does not contain.
+func (r *Router) closeUnused(m *Map) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	needed := map[string]bool{}
@@ -257,15 +265,14 @@ func (r *Router) dropOthers(m *Map) {
 	}
 }
 
-// await returns the open shard. One that this node has only just heard of is
-// waited for.
-func (p *place) await(ctx context.Context) (*lease.Limiter, error) {
+// limiter returns the limiter of the shard. It waits for a shard that is just being opened.
+func (p *shardConn) limiter(ctx context.Context) (*lease.Limiter, error) {
 	o := p.opened.Load()
-	if left := openPatience - time.Since(p.began); o == nil && left > 0 {
+	if left := openTimeout - time.Since(p.began); o == nil && left > 0 {
 		soon, cancel := context.WithTimeout(ctx, left)
 		defer cancel()
 		select {
-		case <-p.known:
+		case <-p.reached:
 			o = p.opened.Load()
 		case <-soon.Done():
 		}
@@ -274,15 +281,4 @@ func (p *place) await(ctx context.Context) (*lease.Limiter, error) {
 		return nil, fmt.Errorf("%w: shard %s has not been reached", lease.ErrUnavailable, p.Name)
 	}
 	return o.Limiter, nil
-}
-
-func wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

@@ -6,59 +6,61 @@ import (
 	"fmt"
 
 	"streamcount/lease"
+	"streamcount/lease/policy"
+	"streamcount/lease/rules"
 )
 
-// Plans stand on every shard, and what a user has of his own stands where he lives,
-// because admissions ask for both in their transactions. A change of plans is
-// carried out on one shard after the other: it may be repeated where that failed.
+// Plans are stored on every shard, and users' own rules on the user's shard, because the
+// transaction of a start compares both. A change of plans is applied to one shard after the
+// other; after a failure it can be repeated.
 
-// Plans is [lease.Limiter.Plans] of the first shard that answers.
-func (r *Router) Plans(ctx context.Context) (map[string]lease.Plan, error) {
-	return anywhere(ctx, r, func(h home) (map[string]lease.Plan, error) { return h.Plans(ctx) })
+// Plans is [rules.Store.Plans] of the first shard that answers.
+func (r *Router) Plans(ctx context.Context) (map[string]policy.Plan, error) {
+	return onAnyShard(ctx, r, func(h target) (map[string]policy.Plan, error) { return h.Rules().Plans(ctx) })
 }
 
-// Plan is [lease.Limiter.Plan] of the first shard that answers.
-func (r *Router) Plan(ctx context.Context, name string) (lease.Plan, error) {
-	return anywhere(ctx, r, func(h home) (lease.Plan, error) { return h.Plan(ctx, name) })
+// Plan is [rules.Store.Plan] of the first shard that answers.
+func (r *Router) Plan(ctx context.Context, name string) (policy.Plan, error) {
+	return onAnyShard(ctx, r, func(h target) (policy.Plan, error) { return h.Rules().Plan(ctx, name) })
 }
 
-// anywhere asks the shards in order until one answers.
-func anywhere[T any](ctx context.Context, r *Router, ask func(home) (T, error)) (out T, err error) {
-	err = r.each(ctx, func(h home) (done bool, err error) {
-		out, err = ask(h)
+// onAnyShard calls f on the shards in order until one answers.
+func onAnyShard[T any](ctx context.Context, r *Router, f func(target) (T, error)) (out T, err error) {
+	err = r.each(ctx, func(h target) (done bool, err error) {
+		out, err = f(h)
 		return !errors.Is(err, lease.ErrUnavailable), err
 	})
 	return out, err
 }
 
 // each calls f on the shards in order, until f is done.
-func (r *Router) each(ctx context.Context, f func(home) (done bool, err error)) error {
+func (r *Router) each(ctx context.Context, f func(target) (done bool, err error)) error {
 	for {
-		m := r.now.Load()
+		m := r.current.Load()
 		if m == nil {
 			return errNoMap
 		}
 		var err error
 		for _, s := range m.all() {
-			var h home
+			var h target
 			var done bool
-			if h, err = r.at(ctx, m, s.Name); err == nil {
+			if h, err = r.targetFor(ctx, m, s.Name); err == nil {
 				done, err = f(h)
-				err = r.learned(err, h)
+				err = r.adoptOnConflict(err, h)
 			}
-			if done || errors.Is(err, errAgain) || errors.Is(err, lease.ErrRouting) {
+			if done || errors.Is(err, errMapChanged) || errors.Is(err, lease.ErrRouting) {
 				break
 			}
 		}
-		if ctx.Err() != nil || !errors.Is(err, errAgain) && !errors.Is(err, lease.ErrRouting) {
+		if ctx.Err() != nil || !errors.Is(err, errMapChanged) && !errors.Is(err, lease.ErrRouting) {
 			return err
 		}
 	}
 }
 
-// SetPlan is [lease.Limiter.SetPlan] on every shard.
-func (r *Router) SetPlan(ctx context.Context, name string, p lease.Plan) (old *lease.Plan, err error) {
-	c, err := r.Apply(ctx, lease.RuleSet{Plans: map[string]*lease.Plan{name: &p}}, lease.ApplyOptions{})
+// SetPlan is [rules.Store.SetPlan] on every shard.
+func (r *Router) SetPlan(ctx context.Context, name string, p policy.Plan) (old *policy.Plan, err error) {
+	c, err := r.Apply(ctx, rules.Set{Plans: map[string]*policy.Plan{name: &p}}, rules.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -69,25 +71,25 @@ func (r *Router) SetPlan(ctx context.Context, name string, p lease.Plan) (old *l
 	return c.Plans[0].Old, nil
 }
 
-// RemovePlan is [lease.Limiter.RemovePlan] on every shard.
-func (r *Router) RemovePlan(ctx context.Context, name string) (lease.Plan, error) {
-	c, err := r.Apply(ctx, lease.RuleSet{Plans: map[string]*lease.Plan{name: nil}}, lease.ApplyOptions{})
+// RemovePlan is [rules.Store.RemovePlan] on every shard.
+func (r *Router) RemovePlan(ctx context.Context, name string) (policy.Plan, error) {
+	c, err := r.Apply(ctx, rules.Set{Plans: map[string]*policy.Plan{name: nil}}, rules.Options{})
 	switch {
 	case err != nil:
-		return lease.Plan{}, err
+		return policy.Plan{}, err
 	case len(c.Plans) == 0:
-		return lease.Plan{}, lease.ErrNoPlan
+		return policy.Plan{}, policy.ErrNoPlan
 	}
 	return *c.Plans[0].Old, nil
 }
 
-// Override is [lease.Limiter.Override].
-func (r *Router) Override(ctx context.Context, user string) (lease.Override, error) {
-	return on(ctx, r, user, func(h home) (lease.Override, error) { return h.Override(ctx, user) })
+// Override is [rules.Store.Override].
+func (r *Router) Override(ctx context.Context, user string) (policy.Override, error) {
+	return onShardOf(ctx, r, user, func(h target) (policy.Override, error) { return h.Rules().Override(ctx, user) })
 }
 
-// SetOverride is [lease.Limiter.SetOverride].
-func (r *Router) SetOverride(ctx context.Context, user string, o lease.Override) (*lease.Override, error) {
+// SetOverride is [rules.Store.SetOverride].
+func (r *Router) SetOverride(ctx context.Context, user string, o policy.Override) (*policy.Override, error) {
 	c, err := r.applyTo(ctx, user, &o)
 	if err != nil {
 		return nil, err
@@ -98,33 +100,33 @@ func (r *Router) SetOverride(ctx context.Context, user string, o lease.Override)
 	return c.Users[0].Old, nil
 }
 
-// RemoveOverride is [lease.Limiter.RemoveOverride].
-func (r *Router) RemoveOverride(ctx context.Context, user string) (lease.Override, error) {
+// RemoveOverride is [rules.Store.RemoveOverride].
+func (r *Router) RemoveOverride(ctx context.Context, user string) (policy.Override, error) {
 	c, err := r.applyTo(ctx, user, nil)
 	switch {
 	case err != nil:
-		return lease.Override{}, err
+		return policy.Override{}, err
 	case len(c.Users) == 0:
-		_, err := r.Override(ctx, user) // tells the limit in force
-		return lease.Override{}, err
+		_, err := r.Override(ctx, user) // its error has the limit that applies
+		return policy.Override{}, err
 	}
 	return *c.Users[0].Old, nil
 }
 
-func (r *Router) applyTo(ctx context.Context, user string, o *lease.Override) (lease.Changes, error) {
-	set := lease.RuleSet{Users: map[string]*lease.Override{user: o}}
-	return on(ctx, r, user, func(h home) (lease.Changes, error) {
-		return h.Apply(ctx, set, lease.ApplyOptions{Routed: h.routed})
+func (r *Router) applyTo(ctx context.Context, user string, o *policy.Override) (rules.Changes, error) {
+	set := rules.Set{Users: map[string]*policy.Override{user: o}}
+	return onShardOf(ctx, r, user, func(h target) (rules.Changes, error) {
+		return h.Rules().Apply(ctx, set, rules.Options{RoutingRevision: h.revision})
 	})
 }
 
-// Apply is [lease.Limiter.Apply]. Over several shards it is atomic on each of them,
-// not over all, it may be repeated, and ApplyOptions.Since is not looked at: the
-// shards' revisions have nothing to do with each other.
-func (r *Router) Apply(ctx context.Context, set lease.RuleSet, how lease.ApplyOptions) (lease.Changes, error) {
+// Apply is [rules.Store.Apply]. With several shards it is atomic on each of them, but not
+// across shards. It may be repeated. It ignores Options.Since, because the revisions of
+// shards are independent.
+func (r *Router) Apply(ctx context.Context, set rules.Set, how rules.Options) (rules.Changes, error) {
 	for {
 		c, err := r.tryApply(ctx, set, how)
-		if !errors.Is(err, errAgain) && !errors.Is(err, lease.ErrRouting) {
+		if !errors.Is(err, errMapChanged) && !errors.Is(err, lease.ErrRouting) {
 			return c, err
 		}
 		if ctx.Err() != nil {
@@ -133,42 +135,42 @@ func (r *Router) Apply(ctx context.Context, set lease.RuleSet, how lease.ApplyOp
 	}
 }
 
-func (r *Router) tryApply(ctx context.Context, set lease.RuleSet, how lease.ApplyOptions) (lease.Changes, error) {
-	m := r.now.Load()
+func (r *Router) tryApply(ctx context.Context, set rules.Set, how rules.Options) (rules.Changes, error) {
+	m := r.current.Load()
 	if m == nil {
-		return lease.Changes{}, errNoMap
+		return rules.Changes{}, errNoMap
 	}
-	parts := map[string]lease.RuleSet{}
+	parts := map[string]rules.Set{}
 	all := m.all()
 	for _, s := range all {
-		parts[s.Name] = lease.RuleSet{Plans: set.Plans, Users: map[string]*lease.Override{}}
+		parts[s.Name] = rules.Set{Plans: set.Plans, Users: map[string]*policy.Override{}}
 	}
 	for user, o := range set.Users {
-		h, err := r.home(ctx, user) // and he has left his old one
+		h, err := r.route(ctx, user) // after this the user has left their previous shard
 		if err != nil {
-			return lease.Changes{}, err
+			return rules.Changes{}, err
 		}
 		if h.m != m {
-			return lease.Changes{}, errAgain
+			return rules.Changes{}, errMapChanged
 		}
-		parts[h.place.Name].Users[user] = o
+		parts[h.conn.Name].Users[user] = o
 	}
 	if len(all) > 1 {
 		how.Since = 0
 	}
-	var sum lease.Changes
+	var sum rules.Changes
 	for i, s := range all {
-		h, err := r.at(ctx, m, s.Name)
+		h, err := r.targetFor(ctx, m, s.Name)
 		if err != nil {
-			return lease.Changes{}, err
+			return rules.Changes{}, err
 		}
-		how.Routed = h.routed
-		c, err := h.Apply(ctx, parts[s.Name], how)
+		how.RoutingRevision = h.revision
+		c, err := h.Rules().Apply(ctx, parts[s.Name], how)
 		if err != nil {
-			return lease.Changes{}, r.learned(err, h)
+			return rules.Changes{}, r.adoptOnConflict(err, h)
 		}
 		if i == 0 {
-			sum.Plans = c.Plans // the same everywhere
+			sum.Plans = c.Plans // the same on all shards
 		}
 		if len(all) == 1 {
 			sum.Revision = c.Revision

@@ -16,12 +16,13 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"streamcount/internal/etcdsim"
+	"streamcount/internal/retry"
+	"streamcount/internal/testing/etcdsim"
 	"streamcount/lease"
 )
 
-// A sim is a service that is spread anew again and again, on etcds made of maps, in
-// virtual time: nodes hear of it late, messages are lost, moves are broken off.
+// A sim is a service with repeated migrations, on simulated etcds, in virtual time. Nodes
+// receive the map late, messages are lost, migrations are interrupted.
 type sim struct {
 	simConfig
 	etcds map[string]*etcdsim.Etcd
@@ -30,15 +31,15 @@ type sim struct {
 
 	mu     sync.Mutex
 	faults []string
-	homes  map[string]*contents       // by shard
-	living map[string]map[string]bool // by user: what is in use anywhere
+	shards map[string]*contents       // by shard
+	living map[string]map[string]bool // by user: the live streams on any shard
 	done   map[string]int
 }
 
-// contents are what a shard has of each user.
+// contents are a shard's streams and exported streams of each user.
 type contents struct {
-	streams, luggage map[string][]string // nonces by user
-	arrived          map[string]bool
+	streams, exported map[string][]string // nonces by user
+	arrived           map[string]bool
 }
 
 type simConfig struct {
@@ -85,8 +86,7 @@ func (s *sim) count(what string) {
 	s.done[what]++
 }
 
-// audit looks at every revision of every shard. A stream that is under way from one to
-// another counts all the time.
+// audit checks every revision of every shard. A stream that is being moved counts all the time.
 func (s *sim) audit(name string) func(*etcdsim.Etcd, etcdsim.Cause) {
 	return func(e *etcdsim.Etcd, _ etcdsim.Cause) {
 		c := &contents{map[string][]string{}, map[string][]string{}, map[string]bool{}}
@@ -95,15 +95,15 @@ func (s *sim) audit(name string) func(*etcdsim.Etcd, etcdsim.Cause) {
 			c.streams[user] = append(c.streams[user], nonceOf(kv.Value))
 		}
 		for _, kv := range e.Locked(simPath + "/departed/") {
-			var luggage struct {
+			var exported struct {
 				Streams []struct{ Value []byte }
 			}
-			if err := json.Unmarshal(kv.Value, &luggage); err != nil {
-				s.fault("luggage: %v", err)
+			if err := json.Unmarshal(kv.Value, &exported); err != nil {
+				s.fault("exported: %v", err)
 			}
-			for _, st := range luggage.Streams {
+			for _, st := range exported.Streams {
 				user := strings.TrimPrefix(string(kv.Key), simPath+"/departed/")
-				c.luggage[user] = append(c.luggage[user], nonceOf(st.Value))
+				c.exported[user] = append(c.exported[user], nonceOf(st.Value))
 			}
 		}
 		for _, kv := range e.Locked(simPath + "/arrived/") {
@@ -111,7 +111,7 @@ func (s *sim) audit(name string) func(*etcdsim.Etcd, etcdsim.Cause) {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.homes[name] = c
+		s.shards[name] = c
 		s.addUp()
 	}
 }
@@ -127,22 +127,22 @@ func nonceOf(value []byte) string {
 func (s *sim) addUp() {
 	for i := range s.users {
 		user, now, arrived := simUser(i), map[string]bool{}, false
-		for _, c := range s.homes {
+		for _, c := range s.shards {
 			arrived = arrived || c.arrived[user]
 		}
-		for _, c := range s.homes {
+		for _, c := range s.shards {
 			for _, n := range c.streams[user] {
 				now[n] = true
 			}
 			if arrived {
-				continue // it has been unpacked
+				continue // the import has deleted it
 			}
-			for _, n := range c.luggage[user] {
+			for _, n := range c.exported[user] {
 				now[n] = true
 			}
 		}
 		if len(now) > s.limit && len(now) > len(s.living[user]) {
-			s.faultLocked("%s has %d streams of %d", user, len(now), s.limit)
+			s.faultLocked("%s has %d streams, the limit is %d", user, len(now), s.limit)
 		}
 		s.living[user] = now
 	}
@@ -158,17 +158,17 @@ func simShards(names ...string) []Shard {
 	return out
 }
 
-// node starts a router that hears of everything lag late.
+// node starts a router whose watch events arrive lag late.
 func (s *sim) node(ctx context.Context, t *testing.T, i int, nodes *sync.WaitGroup) *Router {
 	t.Helper()
-	luck := rand.New(rand.NewPCG(s.seed, uint64(i)+100))
-	lag := time.Duration(luck.Int64N(int64(2 * time.Second)))
-	if i == s.nodesN { // whoever moves has to know the plans
+	rng := rand.New(rand.NewPCG(s.seed, uint64(i)+100))
+	lag := time.Duration(rng.Int64N(int64(2 * time.Second)))
+	if i == s.nodesN { // the process that migrates needs the plans
 		lag /= 4
 	}
 	r, err := New(Config{
 		Shards: simShards("a", "b"), Mapped: true, TTL: simTTL, Log: slog.New(slog.DiscardHandler),
-		Open: func(_ context.Context, sh Shard, _ bool) (*Opened, error) {
+		Open: func(_ context.Context, sh Shard, _ bool) (*Connection, error) {
 			link := &etcdsim.Link{
 				Etcd: s.etcds[sh.Name], Seed: s.seed + uint64(i)<<8 + uint64(sh.Name[0]), Delay: s.delay, Lost: s.lost, Lag: lag,
 			}
@@ -178,7 +178,7 @@ func (s *sim) node(ctx context.Context, t *testing.T, i int, nodes *sync.WaitGro
 			l, err := lease.New(lease.Etcd{KV: link.KV(), Lease: link.Lease(), Watch: link.Watcher()}, lease.Config{
 				Prefix: simPath, Limit: s.limit, TTL: simTTL, Secret: []byte(testID),
 			})
-			return &Opened{Limiter: l}, err
+			return &Connection{Limiter: l}, err
 		},
 	})
 	require.NoError(t, err)
@@ -193,16 +193,16 @@ func (s *sim) node(ctx context.Context, t *testing.T, i int, nodes *sync.WaitGro
 func simulate(t *testing.T, cfg simConfig) *sim {
 	t.Helper()
 	s := &sim{
-		simConfig: cfg, etcds: map[string]*etcdsim.Etcd{}, homes: map[string]*contents{},
+		simConfig: cfg, etcds: map[string]*etcdsim.Etcd{}, shards: map[string]*contents{},
 		living: map[string]map[string]bool{}, done: map[string]int{},
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	var running, nodes, evening sync.WaitGroup
+	var running, nodes, viewers sync.WaitGroup
 	for _, name := range simNames {
 		e := etcdsim.New()
 		s.etcds[name], e.Audit = e, s.audit(name)
 		running.Go(func() {
-			for wait(ctx, 500*time.Millisecond) {
+			for retry.Sleep(ctx, 500*time.Millisecond) == nil {
 				e.Tick()
 			}
 		})
@@ -217,11 +217,11 @@ func simulate(t *testing.T, cfg simConfig) *sim {
 	}
 	over := make(chan struct{})
 	for i := range cfg.viewers {
-		evening.Go(func() { s.watch(i, over) })
+		viewers.Go(func() { s.watch(i, over) })
 	}
 	s.move(mover)
 	close(over)
-	evening.Wait()
+	viewers.Wait()
 	time.Sleep(2*simTTL + 5*time.Second)
 	drain()
 	nodes.Wait()
@@ -237,18 +237,18 @@ func simulate(t *testing.T, cfg simConfig) *sim {
 	return s
 }
 
-// move spreads users anew some times, the last time without an interruption.
+// move migrates users several times, the last time without an interruption.
 func (s *sim) move(mover *Router) {
-	luck := rand.New(rand.NewPCG(s.seed, 3))
+	rng := rand.New(rand.NewPCG(s.seed, 3))
 	for i := range s.moves {
-		time.Sleep(time.Duration(luck.Int64N(int64(10 * time.Second))))
+		time.Sleep(time.Duration(rng.Int64N(int64(10 * time.Second))))
 		names := append([]string(nil), simNames...)
-		luck.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-		to := simShards(names[:1+luck.IntN(3)]...)
+		rng.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+		to := simShards(names[:1+rng.IntN(3)]...)
 		for tries := 0; ; tries++ {
 			ctx, cancel := context.WithCancel(context.Background())
-			if tries < 2 && luck.IntN(2) == 0 { // it is broken off
-				ctx, cancel = context.WithTimeout(ctx, time.Duration(luck.Int64N(int64(5*time.Second))))
+			if tries < 2 && rng.IntN(2) == 0 { // interrupt it
+				ctx, cancel = context.WithTimeout(ctx, time.Duration(rng.Int64N(int64(5*time.Second))))
 			}
 			err := mover.Move(ctx, to, func(Progress) {})
 			cancel()
@@ -256,7 +256,7 @@ func (s *sim) move(mover *Router) {
 				s.count("moved")
 				break
 			}
-			s.count("broken off")
+			s.count("interrupted")
 			if tries > 200 {
 				s.fault("move %d does not end: %v", i, err)
 				return
@@ -267,18 +267,18 @@ func (s *sim) move(mover *Router) {
 }
 
 func (s *sim) watch(i int, over <-chan struct{}) {
-	luck := rand.New(rand.NewPCG(s.seed, uint64(i)+10))
+	rng := rand.New(rand.NewPCG(s.seed, uint64(i)+10))
 	user := simUser(i % s.users)
 	pause := func(d time.Duration) bool {
 		select {
 		case <-over:
 			return false
-		case <-time.After(time.Duration(luck.Int64N(int64(d)))):
+		case <-time.After(time.Duration(rng.Int64N(int64(d)))):
 			return true
 		}
 	}
 	for pause(time.Second) {
-		asked, node := time.Now(), s.nodes[luck.IntN(len(s.nodes))]
+		asked, node := time.Now(), s.nodes[rng.IntN(len(s.nodes))]
 		st, err := node.Start(context.Background(), user, lease.Request{})
 		switch {
 		case errors.Is(err, lease.ErrLimit):
@@ -290,23 +290,23 @@ func (s *sim) watch(i int, over <-chan struct{}) {
 		}
 		s.count("started")
 		good := min(st.Stream.ExpiresAt.Sub(asked), simTTL) - simTTL
-		s.play(user, st.Stream.ID, asked.Add(good), luck, pause)
+		s.play(user, st.Stream.ID, asked.Add(good), rng, pause)
 	}
 }
 
-// play keeps a stream that nobody but its viewer may end.
-func (s *sim) play(user, id string, good time.Time, luck *rand.Rand, pause func(time.Duration) bool) {
-	for n := luck.IntN(6); n > 0 && pause(simTTL/4); n-- {
-		st, err := s.nodes[luck.IntN(len(s.nodes))].Heartbeat(context.Background(), user, id)
+// play renews a stream that only its viewer may end.
+func (s *sim) play(user, id string, good time.Time, rng *rand.Rand, pause func(time.Duration) bool) {
+	for n := rng.IntN(6); n > 0 && pause(simTTL/4); n-- {
+		st, err := s.nodes[rng.IntN(len(s.nodes))].Heartbeat(context.Background(), user, id)
 		switch {
 		case errors.Is(err, lease.ErrEnded):
 			if silent := time.Since(good); silent < simTTL {
 				s.fault("%s of %s is gone %v after it was renewed: %v", id, user, silent, err)
 			}
-			s.count("lapsed")
+			s.count("expired")
 			return
 		case err != nil:
-			s.count("beat failed")
+			s.count("heartbeat failed")
 		case st.Degraded:
 			s.count("degraded")
 		default:
@@ -314,31 +314,31 @@ func (s *sim) play(user, id string, good time.Time, luck *rand.Rand, pause func(
 			good = st.ExpiresAt.Add(-simTTL)
 		}
 	}
-	if luck.IntN(4) == 0 {
-		return // it dies
+	if rng.IntN(4) == 0 {
+		return // the viewer crashes
 	}
-	_, err := s.nodes[luck.IntN(len(s.nodes))].Stop(context.Background(), user, id)
+	_, err := s.nodes[rng.IntN(len(s.nodes))].Stop(context.Background(), user, id)
 	if errors.Is(err, lease.ErrEnded) && time.Since(good) < simTTL {
 		s.fault("stop: %s of %s is gone %v after it was renewed: %v", id, user, time.Since(good), err)
 	}
 	s.count("stopped")
 }
 
-// usualEvenings are enough for every day; -rapid.checks asks for more.
-const usualEvenings = 15
+// defaultRuns is the number of simulations of a test run; -rapid.checks sets another.
+const defaultRuns = 15
 
 func checksAreSet() (set bool) {
 	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "rapid.checks" })
 	return set
 }
 
-// Users are spread anew again and again, on nodes that hear of it late, over a network
-// that loses messages, by a command that is broken off. Nobody is over his limit at any
-// revision of any shard, and no stream ends that was not stopped or silent.
+// Repeated migrations by a command that is interrupted, on nodes that receive the map late,
+// over a network that loses messages. No user is over the limit at any revision of any shard,
+// and no stream ends that was not stopped or silent.
 func TestSimulation(t *testing.T) {
 	calls, runs, done := int64(0), 0, map[string]int{}
 	rapid.Check(t, func(rt *rapid.T) {
-		if runs >= usualEvenings && !checksAreSet() {
+		if runs >= defaultRuns && !checksAreSet() {
 			return
 		}
 		cfg := drawSim(rt)
@@ -355,6 +355,6 @@ func TestSimulation(t *testing.T) {
 			rt.Fatalf("%s", strings.Join(s.faults, "\n"))
 		}
 	})
-	t.Logf("%d evenings, %d calls of etcd, %v", runs, calls, done)
+	t.Logf("%d runs, %d calls of etcd, %v", runs, calls, done)
 	require.NotZero(t, done["moved"])
 }

@@ -10,32 +10,34 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"streamcount/lease"
+	"streamcount/lease/policy"
+	"streamcount/lease/stats"
 )
 
 // Start is [lease.Limiter.Start] on the user's shard.
 func (r *Router) Start(ctx context.Context, user string, req lease.Request) (lease.Started, error) {
 	for {
-		h, err := r.home(ctx, user)
+		h, err := r.route(ctx, user)
 		if err != nil {
 			return lease.Started{}, err
 		}
-		req.Routed = h.routed
+		req.RoutingRevision = h.revision
 		st, err := h.Start(ctx, user, req)
 		if !errors.Is(err, lease.ErrRouting) {
 			return st, err
 		}
-		r.stale(h)
+		r.mapChanged(h)
 		if ctx.Err() != nil {
 			return lease.Started{}, fmt.Errorf("%w: start for %s: %w", lease.ErrUnavailable, user, context.Cause(ctx))
 		}
 	}
 }
 
-// Heartbeat is [lease.Limiter.Heartbeat] on the shard that has the stream. While
-// users move, it is renewed where it is.
+// Heartbeat is [lease.Limiter.Heartbeat] on the shard that has the stream. During a
+// migration it renews the stream where it is.
 func (r *Router) Heartbeat(ctx context.Context, user, id string) (lease.Stream, error) {
 	for {
-		s, again, err := r.beat(ctx, user, id)
+		s, again, err := r.tryHeartbeat(ctx, user, id)
 		if !again {
 			return s, err
 		}
@@ -45,66 +47,66 @@ func (r *Router) Heartbeat(ctx context.Context, user, id string) (lease.Stream, 
 	}
 }
 
-// degraded is the answer to a heartbeat that nobody can answer.
+// degraded returns the answer to a heartbeat whose shard cannot be reached.
 func (r *Router) degraded(user, id string) lease.Stream {
 	return lease.Stream{ID: id, User: user, TTL: r.cfg.TTL, Degraded: true}
 }
 
-func (r *Router) beat(ctx context.Context, user, id string) (s lease.Stream, again bool, err error) {
-	m := r.now.Load()
+func (r *Router) tryHeartbeat(ctx context.Context, user, id string) (s lease.Stream, again bool, err error) {
+	m := r.current.Load()
 	if m == nil {
 		return lease.Stream{}, false, errNoMap
 	}
-	old := m.Old(user)
-	settled := old == "" || r.hasLeft(m, user)
+	old := m.PreviousShard(user)
+	settled := old == "" || r.alreadyMoved(m, user)
 	name := old
 	if settled {
-		name = m.Home(user)
+		name = m.Shard(user)
 	}
-	h, err := r.at(ctx, m, name)
+	h, err := r.targetFor(ctx, m, name)
 	if err != nil {
-		return lease.Stream{}, errors.Is(err, errAgain), err
+		return lease.Stream{}, errors.Is(err, errMapChanged), err
 	}
 	s, err = h.Heartbeat(ctx, user, id)
 	switch {
-	case err == nil || !gone(err):
+	case err == nil || !isGone(err):
 		return s, false, err
-	case r.stale(h):
+	case r.mapChanged(h):
 		return s, true, err
 	case settled:
 		return s, false, err
 	}
-	// It is not at the old home: it may have moved.
-	to, moved := r.home(ctx, user)
+	// The stream is not on the previous shard: it may have moved.
+	to, moved := r.route(ctx, user)
 	if moved != nil {
 		return r.degraded(user, id), false, nil
 	}
 	s, err = to.Heartbeat(ctx, user, id)
-	return s, err != nil && gone(err) && r.stale(to), err
+	return s, err != nil && isGone(err) && r.mapChanged(to), err
 }
 
-// gone reports whether a stream was not found and nobody is known to have ended it.
-func gone(err error) bool {
+// isGone reports whether a stream was not found, without a known reason for its end.
+func isGone(err error) bool {
 	var ended *lease.EndedError
-	return errors.As(err, &ended) && (ended.Reason == lease.ReasonEnded || ended.Reason == lease.ReasonExpired)
+	return errors.As(err, &ended) && (ended.Reason == policy.ReasonEnded || ended.Reason == policy.ReasonExpired)
 }
 
-// Heartbeats is Heartbeat for many streams; results come in the order of beats.
-func (r *Router) Heartbeats(ctx context.Context, beats []lease.Beat) []lease.BeatResult {
-	if m := r.now.Load(); m != nil && len(m.all()) == 1 {
-		if h, err := r.at(ctx, m, m.Shards[0].Name); err == nil {
-			out := h.Heartbeats(ctx, beats)
-			if !r.stale(h) {
+// Heartbeats is Heartbeat for many streams; the results are in the order of requests.
+func (r *Router) Heartbeats(ctx context.Context, requests []lease.HeartbeatRequest) []lease.HeartbeatResult {
+	if m := r.current.Load(); m != nil && len(m.all()) == 1 {
+		if h, err := r.targetFor(ctx, m, m.Shards[0].Name); err == nil {
+			out := h.Heartbeats(ctx, requests)
+			if !r.mapChanged(h) {
 				return out
 			}
 		}
 	}
-	results := make([]lease.BeatResult, len(beats))
+	results := make([]lease.HeartbeatResult, len(requests))
 	var g errgroup.Group
-	g.SetLimit(beatsAtOnce)
-	for i, b := range beats {
+	g.SetLimit(maxConcurrentHeartbeats)
+	for i, b := range requests {
 		g.Go(func() error {
-			results[i].Stream, results[i].Err = r.Heartbeat(ctx, b.User, b.ID)
+			results[i] = lease.NewHeartbeatResult(r.Heartbeat(ctx, b.User, b.ID))
 			return nil
 		})
 	}
@@ -112,21 +114,21 @@ func (r *Router) Heartbeats(ctx context.Context, beats []lease.Beat) []lease.Bea
 	return results
 }
 
-// beatsAtOnce is how many heartbeats of one batch are under way at once.
-const beatsAtOnce = 256
+// maxConcurrentHeartbeats is the number of heartbeats of one batch that run at the same time.
+const maxConcurrentHeartbeats = 256
 
-// on calls f on the user's shard, again where a map was learned of meanwhile and f
-// found nothing.
-func on[T any](ctx context.Context, r *Router, user string, f func(home) (T, error)) (T, error) {
+// onShardOf calls f on the user's shard. It repeats the call if f found nothing and the map
+// has changed.
+func onShardOf[T any](ctx context.Context, r *Router, user string, f func(target) (T, error)) (T, error) {
 	for {
-		h, err := r.home(ctx, user)
+		h, err := r.route(ctx, user)
 		if err != nil {
 			var none T
 			return none, err
 		}
 		out, err := f(h)
-		nothing := errors.Is(err, lease.ErrNoStreams) || errors.Is(err, lease.ErrRouting) || err != nil && gone(err)
-		if !nothing || ctx.Err() != nil || !r.stale(h) {
+		nothing := errors.Is(err, lease.ErrNoStreams) || errors.Is(err, lease.ErrRouting) || err != nil && isGone(err)
+		if !nothing || ctx.Err() != nil || !r.mapChanged(h) {
 			return out, err
 		}
 	}
@@ -134,29 +136,30 @@ func on[T any](ctx context.Context, r *Router, user string, f func(home) (T, err
 
 // Stop is [lease.Limiter.Stop].
 func (r *Router) Stop(ctx context.Context, user, id string) (lease.Usage, error) {
-	return on(ctx, r, user, func(h home) (lease.Usage, error) { return h.Stop(ctx, user, id) })
+	return onShardOf(ctx, r, user, func(h target) (lease.Usage, error) { return h.Stop(ctx, user, id) })
 }
 
-// StopQuietest is [lease.Limiter.StopQuietest].
-func (r *Router) StopQuietest(ctx context.Context, user string) (lease.Usage, error) {
-	return on(ctx, r, user, func(h home) (lease.Usage, error) {
-		u, err := h.StopQuietest(ctx, user)
-		return u, asked(ctx, h, err)
+// StopOldestHeartbeat is [lease.Limiter.StopOldestHeartbeat].
+func (r *Router) StopOldestHeartbeat(ctx context.Context, user string) (lease.Usage, error) {
+	return onShardOf(ctx, r, user, func(h target) (lease.Usage, error) {
+		u, err := h.StopOldestHeartbeat(ctx, user)
+		return u, confirmAbsent(ctx, h, err)
 	})
 }
 
 // Remove is [lease.Limiter.Remove].
 func (r *Router) Remove(ctx context.Context, user string) (lease.Usage, error) {
-	return on(ctx, r, user, func(h home) (lease.Usage, error) {
+	return onShardOf(ctx, r, user, func(h target) (lease.Usage, error) {
 		u, err := h.Remove(ctx, user)
-		return u, asked(ctx, h, err)
+		return u, confirmAbsent(ctx, h, err)
 	})
 }
 
-// asked makes sure that h knows of a map under which it was found to have nothing.
-func asked(ctx context.Context, h home, err error) error {
+// confirmAbsent reads the map of h, if err means that the user has nothing there, so that
+// mapChanged can detect a move.
+func confirmAbsent(ctx context.Context, h target, err error) error {
 	if errors.Is(err, lease.ErrNoStreams) {
-		if _, failed := h.ReadShards(ctx); failed != nil {
+		if _, failed := h.ReadRouting(ctx); failed != nil {
 			return failed
 		}
 	}
@@ -165,21 +168,21 @@ func asked(ctx context.Context, h home, err error) error {
 
 // List is [lease.Limiter.List].
 func (r *Router) List(ctx context.Context, user string, how lease.Consistency) (lease.Usage, error) {
-	return on(ctx, r, user, func(h home) (lease.Usage, error) {
+	return onShardOf(ctx, r, user, func(h target) (lease.Usage, error) {
 		u, err := h.List(ctx, user, how)
 		if how == lease.Linearizable {
-			err = asked(ctx, h, err)
+			err = confirmAbsent(ctx, h, err)
 		}
 		return u, err
 	})
 }
 
-// Totals adds up what the shards know. One that cannot tell is left out, unless
-// none can.
+// Totals returns the sum over the shards. It skips shards that are unavailable, and fails if
+// all are.
 func (r *Router) Totals(ctx context.Context) (lease.Totals, error) {
 	sum := lease.Totals{ByRegion: map[string]int{}}
 	var firstErr error
-	told := 0
+	answered := 0
 	each := r.Each()
 	for _, s := range each {
 		t, err := s.Totals(ctx)
@@ -187,7 +190,7 @@ func (r *Router) Totals(ctx context.Context) (lease.Totals, error) {
 			firstErr = errors.Join(firstErr, fmt.Errorf("shard %s: %w", s.Name, err))
 			continue
 		}
-		if told++; told == 1 && len(each) == 1 {
+		if answered++; answered == 1 && len(each) == 1 {
 			return t, nil
 		}
 		sum.Streams += t.Streams
@@ -200,71 +203,71 @@ func (r *Router) Totals(ctx context.Context) (lease.Totals, error) {
 			sum.ByRegion[region] += n
 		}
 	}
-	if told == 0 {
+	if answered == 0 {
 		return lease.Totals{}, errors.Join(errNoMap, firstErr)
 	}
 	return sum, nil
 }
 
-// Busiest is [lease.Limiter.Busiest] over all shards. One that cannot tell is left
-// out, unless none can.
-func (r *Router) Busiest(ctx context.Context, prefix string, most int) (top []lease.Busy, more bool, err error) {
-	told := 0
+// TopUsers is [lease.Limiter.TopUsers] over all shards. It skips shards that are unavailable,
+// and fails if all are.
+func (r *Router) TopUsers(ctx context.Context, prefix string, n int) (top []lease.TopUser, more bool, err error) {
+	answered := 0
 	for _, s := range r.Each() {
 		if s.limiter == nil {
 			continue
 		}
-		some, others, failed := s.limiter.Busiest(ctx, prefix, most)
+		some, others, failed := s.limiter.TopUsers(ctx, prefix, n)
 		if failed != nil {
 			err = errors.Join(err, fmt.Errorf("shard %s: %w", s.Name, failed))
 			continue
 		}
-		told++
+		answered++
 		top, more = append(top, some...), more || others
 	}
-	if told == 0 {
+	if answered == 0 {
 		return nil, false, errors.Join(errNoMap, err)
 	}
-	slices.SortFunc(top, lease.CompareBusy)
-	if len(top) > most {
-		top, more = top[:most], true
+	slices.SortFunc(top, lease.CompareTopUsers)
+	if len(top) > n {
+		top, more = top[:n], true
 	}
 	return top, more, nil
 }
 
-// A State is a shard as this node knows it.
-type State struct {
+// A Status is the state of a shard on this node.
+type Status struct {
 	Shard
-	limiter *lease.Limiter // nil if it was not reached
+	limiter *lease.Limiter // nil if the shard was not reached
 }
 
 // Totals is [lease.Limiter.Totals] of the shard.
-func (s State) Totals(ctx context.Context) (lease.Totals, error) {
+func (s Status) Totals(ctx context.Context) (lease.Totals, error) {
 	if s.limiter == nil {
-		return lease.Totals{}, fmt.Errorf("%w: it has not been reached", lease.ErrUnavailable)
+		return lease.Totals{}, fmt.Errorf("%w: the shard has not been reached", lease.ErrUnavailable)
 	}
 	return s.limiter.Totals(ctx)
 }
 
 // EachUser is [lease.Limiter.EachUser] of the shard.
-func (s State) EachUser(ctx context.Context, f func(user string, streams int)) error {
+func (s Status) EachUser(ctx context.Context, f func(user string, streams int)) error {
 	if s.limiter == nil {
-		return fmt.Errorf("%w: it has not been reached", lease.ErrUnavailable)
+		return fmt.Errorf("%w: the shard has not been reached", lease.ErrUnavailable)
 	}
 	return s.limiter.EachUser(ctx, f)
 }
 
-// Each returns all shards of the map, those that users leave included.
-func (r *Router) Each() []State {
-	m := r.now.Load()
+// Each returns all shards of the map, including previous ones.
+func (r *Router) Each() []Status {
+	m := r.current.Load()
 	if m == nil {
 		return nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var out []State
+	var out []Status
 	for _, s := range m.all() {
-		state := State{Shard: s}
+		state := Status{Shard: s}
 		if p := r.shards[s.Name]; p != nil {
 			if o := p.opened.Load(); o != nil {
 				state.limiter = o.Limiter
@@ -275,17 +278,17 @@ func (r *Router) Each() []State {
 	return out
 }
 
-// Map is the map that this node goes by; nil if none is known yet.
-func (r *Router) Map() *Map { return r.now.Load() }
+// Map returns the current map of this node; nil before the first.
+func (r *Router) Map() *Map { return r.current.Load() }
 
-// Measures are what the limiters of the shards have counted, by name; nil for one
-// that was not reached.
-func (r *Router) Measures() map[string]*lease.Measures {
-	out := map[string]*lease.Measures{}
+// Stats returns the statistics of the shards' limiters by name; nil for a shard that was not
+// reached.
+func (r *Router) Stats() map[string]*stats.Snapshot {
+	out := map[string]*stats.Snapshot{}
 	for _, s := range r.Each() {
 		out[s.Name] = nil
 		if s.limiter != nil {
-			out[s.Name] = s.limiter.Measures()
+			out[s.Name] = s.limiter.Stats()
 		}
 	}
 	return out

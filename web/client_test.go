@@ -13,20 +13,20 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"streamcount/internal/browser"
+	"streamcount/internal/testing/browser"
 )
 
-// A script stands for the service where a test has to decide what it answers.
+// A script is a fake service whose answers a test determines.
 type script struct {
 	URL string
 
-	mu     sync.Mutex
-	starts int
-	beats  []http.HandlerFunc // answers to the next heartbeats, one each; then all is well
-	first  []http.HandlerFunc // likewise for starts
-	calls  []string           // what was asked, with the credential
-	wishes []string           // onLimit of the starts
-	token  string             // demanded of every call, unless empty
+	mu               sync.Mutex
+	starts           int
+	heartbeatAnswers []http.HandlerFunc // answers to the next heartbeats, one each; later ones succeed
+	startAnswers     []http.HandlerFunc // answers to the next starts, one each; later ones succeed
+	calls            []string           // paths, with the credential
+	onLimit          []string           // of the starts
+	token            string             // required of every call, unless empty
 }
 
 const emptyPage = `<!doctype html><html lang="en"><title>player</title><main><h1>Player</h1></main></html>`
@@ -44,8 +44,8 @@ func newScript(t *testing.T) *script {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = w.Write([]byte(emptyPage))
 	})
-	mux.HandleFunc("POST "+users+"maya/start", s.start)
-	mux.HandleFunc("POST "+users+"maya/streams/{id}/{call}", s.stream)
+	mux.HandleFunc("POST "+users+"{user}/start", s.start)
+	mux.HandleFunc("POST "+users+"{user}/streams/{id}/{call}", s.stream)
 	mux.HandleFunc("GET /favicon.ico", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
@@ -53,11 +53,11 @@ func newScript(t *testing.T) *script {
 	return s
 }
 
-// next notes a call and takes its answer from the list; nil if all is well.
+// next records a call and returns its answer from the list, or nil for success.
 func (s *script) next(r *http.Request, answers *[]http.HandlerFunc) http.HandlerFunc {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.calls = append(s.calls, strings.TrimSpace(r.URL.Path[len(users):]+" "+r.Header.Get("Authorization")))
+	s.calls = append(s.calls, strings.TrimSpace(r.URL.EscapedPath()[len(users):]+" "+r.Header.Get("Authorization")))
 	if s.token != "" && r.Header.Get("Authorization") != "Bearer "+s.token {
 		return problem(401, `"title":"Credential missing or not valid"`)
 	}
@@ -70,12 +70,12 @@ func (s *script) next(r *http.Request, answers *[]http.HandlerFunc) http.Handler
 }
 
 func (s *script) start(w http.ResponseWriter, r *http.Request) {
-	var wish struct{ OnLimit string }
-	_ = json.NewDecoder(r.Body).Decode(&wish)
+	var body struct{ OnLimit string }
+	_ = json.NewDecoder(r.Body).Decode(&body)
 	s.mu.Lock()
-	s.wishes = append(s.wishes, wish.OnLimit)
+	s.onLimit = append(s.onLimit, body.OnLimit)
 	s.mu.Unlock()
-	if answer := s.next(r, &s.first); answer != nil {
+	if answer := s.next(r, &s.startAnswers); answer != nil {
 		answer(w, r)
 		return
 	}
@@ -83,27 +83,27 @@ func (s *script) start(w http.ResponseWriter, r *http.Request) {
 	s.starts++
 	id := fmt.Sprint("s", s.starts)
 	s.mu.Unlock()
-	say(w, 200, `{"userId":"maya","streams":1,"limit":3,"stream":`+living(id)+`}`)
+	reply(w, 200, `{"userId":"maya","streams":1,"limit":3,"stream":`+living(id)+`}`)
 }
 
 func (s *script) stream(w http.ResponseWriter, r *http.Request) {
 	none := []http.HandlerFunc{}
 	answers := &none
 	if r.PathValue("call") == "heartbeat" {
-		answers = &s.beats
+		answers = &s.heartbeatAnswers
 	}
 	if answer := s.next(r, answers); answer != nil {
 		answer(w, r)
 		return
 	}
-	say(w, 200, living(r.PathValue("id")))
+	reply(w, 200, living(r.PathValue("id")))
 }
 
 func living(id string) string {
 	return fmt.Sprintf(`{"id":%q,"ttlSeconds":3,"heartbeatSeconds":1,"startedAt":"2026-05-04T20:15:00.000Z"}`, id)
 }
 
-func say(w http.ResponseWriter, status int, body string) {
+func reply(w http.ResponseWriter, status int, body string) {
 	w.Header().Set("Content-Type", "application/json")
 	if status >= 400 {
 		w.Header().Set("Content-Type", "application/problem+json")
@@ -117,7 +117,7 @@ func problem(status int, fields string, header ...string) http.HandlerFunc {
 		if len(header) > 0 {
 			w.Header().Set(header[0], header[1])
 		}
-		say(w, status, fmt.Sprintf(`{"type":"/problems/x","status":%d,%s}`, status, fields))
+		reply(w, status, fmt.Sprintf(`{"type":"/problems/x","status":%d,%s}`, status, fields))
 	}
 }
 
@@ -129,8 +129,8 @@ func html(status int) http.HandlerFunc {
 	}
 }
 
-// hangUp breaks off in the middle of an answer. Before its beginning, browsers ask
-// again by themselves.
+// hangUp closes the connection in the middle of an answer. Browsers repeat a request whose
+// answer has not begun.
 func hangUp(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", "100")
@@ -139,10 +139,10 @@ func hangUp(w http.ResponseWriter, _ *http.Request) {
 	panic(http.ErrAbortHandler)
 }
 
-// heard are the events of the stream that start made, with their reason.
-func heard(tab *browser.Tab) []string {
+// received returns the events of the stream that start created, with their reasons.
+func received(tab *browser.Tab) []string {
 	return strings.Fields(browser.Eval[string](tab,
-		`heard.map((h) => h.type + (h.reason ? ":" + h.reason : "") + (h.quiet ? ":quiet" : "")).join(" ")`))
+		`received.map((h) => h.type + (h.reason ? ":" + h.reason : "") + (h.quiet ? ":quiet" : "")).join(" ")`))
 }
 
 func (s *script) waitFor(t *testing.T, what string, done func() bool) {
@@ -151,42 +151,42 @@ func (s *script) waitFor(t *testing.T, what string, done func() bool) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return done()
-	}, browser.Patience, 10*time.Millisecond, what)
+	}, browser.Timeout, 10*time.Millisecond, what)
 }
 
-// The client rule: whatever is answered but a word on the stream ends nothing.
-func TestClient_PlaysOn(t *testing.T) {
+// No answer but a decision about the stream ends it.
+func TestClient_UnansweredCallsDoNotStopTheFilm(t *testing.T) {
 	t.Parallel()
 	for _, worker := range []string{"true", "false"} {
 		t.Run("worker "+worker, func(t *testing.T) {
 			t.Parallel()
 			s := newScript(t)
-			s.first = []http.HandlerFunc{html(502), problem(503, `"title":"Away"`, "Retry-After", "1"), hangUp, html(200)}
-			s.beats = []http.HandlerFunc{
+			s.startAnswers = []http.HandlerFunc{html(502), problem(503, `"title":"Away"`, "Retry-After", "1"), hangUp, html(200)}
+			s.heartbeatAnswers = []http.HandlerFunc{
 				problem(503, `"title":"Away"`, "Retry-After", "1"), problem(429, `"title":"Too fast"`, "Retry-After", "600"),
 				html(500), html(200), html(410), html(404), problem(403, `"title":"Not allowed"`), hangUp,
 				func(w http.ResponseWriter, _ *http.Request) {
-					say(w, 200, `{"id":"s1","degraded":true,"ttlSeconds":3}`)
+					reply(w, 200, `{"id":"s1","degraded":true,"ttlSeconds":3}`)
 				},
 			}
 			tab := browser.Open(t).Tab(s.URL + "/player")
 			start(tab, `{ user: "maya", worker: `+worker+` }`)
 			assert.Equal(t, "waiting", browser.Eval[string](tab, `made.state`))
 			assert.True(t, browser.Eval[bool](tab, `made.mayPlay`))
-			s.waitFor(t, "all answers", func() bool { return len(s.first) == 0 && len(s.beats) == 0 })
-			tab.Wait("it is well again", `heard.some((h) => h.type === "recovered")`)
-			assert.Equal(t, []string{"waiting", "waiting", "waiting", "waiting", "started", "degraded", "recovered"}, heard(tab))
+			s.waitFor(t, "all answers", func() bool { return len(s.startAnswers) == 0 && len(s.heartbeatAnswers) == 0 })
+			tab.Wait("heartbeats succeed again", `received.some((h) => h.type === "recovered")`)
+			assert.Equal(t, []string{"waiting", "waiting", "waiting", "waiting", "started", "degraded", "problem", "recovered"}, received(tab))
 			assert.Equal(t, worker == "true", browser.Eval[bool](tab, `made.inWorker`))
 			assert.Equal(t, "s1", browser.Eval[string](tab, `made.info.id`))
 		})
 	}
 }
 
-// What becomes of a stream that is gone depends on why.
-func TestClient_Gone(t *testing.T) {
+// The reason determines what the client does after the end of a stream.
+func TestClient_StreamEnds(t *testing.T) {
 	t.Parallel()
 	s := newScript(t)
-	s.beats = []http.HandlerFunc{
+	s.heartbeatAnswers = []http.HandlerFunc{
 		problem(410, `"reason":"expired"`), problem(410, `"reason":"ended"`), problem(404, `"title":"Stream not found"`),
 		problem(410, `"reason":"evicted","by":{"device":{"name":"TV"}}`),
 	}
@@ -194,42 +194,73 @@ func TestClient_Gone(t *testing.T) {
 	start(tab, `{ user: "maya", onLimit: "replace-oldest" }`)
 	tab.Wait("it was evicted", `made.state === "ended"`)
 	assert.Equal(t, []string{"started", "lost:expired", "started:quiet", "lost:ended", "started:quiet", "lost:unknown",
-		"started:quiet", "evicted:evicted", "ended:evicted"}, heard(tab))
+		"started:quiet", "evicted:evicted", "ended:evicted"}, received(tab))
 	assert.Equal(t, "TV", browser.Eval[string](tab, `made.ending.by.device.name`))
 	assert.False(t, browser.Eval[bool](tab, `made.mayPlay`))
-	assert.Equal(t, "playing", browser.Eval[string](tab, `made.start()`), "if the viewer wants it")
+	assert.Equal(t, "playing", browser.Eval[string](tab, `made.start()`), "the viewer can start again")
 
 	s.mu.Lock()
-	assert.Equal(t, []string{"replace-oldest", "", "", "", "replace-oldest"}, s.wishes, "a quiet start evicts nobody")
-	s.first = []http.HandlerFunc{problem(403, `"limit":1,"streams":1,"active":[`+living("x")+`],"evictAfterSeconds":9`)}
-	s.beats = []http.HandlerFunc{problem(410, `"reason":"expired"`)}
+	assert.Equal(t, []string{"replace-oldest", "", "", "", "replace-oldest"}, s.onLimit, "a quiet start evicts no stream")
+	s.startAnswers = []http.HandlerFunc{problem(403, `"title":"Maximum number of streams reached","limit":1,"streams":1,"active":[`+living("x")+`],"evictAfterSeconds":9`)}
+	s.heartbeatAnswers = []http.HandlerFunc{problem(410, `"reason":"expired"`)}
 	s.mu.Unlock()
-	tab.Wait("the place was taken meanwhile", `made.state === "refused"`)
+	tab.Wait("the slot is no longer free", `made.state === "refused"`)
 	assert.False(t, browser.Eval[bool](tab, `made.mayPlay`))
 	assert.Equal(t, "x 9", browser.Eval[string](tab, `made.refusal.active[0].id + " " + made.refusal.evictAfterSeconds`))
-	assert.Equal(t, []string{"started", "lost:expired", "refused:quiet"}, heard(tab)[9:])
+	assert.Equal(t, []string{"started", "lost:expired", "refused:quiet"}, received(tab)[9:])
 }
 
-// A request that is wrong is nobody's limit.
-func TestClient_Wrong(t *testing.T) {
+// A start that is rejected for another reason than the limit does not stop the film. The
+// page receives the reason, and the start is retried.
+func TestClient_Rejected(t *testing.T) {
 	t.Parallel()
 	s := newScript(t)
-	s.first = []http.HandlerFunc{
-		problem(422, `"title":"Not valid","detail":"device.name is too long"`), problem(403, `"title":"Not allowed"`),
-	}
 	tab := browser.Open(t).Tab(s.URL + "/player")
-	start(tab, `{ user: "maya" }`)
-	assert.Equal(t, "failed true device.name is too long",
-		browser.Eval[string](tab, "`${made.state} ${made.mayPlay} ${heard[0].detail}`"))
-	assert.Equal(t, "failed", browser.Eval[string](tab, `made.start()`), "a 403 that names no limit")
-	assert.True(t, browser.Eval[bool](tab, `made.mayPlay`))
-	assert.Equal(t, "playing", browser.Eval[string](tab, `made.start()`))
+	start(tab, `{ user: "maya", device: { name: "TV" } }`)
+	again := func() { browser.Eval[*struct{}](tab, `dispatchEvent(new Event("online")), null`) } // or in half a minute
+	answers := map[string]http.HandlerFunc{
+		"403 Not allowed":         problem(403, `"title":"Not allowed","limit":3`),
+		"403 Status 403":          html(403),
+		"431 Status 431":          html(431),
+		"409 Conflict body.plan.": problem(409, `"title":"Conflict","errors":[{"location":"body.plan","message":"no"}]`),
+		"422 Not valid body.content.title,body.device.": problem(422, `"title":"Not valid","errors":[
+			{"location":"body.content.title","message":"no"},{"location":"body.device","message":"no"}]`),
+	}
+	// Not 421, which the browser itself sends again.
+	for _, status := range []int{400, 401, 404, 405, 411, 413, 414, 415, 422, 431} {
+		answers[fmt.Sprint(status, " Wrong")] = problem(status, `"title":"Wrong"`)
+	}
+	for want, answer := range answers {
+		s.mu.Lock()
+		s.startAnswers = []http.HandlerFunc{answer}
+		s.mu.Unlock()
+		browser.Eval[*struct{}](tab, `received.length = 0, null`)
+		assert.Equal(t, "failed", browser.Eval[string](tab, `made.start()`), want)
+		assert.True(t, browser.Eval[bool](tab, `made.mayPlay`), want)
+		assert.Equal(t, want, browser.Eval[string](tab, `received.map((h) => [h.status, h.title,
+			...(h.members.length ? [h.members.map((m) => m.location).join(",") + "."] : [])].join(" ")).join()`))
+		after := browser.Eval[float64](tab, `received[0].againInSeconds`)
+		assert.True(t, after >= 15 && after <= 30, "%s: retried in %v s", want, after)
+		tab.Wait("the start is retried", `dispatchEvent(new Event("online")) && made.state === "playing"`)
+	}
+	s.mu.Lock()
+	for range 4 {
+		s.startAnswers = append(s.startAnswers, problem(422, `"title":"Wrong"`, "Retry-After", "70"))
+	}
+	s.mu.Unlock()
+	browser.Eval[*struct{}](tab, `received.length = 0, made.start().then(() => null)`)
+	tab.Wait("the waits grow", `dispatchEvent(new Event("online")) && made.state === "playing"`)
+	again()
+	waits := browser.Eval[[]float64](tab, `received.filter((h) => h.type === "problem").map((h) => h.againInSeconds)`)
+	require.Len(t, waits, 4)
+	assert.InDelta(t, 70, waits[0], 0.1, "Retry-After is respected")
+	assert.True(t, waits[3] >= 120 && waits[3] <= 240, "%v", waits)
 	browser.Eval[*struct{}](tab, `made.close().then(() => null)`)
-	s.waitFor(t, "a stop", func() bool { return s.calls[len(s.calls)-1] == "maya/streams/s1/stop" })
+	s.waitFor(t, "a stop", func() bool { return strings.HasSuffix(s.calls[len(s.calls)-1], "/stop") })
 }
 
-// Credentials are asked for, refreshed when they are no longer good, and sent with
-// the stop of a page that is being closed.
+// The client requests a credential, refreshes it when it is not valid, and sends it with the
+// stop of a page that is being closed.
 func TestClient_Credential(t *testing.T) {
 	t.Parallel()
 	s := newScript(t)
@@ -245,13 +276,13 @@ func TestClient_Credential(t *testing.T) {
 	s.mu.Unlock()
 	s.waitFor(t, "the other", func() bool { return s.calls[len(s.calls)-1] == "maya/streams/s1/heartbeat Bearer two" })
 	assert.Equal(t, 2, browser.Eval[int](tab, `asked`))
-	assert.Equal(t, []string{"started"}, heard(tab))
+	assert.Equal(t, []string{"started"}, received(tab))
 	tab.Close()
 	s.waitFor(t, "a stop", func() bool { return s.calls[len(s.calls)-1] == "maya/streams/s1/stop Bearer two" })
 }
 
-// A player on another origin loads the client from the node, whose worker then comes
-// by way of a blob. Where the page's policy forbids that, the page itself beats.
+// A player on another origin loads the client from the node, and the worker from a blob. If
+// the page's policy forbids that, the page sends the heartbeats.
 func TestClient_OtherOrigin(t *testing.T) {
 	t.Parallel()
 	var node string
@@ -277,13 +308,13 @@ func TestClient_OtherOrigin(t *testing.T) {
 		})`)
 		var info struct{ ID string }
 		require.NoError(t, json.Unmarshal([]byte(got), &info))
-		tab.Wait("it knows where it beats", `made.inWorker !== null`)
+		tab.Wait("the worker has loaded or failed", `made.inWorker !== null`)
 		assert.Equal(t, inWorker, browser.Eval[bool](tab, `made.inWorker`), path)
 		expires := browser.Eval[string](tab, `made.info.expiresAt`)
-		tab.Wait("it beats", `made.info.expiresAt > "`+expires+`" && !made.degraded`)
+		tab.Wait("a heartbeat succeeds", `made.info.expiresAt > "`+expires+`" && !made.degraded`)
 		assert.Equal(t, info.ID, await(t, n, "maya", 1).Active[0].ID)
 		if !inWorker {
-			assert.NotEmpty(t, tab.Complaints(), "the browser says what the policy forbade")
+			assert.NotEmpty(t, tab.ConsoleErrors(), "the browser logs what the policy blocked")
 		}
 		tab.Close()
 		await(t, n, "maya", 0)

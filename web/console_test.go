@@ -11,10 +11,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"streamcount/api/apitype"
-	"streamcount/internal/browser"
+	"streamcount/internal/testing/browser"
 )
 
-// evil is a name that would do harm if it were taken for HTML.
+// evil is a name that would be harmful as HTML.
 const evil = `<img src=x onerror="document.title='owned'"><b>TV</b>`
 
 // console opens the console at a user, "" for none, and waits for its figures.
@@ -39,19 +39,20 @@ func begin(t *testing.T, n *browser.Node, user, device, title string) {
 	require.Equal(t, http.StatusOK, n.Call(http.MethodPost, users+user+"/start", body, nil))
 }
 
-// held is how many streams the open user has, by the table of them.
-func held(tab *browser.Tab, count int) {
+// waitStreams waits until the table of the open user shows count streams.
+func waitStreams(tab *browser.Tab, count int) {
 	tab.Wait(fmt.Sprintf("%d streams of the user", count),
 		fmt.Sprintf(`document.querySelectorAll(".streams tbody tr").length === %d`, count))
 }
 
-// confirm presses the button that a dialog is about.
+// confirm presses the main button of the dialog.
 func confirm(tab *browser.Tab) {
 	tab.Click(`dialog button[type="submit"]`)
-	tab.Wait("the dialog is gone", `!document.querySelector("dialog")`)
+	tab.Wait("the dialog is closed", `!document.querySelector("dialog")`)
 }
 
-// One operator finds a user, stops a stream and changes the limit; another sees it.
+// An operator finds a user, stops a stream and changes the limit. Another console shows the
+// changes.
 func TestConsole_User(t *testing.T) {
 	n := browser.StartNode(t, "--ttl=10m")
 	begin(t, n, "maya", evil, "<i>Metropolis</i>")
@@ -62,10 +63,10 @@ func TestConsole_User(t *testing.T) {
 
 	first.Press("/")
 	first.Press("ma" + kb.Enter)
-	first.WaitText("#user", "No streams at the moment.") // an id is exact once it is opened
+	first.WaitText("#user", "No streams.") // Open uses the input as an exact id
 	first.Fill("#find", "maya")
 	first.Press(kb.Enter)
-	held(first, 2)
+	waitStreams(first, 2)
 	first.WaitText("#user h3", "maya")
 	first.WaitText(".usage", "2 of 3 streams")
 	first.WaitText(".streams", evil)
@@ -80,24 +81,24 @@ func TestConsole_User(t *testing.T) {
 
 	first.Click(`button[aria-label="Stop Phone"]`)
 	first.WaitText("dialog", "Phone plays Nosferatu")
-	assert.Equal(t, "Cancel", browser.Eval[string](first, `document.activeElement.innerText`), "Enter alone stops nothing")
+	assert.Equal(t, "Cancel", browser.Eval[string](first, `document.activeElement.innerText`), "Enter does not stop the stream")
 	first.Press(kb.Escape)
-	first.Wait("the dialog is gone", `!document.querySelector("dialog")`)
+	first.Wait("the dialog is closed", `!document.querySelector("dialog")`)
 	assert.Equal(t, "Stop Phone", browser.Eval[string](first, `document.activeElement.ariaLabel`))
 	assert.Equal(t, 2, streams(n, "maya").Streams)
-	held(second, 2)
+	waitStreams(second, 2)
 	first.Click(`button[aria-label="Stop Phone"]`)
 	confirm(first)
-	held(first, 1)
-	first.WaitText("#said", "The stream on Phone is stopped.")
-	assert.Equal(t, "maya", browser.Eval[string](first, `document.activeElement.innerText`), "the focus is not lost with the row")
-	held(second, 1)
+	waitStreams(first, 1)
+	first.WaitText("#announcement", "The stream on Phone has been stopped.")
+	assert.Equal(t, "maya", browser.Eval[string](first, `document.activeElement.innerText`), "the focus moves when the row is removed")
+	waitStreams(second, 1)
 	assert.Equal(t, evil, await(t, n, "maya", 1).Active[0].Device.Name)
 
 	first.Click(".user .danger-quiet:not(td *)")
 	first.WaitText("dialog", "1 stream of maya")
 	confirm(first)
-	second.WaitText("#user", "No streams at the moment.")
+	second.WaitText("#user", "No streams.")
 	assert.Zero(t, streams(n, "maya").Streams)
 	assert.Equal(t, 1, streams(n, "tom").Streams)
 }
@@ -117,7 +118,7 @@ func TestConsole_Limit(t *testing.T) {
 	first.Click(".user .actions button")
 	first.Fill("#limit-number", "61")
 	first.Click(`dialog button[type="submit"]`)
-	first.Wait("it says so", `document.querySelector("#limit-number:invalid") || document.querySelector("dialog .error").innerText`)
+	first.Wait("the dialog shows the error", `document.querySelector("#limit-number:invalid") || document.querySelector("dialog .error").innerText`)
 	first.Fill("#limit-number", "1")
 	confirm(first)
 	first.WaitText(".usage", "1 of 1 stream")
@@ -137,33 +138,33 @@ func TestConsole_Limit(t *testing.T) {
 	first.Click(".user .actions button:nth-child(2)")
 	first.WaitText("dialog", "The plan family of maya")
 	confirm(first)
-	second.WaitText("#user", "Nothing of its own")
+	second.WaitText("#user", "No override")
 	second.WaitText(".usage", "1 of 3 streams")
 	assert.Equal(t, http.StatusNotFound, n.Call(http.MethodGet, "/api/v1/limits/users/maya", "", nil))
 }
 
-// A node that is gone: the page says so, and how old its figures are, and goes on
-// by itself when the node is back.
+// While the node does not answer, the page shows that its figures are stale. It recovers
+// when the node answers again.
 func TestConsole_Restart(t *testing.T) {
 	n := browser.StartNode(t, "--ttl=10m")
 	begin(t, n, "maya", "TV", "Metropolis")
 	tab := console(browser.Open(t), n, "maya")
-	held(tab, 1)
+	waitStreams(tab, 1)
 	assert.False(t, browser.Eval[bool](tab, `document.querySelector("#banner").checkVisibility()`))
-	n.Freeze() // connections are taken, and nothing is answered
+	n.Freeze() // it accepts connections and does not answer
 	tab.WaitText("#banner", "The node does not answer. The figures are from ")
 	assert.True(t, browser.Eval[bool](tab, `document.querySelector("#banner").checkVisibility()`))
 	tab.WaitText("#state", "Stale, ")
 	first := browser.Eval[string](tab, `document.querySelector("#banner").innerText`)
 	tab.Wait("the age grows", `parseInt(document.querySelector("#state").innerText.replace(/\D+/, "")) >= 9`)
-	assert.Equal(t, first, browser.Eval[string](tab, `document.querySelector("#banner").innerText`), "it is said once")
+	assert.Equal(t, first, browser.Eval[string](tab, `document.querySelector("#banner").innerText`), "the banner does not change")
 	n.Kill()
 	n.Restart()
 	live(tab)
-	tab.Wait("the banner is gone", `!document.querySelector("#banner").checkVisibility()`)
-	held(tab, 1)
+	tab.Wait("the banner is hidden", `!document.querySelector("#banner").checkVisibility()`)
+	waitStreams(tab, 1)
 	begin(t, n, "maya", "Phone", "Nosferatu")
-	held(tab, 2)
+	waitStreams(tab, 2)
 }
 
 func TestConsole_KeysAndThemes(t *testing.T) {
@@ -177,23 +178,24 @@ func TestConsole_KeysAndThemes(t *testing.T) {
 	dark := browser.Eval[string](tab, background)
 	require.NotEqual(t, light, dark)
 	browser.Eval[*struct{}](tab, `(() => { const s = document.querySelector("#theme"); s.value = "light"; s.dispatchEvent(new Event("change")) })(), null`)
-	assert.Equal(t, light, browser.Eval[string](tab, background), "the switch goes before the system")
+	assert.Equal(t, light, browser.Eval[string](tab, background), "the switch overrides the system")
 	tab.Reload()
 	live(tab)
-	assert.Equal(t, light, browser.Eval[string](tab, background), "and is remembered")
+	assert.Equal(t, light, browser.Eval[string](tab, background), "the choice is stored")
 
 	tab.Press("p")
-	tab.WaitText("#feed-pause", "Go on")
+	tab.WaitText("#feed-pause", "Resume")
 	tab.Press("/")
 	assert.Equal(t, "find", browser.Eval[string](tab, `document.activeElement.id`))
 	tab.Press("p/p")
 	assert.Equal(t, "p/p", browser.Eval[string](tab, `document.querySelector("#find").value`))
+	tab.Fill("#find", strings.Repeat("é", 65))
 	tab.Press(kb.Enter)
-	tab.WaitText("#find-hint", "A user id has 1 to 128 characters")
+	tab.WaitText("#find-hint", "A user id has 1 to 128 bytes")
 	assert.Equal(t, "", browser.Eval[string](tab, `location.hash`))
 }
 
-// figures waits until every panel of the console has something to show.
+// figures waits until every panel of the console has figures.
 func figures(tab *browser.Tab) {
 	for _, css := range []string{
 		"#regions tbody tr", "#nodes tbody tr", "#etcd tbody tr", "#latency tbody tr", "#concurrency tbody tr", "#feed tbody tr",
@@ -203,8 +205,8 @@ func figures(tab *browser.Tab) {
 	}
 }
 
-// The figures of simulated viewers, by sight, by keys and by axe.
-func TestConsole_Looks(t *testing.T) {
+// The figures of simulated viewers: screenshots, keyboard access and axe.
+func TestConsole_Layout(t *testing.T) {
 	n := browser.StartNode(t, "--demo")
 	tab := console(browser.Open(t), n, "1")
 	figures(tab)
@@ -217,8 +219,8 @@ func TestConsole_Looks(t *testing.T) {
 	tab.Press(kb.End + kb.ArrowLeft)
 	tab.Wait("a value is shown", `document.querySelector("#chart-streams .tip").checkVisibility()`)
 	value := browser.Eval[string](tab, `document.querySelector("#chart-streams .plot").ariaValueText`)
-	assert.Contains(t, strings.ReplaceAll(tab.Text("#chart-streams .tip"), "\n", " "), value[:8], "the time that is spoken")
+	assert.Contains(t, strings.ReplaceAll(tab.Text("#chart-streams .tip"), "\n", " "), value[:8], "the tip and the slider show the same time")
 	assert.Regexp(t, `^\d\d:\d\d:\d\d: \d+ streams, \d+ users, \d+ at their limit$`, value)
 	tab.Press(kb.Tab)
-	tab.Looks("console")
+	tab.CheckLayout("console")
 }

@@ -11,21 +11,21 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"streamcount/api/apitype"
-	"streamcount/internal/browser"
+	"streamcount/internal/testing/browser"
 )
 
 const users = "/api/v1/streams/users/"
 
-// demo is the address of maya's demo player on a device, at a node or a line to it.
+// demo returns the URL of maya's demo player on a device.
 func demo(at, device string) string {
 	return at + "/demo?" + url.Values{"user": {"maya"}, "device": {device}}.Encode()
 }
 
-// play opens maya's demo player and presses play; the service has to admit it.
+// play opens maya's demo player, presses play and waits until it plays.
 func play(t *testing.T, p *browser.Profile, n *browser.Node, device string) *browser.Tab {
 	t.Helper()
 	tab := p.Tab(demo(n.URL, device))
-	tab.Click("#curtain-main")
+	tab.Click("#overlay-main")
 	plays(tab)
 	return tab
 }
@@ -34,7 +34,7 @@ func plays(tab *browser.Tab) {
 	tab.Wait("it plays", `document.querySelector("#stage").dataset.state === "playing"`)
 }
 
-// streams are what the service says of a user.
+// streams returns a user as the service lists them.
 func streams(n *browser.Node, user string) apitype.User {
 	var got apitype.User
 	if n.Call(http.MethodGet, users+user, "", &got) == http.StatusNotFound {
@@ -43,69 +43,69 @@ func streams(n *browser.Node, user string) apitype.User {
 	return got
 }
 
-// await waits until a user has so many streams, and returns them.
+// await waits until a user has count streams, and returns them.
 func await(t *testing.T, n *browser.Node, user string, count int) apitype.User {
 	t.Helper()
 	var got apitype.User
 	require.Eventually(t, func() bool { got = streams(n, user); return got.Streams == count },
-		browser.Patience, 20*time.Millisecond, "%s never had %d streams", user, count)
+		browser.Timeout, 20*time.Millisecond, "%s never had %d streams", user, count)
 	return got
 }
 
-// Four screens: the fourth is told where the others are, takes the place of one of
-// them, and that one says by whom. Then another closes, and its place is free.
+// Of four screens, the fourth is refused, lists the others and replaces one of them, which
+// shows by what it was replaced. Then another screen is closed, and its place is free.
 func TestDemo_FourScreens(t *testing.T) {
 	n, p := browser.StartNode(t, "--ttl=60s"), browser.Open(t)
 	first := play(t, p, n, "Living room TV")
 	second := play(t, p, n, "Laptop")
 	third := play(t, p, n, "Phone")
 	fourth := p.Tab(demo(n.URL, "Tablet"))
-	fourth.Looks("demo-idle")
+	fourth.CheckLayout("demo-idle")
 	fourth.Size(1280, 800)
-	fourth.Click("#curtain-main")
-	fourth.WaitText("#curtain-title", "All 3 places are in use")
-	fourth.Wait("the heading has the focus", `document.activeElement.id === "curtain-title"`)
+	fourth.Click("#overlay-main")
+	fourth.WaitText("#overlay-title", "All 3 places are in use")
+	fourth.Wait("the heading has the focus", `document.activeElement.id === "overlay-title"`)
 	for _, device := range []string{"Living room TV", "Laptop", "Phone"} {
-		fourth.WaitText("#curtain-others", device)
+		fourth.WaitText("#overlay-others", device)
 	}
 	assert.Contains(t, browser.Eval[string](fourth, `document.querySelector("#film").ariaLabel`), "not playing")
-	fourth.Looks("demo-refused")
+	fourth.CheckLayout("demo-refused")
 
 	fourth.Size(1280, 800)
-	fourth.Click(`#curtain-others button[aria-label="Play here instead of Laptop"]`)
+	fourth.Click(`#overlay-others button[aria-label="Play here instead of Laptop"]`)
 	plays(fourth)
-	second.WaitText("#curtain-title", "Another screen took over")
-	second.WaitText("#curtain-text", "“Tablet”")
+	second.WaitText("#overlay-title", "Another screen took over")
+	second.WaitText("#overlay-text", "“Tablet”")
 	assert.Equal(t, 3, streams(n, "maya").Streams)
-	second.Looks("demo-replaced")
+	second.CheckLayout("demo-replaced")
 
 	second.Size(1280, 800)
-	second.Click("#curtain-main")
-	second.WaitText("#curtain-title", "All 3 places are in use")
+	second.Click("#overlay-main")
+	second.WaitText("#overlay-title", "All 3 places are in use")
 	third.Close()
-	second.WaitText("#curtain-title", "A place is free now")
-	assert.Equal(t, 2, streams(n, "maya").Streams, "a closed tab gives its place back at once")
-	second.Click("#curtain-main")
+	second.WaitText("#overlay-title", "A place is free now")
+	assert.Equal(t, 2, streams(n, "maya").Streams, "a closed tab stops its stream at once")
+	second.Click("#overlay-main")
 	plays(second)
 	second.WaitText("#screens", "Laptop (this screen)")
-	first.Looks("demo-playing")
+	first.CheckLayout("demo-playing")
 }
 
-// With nothing but keys: play, be refused, choose who gives way, stop.
+// With the keyboard: play, a refusal, the choice of a screen to stop, stop.
 func TestDemo_Keyboard(t *testing.T) {
 	t.Parallel()
 	n, p := browser.StartNode(t, "--limit=1", "--ttl=60s"), browser.Open(t)
 	play(t, p, n, "TV")
 	tab := p.Tab(demo(n.URL, "Laptop"))
 	for range 12 {
-		if browser.Eval[string](tab, `document.activeElement.id`) == "curtain-main" {
+		if browser.Eval[string](tab, `document.activeElement.id`) == "overlay-main" {
 			break
 		}
 		tab.Press(kb.Tab)
 	}
 	tab.Press(kb.Enter)
-	tab.WaitText("#curtain-title", "The only place is in use")
-	tab.Wait("the heading has the focus", `document.activeElement.id === "curtain-title"`)
+	tab.WaitText("#overlay-title", "The only place is in use")
+	tab.Wait("the heading has the focus", `document.activeElement.id === "overlay-title"`)
 	tab.Press(kb.Tab)
 	assert.Equal(t, "Play here instead of TV", browser.Eval[string](tab, `document.activeElement.ariaLabel`))
 	tab.Press(kb.Enter)
@@ -115,18 +115,18 @@ func TestDemo_Keyboard(t *testing.T) {
 	await(t, n, "maya", 0)
 }
 
-// A viewer may stop another screen first, and name the device anew while it plays: to
-// something that would be a page of its own, were it not shown as text.
+// A viewer stops another screen first, and changes the name of the device while it plays,
+// to a name that would be harmful as HTML.
 func TestDemo_StopOtherAndRename(t *testing.T) {
 	t.Parallel()
 	n, p := browser.StartNode(t, "--limit=1", "--ttl=60s"), browser.Open(t)
 	first := play(t, p, n, "TV")
 	second := p.Tab(demo(n.URL, "Laptop"))
-	second.Click("#curtain-main")
-	second.Click(`#curtain-others button[aria-label="Stop TV"]`)
-	first.WaitText("#curtain-title", "Stopped from elsewhere")
-	second.WaitText("#curtain-title", "A place is free now")
-	second.Click("#curtain-main")
+	second.Click("#overlay-main")
+	second.Click(`#overlay-others button[aria-label="Stop TV"]`)
+	first.WaitText("#overlay-title", "Stopped remotely")
+	second.WaitText("#overlay-title", "A place is free now")
+	second.Click("#overlay-main")
 	plays(second)
 	before := await(t, n, "maya", 1).Active[0]
 
@@ -145,24 +145,24 @@ func TestDemo_StopOtherAndRename(t *testing.T) {
 	plays(second)
 
 	assert.Equal(t, http.StatusOK, n.Call(http.MethodDelete, users+"maya", "", nil))
-	second.WaitText("#curtain-title", "All screens were stopped")
+	second.WaitText("#overlay-title", "All screens were stopped")
 }
 
-// Evicted by whoever takes the place of the oldest, a screen says so, and may not
-// do the same at once.
+// A screen that was evicted as the oldest one shows this, and cannot evict another screen
+// during the cooldown.
 func TestDemo_Evicted(t *testing.T) {
 	t.Parallel()
 	n, p := browser.StartNode(t, "--limit=1"), browser.Open(t)
 	first := play(t, p, n, "TV")
 	second := p.Tab(demo(n.URL, "Phone"))
-	second.Click("#curtain-main")
-	second.Click("#curtain-oldest")
+	second.Click("#overlay-main")
+	second.Click("#overlay-oldest")
 	plays(second)
-	first.WaitText("#curtain-text", "“Phone”")
-	first.WaitText("#curtain-text", "playing longest")
+	first.WaitText("#overlay-text", "“Phone”")
+	first.WaitText("#overlay-text", "in place of the oldest screen")
 	first.WaitText("#status", "Another screen took over")
-	first.Click("#curtain-main")
-	first.WaitText("#curtain-others", "Phone")
-	first.Click("#curtain-oldest")
-	first.WaitText("#curtain-text", "may take over again in")
+	first.Click("#overlay-main")
+	first.WaitText("#overlay-others", "Phone")
+	first.Click("#overlay-oldest")
+	first.WaitText("#overlay-text", "can replace another one in")
 }

@@ -1,32 +1,79 @@
-// What a page lends to a stream, for streamcount.js: a session that no other tab
-// has, and a place where its heart beats.
+// The parts of streamcount.js that depend on the page: the body of a start, a session
+// that no other tab has, and the client of the heartbeat worker.
 
-import { Heart } from "./streamcount-worker.js";
+import { HeartbeatLoop } from "./streamcount-worker.js";
 
-const READY_WITHIN = 3_000; // for a worker to speak
-const LET_GO_WITHIN = 400; // for the page that was here before a reload
-const HEARD_WITHIN = 1_000; // from another tab, which may be busy
+const READY_TIMEOUT = 3_000; // until the worker has loaded
+const LOCK_TIMEOUT = 400; // until the page before a reload has released its lock
+const CHANNEL_TIMEOUT = 1_000; // for the answer of another tab
 
-/** 128 random bits; crypto.randomUUID is for secure pages alone. */
-function random() {
+const MAX_LABEL = 200; // characters
+
+/**
+ * Returns the body of a start as JSON. Names, titles and types are made well-formed and
+ * cut to the maximum length of the service, so that a start is not rejected because of
+ * them. Ids are not changed. Members that are null or undefined are omitted, as are
+ * members of device and content that the service does not use.
+ */
+export function startBody({ session, device, content, onLimit, replaces }) {
+  const body = {
+    session, onLimit, replaces,
+    device: describe(device, ["name", "type"]), content: describe(content, ["title", "type"]),
+  };
+  return JSON.stringify(body, (_, value) => value ?? undefined);
+}
+
+/** Returns the members of a device or content that are sent: the id, the labels for plans, and the named texts. */
+function describe(thing, names) {
+  if (typeof thing !== "object" || thing === null) return thing;
+  const sent = { id: thing.id, labels: thing.labels };
+  for (const name of names) sent[name] = typeof thing[name] === "object" ? thing[name] : label(thing[name]);
+  return sent;
+}
+
+/** Returns value as text of at most MAX_LABEL characters. Unpaired surrogates become U+FFFD. */
+function label(value) {
+  if (value === undefined) return value;
+  const text = String(value).slice(0, 2 * MAX_LABEL).replace(/[\uD800-\uDBFF][\uDC00-\uDFFF]|[\uD800-\uDFFF]/g,
+    (found) => (found.length === 2 ? found : "\uFFFD"));
+  return Array.from(text).slice(0, MAX_LABEL).join("");
+}
+
+/**
+ * Returns an id as a segment of a URL path, or null if that is impossible. Browsers
+ * resolve the segments "." and "..", escaped or not, so such an id would change the path.
+ */
+export function encode(id) {
+  const text = String(id);
+  if (["", ".", ".."].includes(text)) return null;
+  try {
+    return encodeURIComponent(text);
+  } catch { // an unpaired surrogate
+    return null;
+  }
+}
+
+/** Returns 128 random bits. crypto.randomUUID is available in secure contexts only. */
+function randomID() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 }
 
 /**
- * A Tab knows the session of a playback. A reloaded page finds its session again, and
- * so takes over its own slot. A duplicated tab is given a copy of everything that the
- * first one stored, the session too; it notices that that is in use, and makes its own.
+ * A TabSession is the session id of a playback. It is stored for the tab, so that a
+ * reloaded page has the same session and takes over its own slot. A browser copies the
+ * storage of a tab when it duplicates the tab. The duplicate detects that the session is
+ * in use and creates another one.
  */
-export class Tab {
+export class TabSession {
   session = null;
   #options;
-  #release = null; // while the session is held
+  #release = null; // releases the session; null while it is not acquired
 
   constructor(options) {
     this.#options = options;
   }
 
-  /** Makes sure that there is a session, and that it is this tab's alone. */
+  /** Sets session to an id that no other tab uses. */
   async claim() {
     if (this.#options.session) {
       this.session = this.#options.session;
@@ -34,45 +81,45 @@ export class Tab {
     }
     if (this.#release) return;
     const key = `streamcount.session.${this.#options.name}`;
-    let session = this.session ?? recall(key);
-    if (!session || !(await this.#hold(session))) {
-      session = random();
-      await this.#hold(session, true);
+    let session = this.session ?? loadItem(key);
+    if (!session || !(await this.#acquire(session))) {
+      session = randomID();
+      await this.#acquire(session, true);
     }
     this.session = session;
-    remember(key, session);
+    storeItem(key, session);
   }
 
-  /** Lets the page that comes after a reload have the session; and the browser keep this one. */
-  letGo() {
+  /** Releases the session for the page after a reload. A page with a lock cannot enter the back/forward cache. */
+  release() {
     this.#release?.();
     this.#release = null;
   }
 
-  /** Tries to be the only tab with a session. Nobody else can have a fresh one. */
-  #hold(session, fresh = false) {
+  /** Returns whether this tab has acquired a session. A fresh session is always available. */
+  #acquire(session, fresh = false) {
     const name = `streamcount.${session}`;
     if (navigator.locks) return this.#lock(name);
-    if (typeof BroadcastChannel !== "undefined") return this.#askAround(name, fresh ? 0 : HEARD_WITHIN);
+    if (typeof BroadcastChannel !== "undefined") return this.#probeOtherTabs(name, fresh ? 0 : CHANNEL_TIMEOUT);
     return true;
   }
 
   #lock(name) {
-    const giveUp = new AbortController();
-    setTimeout(() => giveUp.abort(), LET_GO_WITHIN);
+    const controller = new AbortController();
+    setTimeout(() => controller.abort(), LOCK_TIMEOUT);
     return new Promise((resolve) => {
-      const held = () => {
+      const onGranted = () => {
         resolve(true);
         return new Promise((release) => { this.#release = release; });
       };
-      navigator.locks.request(name, { signal: giveUp.signal }, held).catch(() => resolve(false));
+      navigator.locks.request(name, { signal: controller.signal }, onGranted).catch(() => resolve(false));
     });
   }
 
-  /** Locks are for secure pages. Elsewhere whoever has a session speaks up when another tab asks. */
-  #askAround(name, patience) {
+  /** Replaces locks outside of secure contexts: a tab that has the session answers other tabs that ask for it. */
+  #probeOtherTabs(name, timeout) {
     const channel = new BroadcastChannel(name);
-    const me = random();
+    const ownID = randomID();
     let holding = false;
     return new Promise((resolve) => {
       const lost = () => {
@@ -82,22 +129,22 @@ export class Tab {
       channel.onmessage = ({ data }) => {
         if (data.holds && !holding) lost();
         if (!data.asks) return;
-        if (holding) channel.postMessage({ holds: me });
-        else if (data.asks < me) lost(); // both ask: one of us has to give way
-        else channel.postMessage({ asks: me });
+        if (holding) channel.postMessage({ holds: ownID });
+        else if (data.asks < ownID) lost(); // both tabs ask: the lower id wins
+        else channel.postMessage({ asks: ownID });
       };
-      channel.postMessage({ asks: me });
+      channel.postMessage({ asks: ownID });
       setTimeout(() => {
         holding = true;
         this.#release = () => channel.close();
         resolve(true);
-      }, patience);
+      }, timeout);
     });
   }
 }
 
-/** Storage may be forbidden. Then a reload is a new session, and the old slot lapses. */
-function recall(key) {
+/** Storage may be blocked. A reload then creates a new session, and the old slot expires. */
+function loadItem(key) {
   try {
     return sessionStorage.getItem(key);
   } catch {
@@ -105,76 +152,79 @@ function recall(key) {
   }
 }
 
-function remember(key, value) {
+function storeItem(key, value) {
   try {
     sessionStorage.setItem(key, value);
   } catch {
-    // as above
+    // storage is blocked
   }
 }
 
-/** Where the heart beats: in a Worker, or in the page where that cannot be. */
-export class Pulse {
-  inWorker = null; // not known yet
+/**
+ * A HeartbeatClient runs a HeartbeatLoop in a Worker, or in the page if a Worker is not
+ * possible.
+ */
+export class HeartbeatClient {
+  inWorker = null; // null until the worker has loaded or failed
   #worker = null;
-  #heart = null;
-  #unheard = []; // what the worker was told before it spoke
-  #tell;
+  #loop = null;
+  #pending = []; // messages for the loop in the page, should the worker fail
+  #onMessage;
   #timer = 0;
 
-  constructor(where, tell) {
-    this.#tell = tell;
-    if (where === false || typeof Worker === "undefined") return this.#stay();
+  constructor(worker, onMessage) {
+    this.#onMessage = onMessage;
+    if (worker === false || typeof Worker === "undefined") return this.#runInPage();
     try {
-      this.#worker = new Worker(workerAddress(where), { type: "module", name: "streamcount" });
+      this.#worker = new Worker(workerAddress(worker), { type: "module", name: "streamcount" });
     } catch {
-      return this.#stay();
+      return this.#runInPage();
     }
-    this.#worker.onmessage = ({ data }) => (data.said === "ready" ? this.#ready() : tell(data));
-    this.#worker.onerror = (event) => { // it could not be loaded, or broke
+    this.#worker.onmessage = ({ data }) => (data.type === "ready" ? this.#ready() : onMessage(data));
+    this.#worker.onerror = (event) => { // it could not be loaded, or has failed
       event.preventDefault();
-      this.#stay();
+      this.#runInPage();
     };
-    // Twice: where the page itself was busy, the worker's word may be waiting.
-    this.#timer = setTimeout(() => { this.#timer = setTimeout(() => this.#stay(), READY_WITHIN); }, READY_WITHIN);
+    // The timeout runs twice: if the page was busy, the message "ready" may be queued behind the first timeout.
+    this.#timer = setTimeout(() => { this.#timer = setTimeout(() => this.#runInPage(), READY_TIMEOUT); }, READY_TIMEOUT);
   }
 
   send(message) {
-    if (message.do === "keep" || message.do === "rest") {
-      this.#unheard = this.#unheard.filter((m) => m.do === "alarm");
+    if (message.type === "start" || message.type === "stop") {
+      this.#pending = this.#pending.filter((m) => m.type === "timer");
     }
-    // The last order is kept, should the worker break later.
-    if (!this.inWorker || message.do === "keep" || message.do === "rest") this.#unheard.push(message);
-    if (this.#heart) this.#heart.hear(message);
+    // The last start or stop stays pending in case the worker fails later.
+    if (!this.inWorker || message.type === "start" || message.type === "stop") this.#pending.push(message);
+    if (this.#loop) this.#loop.onMessage(message);
     else this.#worker?.postMessage(message);
   }
 
-  end() {
-    this.send({ do: "rest" });
+  close() {
+    this.send({ type: "stop" });
     clearTimeout(this.#timer);
     this.#worker?.terminate();
-    this.#tell = () => {};
+    this.#onMessage = () => {};
   }
 
   #ready() {
     clearTimeout(this.#timer);
     this.inWorker = true;
-    this.#unheard = this.#unheard.filter((m) => m.do === "keep");
+    this.#pending = this.#pending.filter((m) => m.type === "start");
   }
 
-  #stay() {
-    if (this.#heart) return;
+  #runInPage() {
+    if (this.#loop) return;
     clearTimeout(this.#timer);
     this.#worker?.terminate();
     this.inWorker = false;
-    this.#heart = new Heart((message) => this.#tell(message));
-    for (const message of this.#unheard) this.#heart.hear(message);
+    this.#loop = new HeartbeatLoop((message) => this.#onMessage(message));
+    for (const message of this.#pending) this.#loop.onMessage(message);
   }
 }
 
-/** A worker's file has to be of the page's own origin. If it is not, a word of script of this page's leads to it. */
-function workerAddress(where) {
-  const url = new URL(typeof where === "string" ? where : "./streamcount-worker.js", import.meta.url);
+/** Returns the URL of the worker. The script of a Worker must have the page's origin, so for another origin it is a blob that imports the file. */
+function workerAddress(worker) {
+  const url = new URL(typeof worker === "string" ? worker : "./streamcount-worker.js", import.meta.url);
   if (url.origin === location.origin) return url;
   return URL.createObjectURL(new Blob([`import ${JSON.stringify(url.href)};`], { type: "text/javascript" }));
 }

@@ -1,6 +1,6 @@
-// Package web holds what people open in a browser: the console at /, the demo
-// player at /demo, and the client for players, /streamcount.js. All of it is in
-// the binary, and none of it asks another host for anything.
+// Package web holds the files for browsers: the console at /, the demo player at /demo,
+// and the client for players, /streamcount.js. They are embedded in the binary and load
+// nothing from other hosts.
 package web
 
 import (
@@ -17,13 +17,14 @@ import (
 //go:embed console demo *.js *.svg
 var files embed.FS
 
-// policy lets a page run this origin's own files and nothing else: no script or
-// style inside the HTML, no other host, and no frame around it.
+// policy allows a page to use files of the same origin only: no inline script or style, no
+// other host, and no frame around the page.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; " +
 	"connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; " +
 	"frame-ancestors 'none'"
 
-// mediaTypes are written down because those of package mime depend on the machine.
+// mediaTypes maps extensions to media types. The table of package mime depends on the
+// machine.
 var mediaTypes = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".css":  "text/css; charset=utf-8",
@@ -32,12 +33,11 @@ var mediaTypes = map[string]string{
 	".png":  "image/png",
 }
 
-// Pages returns a handler for each path at which there is something to open. A
-// file lies at its own path, but console/index.html at / and demo/index.html at
-// /demo. The handlers are for GET and HEAD.
+// Pages returns a handler for each path. A file is served at its own path, except
+// console/index.html at / and demo/index.html at /demo. The handlers are for GET and HEAD.
 func Pages() map[string]http.Handler {
 	pages := map[string]http.Handler{}
-	// It reads what was embedded, which cannot fail.
+	// Reading embedded files cannot fail.
 	_ = fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -51,7 +51,7 @@ func Pages() map[string]http.Handler {
 	return pages
 }
 
-// address is where a file is served.
+// address returns the path at which a file is served.
 func address(name string) string {
 	switch {
 	case name == "console/index.html":
@@ -77,8 +77,8 @@ func newPage(name, mediaType string, content []byte) *page {
 	}
 }
 
-// ServeHTTP answers with the file, or that the client has it already. Browsers
-// ask each time, so that pages and their scripts are always of one version.
+// ServeHTTP answers with the file, or with 304 if the client has it. Browsers revalidate
+// each file, so that a page and its scripts always have the same version.
 func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Security-Policy", policy)
@@ -87,6 +87,9 @@ func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-cache")
 	if p.library {
 		h.Set("Access-Control-Allow-Origin", "*")
+		h.Set("Cross-Origin-Resource-Policy", "cross-origin")
+	} else {
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	}
 	h.Set("ETag", p.tag)
 	if matches(r.Header.Get("If-None-Match"), p.tag) {
@@ -96,12 +99,12 @@ func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", p.mediaType)
 	h.Set("Content-Length", fmt.Sprint(len(p.content)))
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(p.content) // the client is gone: there is nobody to tell
+		_, _ = w.Write(p.content) // an error means that the client has disconnected
 	}
 }
 
-// matches compares tags weakly, as RFC 9110 has it for If-None-Match: a proxy
-// that compresses makes W/"x" of "x".
+// matches compares tags weakly, as RFC 9110 requires for If-None-Match: a proxy that
+// compresses changes "x" to W/"x".
 func matches(header, tag string) bool {
 	for given := range strings.SplitSeq(header, ",") {
 		given = strings.TrimPrefix(strings.TrimSpace(given), "W/")

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"streamcount/internal/browser"
+	"streamcount/internal/testing/browser"
 )
 
 func TestMain(m *testing.M) { os.Exit(browser.Main(m)) }
@@ -52,7 +52,7 @@ func TestPages(t *testing.T) {
 
 	script := get(pages, "/streamcount.js", "").Header()
 	assert.Equal(t, "text/javascript; charset=utf-8", script.Get("Content-Type"))
-	assert.Equal(t, "*", script.Get("Access-Control-Allow-Origin"), "other origins' pages may load the client")
+	assert.Equal(t, "*", script.Get("Access-Control-Allow-Origin"), "pages of other origins may load the client")
 	assert.Empty(t, get(pages, "/demo", "").Header().Get("Access-Control-Allow-Origin"))
 
 	w := httptest.NewRecorder()
@@ -70,8 +70,8 @@ var (
 // elsewhere are paths that the API serves.
 var elsewhere = map[string]bool{"/docs": true, "/api/v1/stats": true, "/openapi.json": true}
 
-// No file asks another host for anything, has what the policy would stop, or
-// leads to a file that is not there.
+// No file loads anything from another host, contains anything that the policy blocks, or
+// links to a missing file.
 func TestPages_Content(t *testing.T) {
 	pages := Pages()
 	for at := range pages {
@@ -92,8 +92,7 @@ func TestPages_Content(t *testing.T) {
 	}
 }
 
-// Every file of the folders is served: one whose kind is not known would be
-// left out.
+// Every file of the directories is served: its extension is in mediaTypes.
 func TestPages_Complete(t *testing.T) {
 	pages, served := Pages(), 0
 	for _, dir := range []string{".", "console", "demo"} {
@@ -110,7 +109,7 @@ func TestPages_Complete(t *testing.T) {
 	assert.Len(t, pages, served)
 }
 
-// The pages of a running node, as a browser gets them.
+// The pages of a running node, in a browser.
 func TestHome(t *testing.T) {
 	node := browser.StartNode(t)
 	tab := browser.Open(t).Tab(node.URL)

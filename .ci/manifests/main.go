@@ -1,8 +1,7 @@
-// Command manifests checks Kubernetes manifests against the types of Kubernetes' own
-// API: every field must be one that the type has, of its kind. It reads files, or with
-// none standard input.
+// Command manifests checks Kubernetes manifests against the types of the Kubernetes API:
+// every field must exist in its type and have its kind. It reads files, or standard input.
 //
-// It is a module of its own, so that nobody who builds the service needs Kubernetes.
+// It is a separate module, so that the service does not depend on Kubernetes.
 package main
 
 import (
@@ -16,6 +15,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -40,14 +40,14 @@ func run(files []string) error {
 			return err
 		}
 		all = append(all, check(f, name))
-		_ = f.Close() // it was only read
+		_ = f.Close() // it was opened for reading
 	}
 	return errors.Join(all...)
 }
 
 var separator = regexp.MustCompile(`(?m)^---.*$`)
 
-// check takes a file of several objects.
+// check checks a file with several objects.
 func check(from io.Reader, name string) error {
 	text, err := io.ReadAll(from)
 	if err != nil {
@@ -73,7 +73,7 @@ func check(from io.Reader, name string) error {
 	return errors.Join(all...)
 }
 
-// checkObject returns the kind of the object, "" if there is none.
+// checkObject checks an object and returns its kind, or "" for an empty document.
 func checkObject(text []byte) (string, error) {
 	var meta metav1.TypeMeta
 	if err := yaml.Unmarshal(text, &meta); err != nil {
@@ -94,7 +94,7 @@ func checkObject(text []byte) (string, error) {
 	if err := yaml.UnmarshalStrict(text, object); err != nil {
 		return kind, err
 	}
-	return kind, sensible(object)
+	return kind, checkRules(object)
 }
 
 func newObject(kind string) (object any, known bool) {
@@ -113,17 +113,19 @@ func newObject(kind string) (object any, known bool) {
 		return &policyv1.PodDisruptionBudget{}, true
 	case "autoscaling/v2 HorizontalPodAutoscaler":
 		return &autoscalingv2.HorizontalPodAutoscaler{}, true
+	case "networking.k8s.io/v1 NetworkPolicy":
+		return &networkingv1.NetworkPolicy{}, true
 	case "monitoring.coreos.com/v1 ServiceMonitor":
 		return &monitoringv1.ServiceMonitor{}, true
 	}
 	return nil, false
 }
 
-// sensible is what Kubernetes refuses beyond the types.
-func sensible(object any) error {
+// checkRules checks rules of Kubernetes that its types do not express.
+func checkRules(object any) error {
 	switch o := object.(type) {
 	case *appsv1.Deployment:
-		return errors.Join(selects(o.Spec.Selector, o.Spec.Template.Labels), mounts(o.Spec.Template.Spec))
+		return errors.Join(selects(o.Spec.Selector, o.Spec.Template.Labels), checkMounts(o.Spec.Template.Spec))
 	case *corev1.Service:
 		if len(o.Spec.Selector) == 0 || len(o.Spec.Ports) == 0 {
 			return errors.New("it needs a selector and a port")
@@ -147,9 +149,21 @@ func selects(s *metav1.LabelSelector, of map[string]string) error {
 	return nil
 }
 
-// mounts wants a volume for every mount, a mount for every volume, and one source
-// for each volume that is used.
-func mounts(pod corev1.PodSpec) error {
+// probePort returns the name of the port that a probe uses.
+func probePort(probe *corev1.Probe) (name string, ok bool) {
+	switch {
+	case probe == nil:
+	case probe.HTTPGet != nil:
+		return probe.HTTPGet.Port.StrVal, true
+	case probe.TCPSocket != nil:
+		return probe.TCPSocket.Port.StrVal, true
+	}
+	return "", false
+}
+
+// checkMounts checks that every mount has a volume, every volume a mount, and every volume one
+// source.
+func checkMounts(pod corev1.PodSpec) error {
 	var all []error
 	used := map[string]int{}
 	for _, v := range pod.Volumes {
@@ -161,8 +175,8 @@ func mounts(pod corev1.PodSpec) error {
 			ports[p.Name] = true
 		}
 		for _, probe := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe} {
-			if probe != nil && probe.HTTPGet != nil && !ports[probe.HTTPGet.Port.StrVal] {
-				all = append(all, fmt.Errorf("container %s: a probe asks port %q, which it has not", c.Name, probe.HTTPGet.Port.StrVal))
+			if name, ok := probePort(probe); ok && !ports[name] {
+				all = append(all, fmt.Errorf("container %s: a probe uses port %q, which the container does not have", c.Name, name))
 			}
 		}
 		for _, m := range c.VolumeMounts {
@@ -174,7 +188,7 @@ func mounts(pod corev1.PodSpec) error {
 	}
 	for name, times := range used {
 		if times == 0 {
-			all = append(all, fmt.Errorf("nobody mounts volume %q", name))
+			all = append(all, fmt.Errorf("no container mounts volume %q", name))
 		}
 	}
 	return errors.Join(all...)

@@ -25,13 +25,13 @@ type Latency struct {
 	Stop      Percentiles `json:"stop"`
 }
 
-// A NodeReport is a node with what it last said of itself.
+// A NodeReport is a node and its last report.
 type NodeReport struct {
 	Node
 	Address    string `json:"address,omitempty" doc:"Where it listens."`
 	Admitted   int64  `json:"admitted" doc:"Starts that it admitted since it started."`
 	Refused    int64  `json:"refused" doc:"Starts that it refused since it started."`
-	ReportedAt *Time  `json:"reportedAt,omitempty" format:"date-time" doc:"When it said so; it does every ten seconds."`
+	ReportedAt *Time  `json:"reportedAt,omitempty" format:"date-time" doc:"When it reported; nodes report every ten seconds."`
 }
 
 // An EtcdMember is one member of an etcd cluster.
@@ -40,13 +40,13 @@ type EtcdMember struct {
 	Leader  bool     `json:"leader"`
 	Version string   `json:"version,omitempty"`
 	DBSize  int64    `json:"dbSizeBytes" doc:"The size of its database's file."`
-	DBInUse int64    `json:"dbInUseBytes" doc:"How much of that is in use; defragmentation frees the rest."`
-	Lag     uint64   `json:"lag" doc:"How many raft entries it has applied fewer than the leader."`
+	DBInUse int64    `json:"dbInUseBytes" doc:"How much of the file is in use; defragmentation frees the rest."`
+	Lag     uint64   `json:"lag" doc:"How many raft entries it is behind the leader."`
 	Alarms  []string `json:"alarms" nullable:"false" doc:"Such as NOSPACE."`
-	Error   string   `json:"error,omitempty" doc:"Why nothing else is known of it."`
+	Error   string   `json:"error,omitempty" doc:"Why its state is unknown."`
 }
 
-// History is what a node noted of the totals every few seconds.
+// A History is the totals of a node, recorded every few seconds.
 type History struct {
 	EverySeconds int      `json:"everySeconds" example:"10"`
 	Samples      []Sample `json:"samples" nullable:"false" doc:"Up to an hour of them, oldest first."`
@@ -58,20 +58,20 @@ type Sample struct {
 	Streams      int            `json:"streams"`
 	Users        int            `json:"users"`
 	UsersAtLimit int            `json:"usersAtLimit"`
-	Starts       int64          `json:"starts" doc:"How many since the sample before, on all nodes."`
+	Starts       int64          `json:"starts" doc:"How many since the previous sample, on all nodes."`
 	Stops        int64          `json:"stops" doc:"The same."`
 	Expiries     int64          `json:"expiries" doc:"The same."`
 	Refusals     int64          `json:"refusals" doc:"The same, on this node."`
 	Regions      map[string]int `json:"regions" nullable:"false" doc:"Streams by region. Of many regions those with few streams are added up under \"other\"."`
 }
 
-// Concurrency tells how many streams users have had at once since the beginning of
-// the day (UTC), or since the node that answers has known, if that is later.
+// Concurrency is how many streams users have had at once since the beginning of the day
+// (UTC), or since the start of the responding node, if that is later.
 type Concurrency struct {
 	Since   *Time          `json:"since,omitempty" format:"date-time"`
 	Reached []ReachedCount `json:"reached" nullable:"false" doc:"For each number of streams, how many users had so many at once, or more."`
 	Refused []RefusedCount `json:"refused" nullable:"false" doc:"Refusals of this node by the limit that was in force."`
-	Partial bool           `json:"partial,omitempty" doc:"There were more users than are remembered: those who came later are left out."`
+	Partial bool           `json:"partial,omitempty" doc:"There were more users than the node can track: later ones are left out."`
 }
 
 // A ReachedCount is how many users had a number of streams at once, or more.
@@ -87,14 +87,14 @@ type RefusedCount struct {
 	Starts int64 `json:"starts" doc:"How many of their starts."`
 }
 
-// BusiestUsers are the users with the most streams.
-type BusiestUsers struct {
-	Users []BusyUser `json:"users" nullable:"false" doc:"The busiest first, then by name."`
-	More  bool       `json:"more" doc:"There are others."`
+// TopUsers are the users with the most streams.
+type TopUsers struct {
+	Users []TopUser `json:"users" nullable:"false" doc:"Ordered by the number of streams, then by name."`
+	More  bool      `json:"more" doc:"There are more users."`
 }
 
-// A BusyUser is a user with how many streams he has.
-type BusyUser struct {
+// A TopUser is a user and how many streams they have.
+type TopUser struct {
 	UserID  string `json:"userId" example:"maya"`
 	Streams int    `json:"streams"`
 	Limit   int    `json:"limit"`

@@ -21,55 +21,60 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"streamcount/internal/testing/longtest"
+	"streamcount/internal/testing/testlog"
 )
 
-// An attack goes on until ctx ends, or is over before.
+// An attack runs until ctx ends or earlier.
 type attack struct {
 	name string
-	run  func(ctx context.Context, v *victim)
+	run  func(ctx context.Context, v *targetNode)
 }
 
-// attacks are what clients of ill will, or of none, do to a node. To pack a bomb takes
-// seconds, so they are made where they are needed, not in every process that starts.
+// attacks returns requests and connections of malicious or broken clients. It is a function
+// because compressing the bodies takes seconds.
 func attacks() []attack {
 	return []attack{
-		{"headers, a byte at a time", slowly("GET /readyz HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + strings.Repeat("a", 4000))},
-		{"a body, a byte at a time", slowly("POST /api/v1/streams/users/slow/start HTTP/1.1\r\nHost: localhost\r\n" +
+		{"headers, a byte at a time", sendSlowly("GET /readyz HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + strings.Repeat("a", 4000))},
+		{"a body, a byte at a time", sendSlowly("POST /api/v1/streams/users/slow/start HTTP/1.1\r\nHost: localhost\r\n" +
 			"Content-Type: application/json\r\nContent-Length: 4000\r\n\r\n" + strings.Repeat(" ", 4000))},
-		{"answers that nobody reads", unread},
-		{"connections", flood},
-		{"headers of 64 KiB, and a thousand of them", repeated(
+		{"unread responses", readNothing},
+		{"bodies that never come, more than requests may be in flight", holdConnections(6000, "POST /api/v1/streams/users/x/streams/x/heartbeat "+
+			"HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n")},
+		{"connections", openConnections},
+		{"headers of 64 KiB, and a thousand of them", sendRepeatedly(
 			"GET /readyz HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("a", 64<<10)+"\r\n\r\n",
 			"GET /readyz HTTP/1.1\r\nHost: localhost\r\n"+strings.Repeat("X: a\r\n", 1000)+"\r\n")},
-		{"deep nesting", repeated(bomb("application/json", "", []byte(strings.Repeat("[", 200_001))))},
-		{"four megabytes of nothing", repeated(bomb("application/json", "", bytes.Repeat([]byte(" "), 4<<20)))},
-		{"a small body that unpacks to 64 MiB", repeated(
-			bomb("application/json", "Content-Encoding: gzip\r\n", zipped(64<<20)))},
-		{"a chunk that never ends", slowly("POST /api/v1/streams/users/slow/start HTTP/1.1\r\nHost: localhost\r\n" +
+		{"deep nesting", sendRepeatedly(compressedRequest("application/json", "", []byte(strings.Repeat("[", 200_001))))},
+		{"four megabytes of nothing", sendRepeatedly(compressedRequest("application/json", "", bytes.Repeat([]byte(" "), 4<<20)))},
+		{"a small body that unpacks to 64 MiB", sendRepeatedly(
+			compressedRequest("application/json", "Content-Encoding: gzip\r\n", gzipZeros(64<<20)))},
+		{"a chunk that never ends", sendSlowly("POST /api/v1/streams/users/slow/start HTTP/1.1\r\nHost: localhost\r\n" +
 			"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n" + strings.Repeat(" ", 4000))},
-		{"noise", repeated("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+		{"noise", sendRepeatedly("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 			"\x00\x00\x00\x00\r\n\r\n")},
-		{"streams of events that nobody reads", held(600, "GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")},
-		{"forged stream ids", forged},
-		{"one user's loop", hammer},
+		{"unread event streams", holdConnections(600, "GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")},
+		{"forged stream ids", sendForgedIDs},
+		{"one user's loop", startRepeatedly},
 	}
 }
 
-// A victim is a node in a process of its own.
-type victim struct {
+// A targetNode is a node that runs in a separate process.
+type targetNode struct {
 	t    *testing.T
 	addr string
 	pid  int
 }
 
-func newVictim(t *testing.T) *victim {
+func startTarget(t *testing.T) *targetNode {
 	t.Helper()
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), exe, "serve", "--listen=127.0.0.1:0",
 		"--data-dir="+t.TempDir(), "--log-level=error")
 	cmd.Env = []string{asMain + "=1", "PATH=" + os.Getenv("PATH")}
-	var out, errOut buffer
+	var out, errOut testlog.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
@@ -78,10 +83,10 @@ func newVictim(t *testing.T) *victim {
 		assert.NotContains(t, errOut.String(), "panic")
 	})
 	require.Eventually(t, func() bool { return servingAt.MatchString(out.String()) }, time.Minute, 10*time.Millisecond)
-	return &victim{t, strings.TrimPrefix(servingAt.FindStringSubmatch(out.String())[1], "http://"), cmd.Process.Pid}
+	return &targetNode{t, strings.TrimPrefix(servingAt.FindStringSubmatch(out.String())[1], "http://"), cmd.Process.Pid}
 }
 
-func (v *victim) dial(ctx context.Context) net.Conn {
+func (v *targetNode) dial(ctx context.Context) net.Conn {
 	c, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", v.addr)
 	if err != nil {
 		return nil
@@ -89,8 +94,8 @@ func (v *victim) dial(ctx context.Context) net.Conn {
 	return c
 }
 
-// held are the node's open files and goroutines.
-func (v *victim) held() (files, goroutines int) {
+// resources returns the numbers of open files and goroutines of the node.
+func (v *targetNode) resources() (files, goroutines int) {
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", v.pid))
 	require.NoError(v.t, err)
 	_, text := status(v.t, "http://"+v.addr+"/metrics")
@@ -101,8 +106,8 @@ func (v *victim) held() (files, goroutines int) {
 	return len(open), goroutines
 }
 
-// each runs do on n connections until ctx ends, and again when one is closed.
-func (v *victim) each(ctx context.Context, n int, do func(net.Conn)) {
+// onConnections runs do on n connections until ctx ends, and again after a connection closes.
+func (v *targetNode) onConnections(ctx context.Context, n int, do func(net.Conn)) {
 	var all sync.WaitGroup
 	for range n {
 		all.Go(func() {
@@ -122,9 +127,9 @@ func (v *victim) each(ctx context.Context, n int, do func(net.Conn)) {
 	all.Wait()
 }
 
-func slowly(raw string) func(context.Context, *victim) {
-	return func(ctx context.Context, v *victim) {
-		v.each(ctx, 500, func(c net.Conn) {
+func sendSlowly(raw string) func(context.Context, *targetNode) {
+	return func(ctx context.Context, v *targetNode) {
+		v.onConnections(ctx, 500, func(c net.Conn) {
 			for i := range raw {
 				if _, err := c.Write([]byte{raw[i]}); err != nil {
 					return
@@ -135,19 +140,19 @@ func slowly(raw string) func(context.Context, *victim) {
 	}
 }
 
-func repeated(raws ...string) func(context.Context, *victim) {
-	return func(ctx context.Context, v *victim) {
-		v.each(ctx, 4, func(c net.Conn) {
+func sendRepeatedly(raws ...string) func(context.Context, *targetNode) {
+	return func(ctx context.Context, v *targetNode) {
+		v.onConnections(ctx, 4, func(c net.Conn) {
 			go func() { _, _ = io.WriteString(c, raws[rand.N(len(raws))]) }()
 			_, _ = io.ReadAll(io.LimitReader(c, 64<<10))
 		})
 	}
 }
 
-// held asks once on each of n connections, and goes on holding it.
-func held(n int, raw string) func(context.Context, *victim) {
-	return func(ctx context.Context, v *victim) {
-		v.each(ctx, n, func(c net.Conn) {
+// holdConnections sends one request on each of n connections and keeps them open.
+func holdConnections(n int, raw string) func(context.Context, *targetNode) {
+	return func(ctx context.Context, v *targetNode) {
+		v.onConnections(ctx, n, func(c net.Conn) {
 			if _, err := io.WriteString(c, raw); err == nil {
 				<-ctx.Done()
 			}
@@ -155,22 +160,22 @@ func held(n int, raw string) func(context.Context, *victim) {
 	}
 }
 
-func bomb(media, header string, body []byte) string {
+func compressedRequest(media, header string, body []byte) string {
 	return fmt.Sprintf("POST /api/v1/streams/users/bomb/start HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"+
 		"Content-Type: %s\r\n%sContent-Length: %d\r\n\r\n%s", media, header, len(body), body)
 }
 
-func zipped(size int) []byte {
+func gzipZeros(size int) []byte {
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
-	_, _ = w.Write(make([]byte, size)) // memory takes all
+	_, _ = w.Write(make([]byte, size)) // a bytes.Buffer returns no errors
 	_ = w.Close()
 	return b.Bytes()
 }
 
-// unread asks for the largest page again and again, and reads nothing.
-func unread(ctx context.Context, v *victim) {
-	v.each(ctx, 200, func(c net.Conn) {
+// readNothing requests the largest page repeatedly and does not read the responses.
+func readNothing(ctx context.Context, v *targetNode) {
+	v.onConnections(ctx, 200, func(c net.Conn) {
 		for {
 			if _, err := io.WriteString(c, "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 				return
@@ -180,20 +185,15 @@ func unread(ctx context.Context, v *victim) {
 	})
 }
 
-// flood opens as many connections from one address as it gets, up to 10,000.
-func flood(ctx context.Context, v *victim) {
-	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
-		return
-	}
-	n := int(min(10_000, files.Cur*3/4))
-	v.each(ctx, n, func(c net.Conn) { _, _ = io.ReadAll(c) })
+// openConnections opens up to 10,000 connections from one address.
+func openConnections(ctx context.Context, v *targetNode) {
+	v.onConnections(ctx, min(10_000, maxOpenFiles()*3/4), func(c net.Conn) { _, _ = io.ReadAll(c) })
 }
 
-// forged sends ids of the right shape that nobody has made.
-func forged(ctx context.Context, v *victim) {
+// sendForgedIDs sends well-formed stream ids that were not issued.
+func sendForgedIDs(ctx context.Context, v *targetNode) {
 	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-	v.each(ctx, 4, func(c net.Conn) {
+	v.onConnections(ctx, 4, func(c net.Conn) {
 		for answer := make([]byte, 4096); ; {
 			id := make([]byte, 52)
 			for i := range id {
@@ -208,16 +208,16 @@ func forged(ctx context.Context, v *victim) {
 				return
 			}
 			if !bytes.HasPrefix(answer[:n], []byte("HTTP/1.1 404")) && !bytes.HasPrefix(answer[:n], []byte("HTTP/1.1 5")) {
-				v.t.Errorf("a forged id is answered %.60q", answer[:n])
+				v.t.Errorf("the response to a forged id is %.60q", answer[:n])
 				return
 			}
 		}
 	})
 }
 
-// hammer starts streams of one user as fast as it is answered.
-func hammer(ctx context.Context, v *victim) {
-	v.each(ctx, 16, func(c net.Conn) {
+// startRepeatedly starts streams of one user without a pause.
+func startRepeatedly(ctx context.Context, v *targetNode) {
+	v.onConnections(ctx, 16, func(c net.Conn) {
 		for answer := make([]byte, 4096); ; {
 			if _, err := io.WriteString(c, "POST /api/v1/streams/users/loop/start HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 				return
@@ -229,19 +229,17 @@ func hammer(ctx context.Context, v *victim) {
 	})
 }
 
-// A viewer who behaves goes on beside every attack: nothing of his fails, and half of
-// his answers are as quick as a film needs them. Afterwards the node holds no more than before.
+// During each attack all calls of a well-behaved viewer succeed, and the median latency is
+// low enough for playback. After it the node uses no more resources than before.
 func TestAbuse(t *testing.T) {
-	if testing.Short() {
-		t.Skip("attacks a node for a while")
-	}
-	v := newVictim(t)
-	filesBefore, goroutinesBefore := v.held()
+	longtest.Require(t)
+	v := startTarget(t)
+	filesBefore, goroutinesBefore := v.resources()
 	for i, a := range attacks() {
 		ctx, stop := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 		var attacking sync.WaitGroup
 		attacking.Go(func() { a.run(ctx, v) })
-		took := v.viewer(ctx, fmt.Sprint("viewer-", i))
+		took := v.runViewer(ctx, fmt.Sprint("viewer-", i))
 		stop()
 		attacking.Wait()
 		require.NotEmpty(t, took, "beside %s", a.name)
@@ -251,14 +249,13 @@ func TestAbuse(t *testing.T) {
 		assert.Less(t, took[len(took)/2], 3*time.Second, "beside %s", a.name)
 	}
 	assert.Eventually(t, func() bool {
-		files, goroutines := v.held()
+		files, goroutines := v.resources()
 		return files <= filesBefore+20 && goroutines <= goroutinesBefore+100
 	}, time.Minute, 100*time.Millisecond, "what attackers left behind goes away")
 }
 
-// viewer starts, keeps and stops streams until ctx ends, and returns how long each of
-// these took.
-func (v *victim) viewer(ctx context.Context, user string) []time.Duration {
+// runViewer starts, renews and stops streams until ctx ends, and returns the latencies.
+func (v *targetNode) runViewer(ctx context.Context, user string) []time.Duration {
 	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	var took []time.Duration
@@ -280,7 +277,7 @@ func (v *victim) viewer(ctx context.Context, user string) []time.Duration {
 		id := call("/start")
 		call("/streams/" + id + "/heartbeat")
 		call("/streams/" + id + "/stop")
-		time.Sleep(20 * time.Millisecond) // a person's rate, and some
+		time.Sleep(20 * time.Millisecond) // more often than a person
 	}
 	return took
 }

@@ -11,61 +11,60 @@ import (
 
 	"streamcount/api/apitype"
 	"streamcount/client"
-	"streamcount/internal/bench/peer"
 )
 
 const (
-	// completeTime bounds how long a shell waits for what a server says.
-	completeTime = time.Second
-	mostComplete = 100
+	// completionTimeout limits how long a shell waits for a server.
+	completionTimeout = time.Second
+	maxCompletions    = 100
 )
 
-// A completer says what a word that begins with toComplete may become, args being
-// the words before it.
+// A completer returns the completions of a word that begins with toComplete. args are the
+// arguments before it.
 type completer = cobra.CompletionFunc
 
-// choices completes to one of some words; what is behind a tab explains it.
-func choices(words ...string) completer {
+// completeWords completes one of some words. The text after a tab describes the word.
+func completeWords(words ...string) completer {
 	return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
 }
 
-func nothing(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+func noCompletion(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	return nil, cobra.ShellCompDirectiveNoFileComp
 }
 
-// flagChoices are the flags that take one of a few values, whatever the command.
+// flagChoices are the values of flags that accept one of a few words, for all commands.
 var flagChoices = map[string][]string{
-	"on-limit":   {"deny\trefuse the start", "replace-oldest\tend the oldest stream"},
-	"on-outage":  {"deny\trefuse starts while etcd is away", "admit\ton what the node knows"},
+	"on-limit":   {"deny\treject the start", "replace-oldest\tend the oldest stream"},
+	"on-outage":  {"deny\treject starts while etcd is unavailable", "admit\tadmit starts by the local replica"},
 	"count":      {"streams", "content\tstreams of the same content once", "devices\tstreams on the same device once"},
 	"log-level":  {"debug", "info", "warn", "error"},
 	"log-format": {"text", "json"},
-	"scope":      {"all", "read", "operator\teverything but starts"},
+	"scope":      {"all", "read", "operator\teverything except starts"},
 }
 
-// addCompletions tells cmd and those below it what their arguments and flags may be.
+// addCompletions sets the completions of arguments and flags of cmd and its subcommands.
 func (a *app) addCompletions(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		a.addCompletions(sub)
 	}
-	// For commands that have others below them, cobra offers those.
+	// Cobra completes the names of subcommands.
 	if cmd.ValidArgsFunction == nil && !cmd.HasSubCommands() {
-		cmd.ValidArgsFunction = a.arguments(cmd.Use)
+		cmd.ValidArgsFunction = a.argumentCompleter(cmd.Use)
 	}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if complete := a.flagValues(f); complete != nil {
-			// It fails only where a flag has one already.
+		if complete := a.flagCompleter(f); complete != nil {
+			// It fails only if the flag has a completion already.
 			_ = cmd.RegisterFlagCompletionFunc(f.Name, complete)
 		}
 	})
 }
 
-// arguments completes what a command's use line asks for.
-func (a *app) arguments(use string) completer {
+// argumentCompleter completes the arguments in the usage line of a command.
+func (a *app) argumentCompleter(use string) completer {
 	words := strings.Fields(use)
 	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 		if len(args)+1 >= len(words) {
-			return nothing(cmd, args, toComplete)
+			return noCompletion(cmd, args, toComplete)
 		}
 		switch strings.Trim(words[len(args)+1], "[]") {
 		case "USER":
@@ -77,15 +76,15 @@ func (a *app) arguments(use string) completer {
 		case "DIR":
 			return nil, cobra.ShellCompDirectiveFilterDirs
 		}
-		return nothing(cmd, args, toComplete)
+		return noCompletion(cmd, args, toComplete)
 	}
 }
 
-// flagValues completes a flag's value, or is nil to leave it to the shell, which
-// knows files.
-func (a *app) flagValues(f *pflag.Flag) completer {
+// flagCompleter completes the value of a flag. It returns nil for file names, which the shell
+// completes.
+func (a *app) flagCompleter(f *pflag.Flag) completer {
 	if words := flagChoices[f.Name]; words != nil {
-		return choices(words...)
+		return completeWords(words...)
 	}
 	switch f.Name {
 	case "plan":
@@ -96,8 +95,6 @@ func (a *app) flagValues(f *pflag.Flag) completer {
 		return a.completeStreams
 	case "prefix":
 		return a.completeUsers
-	case "peer":
-		return choices(peer.Names()...)
 	}
 	switch kind, _ := pflag.UnquoteUsage(f); kind {
 	case "user":
@@ -109,27 +106,27 @@ func (a *app) flagValues(f *pflag.Flag) completer {
 			return nil, cobra.ShellCompDirectiveFilterDirs
 		}
 	}
-	return nothing
+	return noCompletion
 }
 
-// ask makes one quick call of the server for a completion. Where it fails there is
-// nothing to offer, and nobody to tell.
-func ask[T any](a *app, cmd *cobra.Command, call func(context.Context, *client.Client) (T, error)) (T, bool) {
+// queryServer calls the server for a completion. If the call fails, there are no completions
+// and no error is printed.
+func queryServer[T any](a *app, cmd *cobra.Command, call func(context.Context, *client.Client) (T, error)) (T, bool) {
 	var none T
-	ctx, cancel := context.WithTimeout(cmd.Context(), completeTime)
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
 	defer cancel()
 	c, err := a.client(cmd, 0)
 	if err != nil {
 		return none, false
 	}
-	defer func() { _ = c.Close(ctx) }() // it keeps no stream
+	defer func() { _ = c.Close(ctx) }() // the client has no stream
 	answer, err := call(ctx, c)
 	return answer, err == nil
 }
 
 func (a *app) completeUsers(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	list, _ := ask(a, cmd, func(ctx context.Context, c *client.Client) (apitype.BusiestUsers, error) {
-		return c.BusiestUsers(ctx, prefix, mostComplete)
+	list, _ := queryServer(a, cmd, func(ctx context.Context, c *client.Client) (apitype.TopUsers, error) {
+		return c.TopUsers(ctx, prefix, maxCompletions)
 	})
 	var words []string
 	for _, u := range list.Users {
@@ -139,7 +136,7 @@ func (a *app) completeUsers(cmd *cobra.Command, _ []string, prefix string) ([]st
 }
 
 func (a *app) completePlans(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
-	list, _ := ask(a, cmd, func(ctx context.Context, c *client.Client) ([]apitype.Plan, error) { return c.Plans(ctx) })
+	list, _ := queryServer(a, cmd, func(ctx context.Context, c *client.Client) ([]apitype.Plan, error) { return c.Plans(ctx) })
 	var words []string
 	for _, p := range list {
 		if strings.HasPrefix(p.Name, prefix) {
@@ -149,18 +146,18 @@ func (a *app) completePlans(cmd *cobra.Command, _ []string, prefix string) ([]st
 	return words, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeStreams offers the streams of the user that is the first argument.
+// completeStreams completes ids of streams of the user in the first argument.
 func (a *app) completeStreams(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 	if len(args) == 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	user, _ := ask(a, cmd, func(ctx context.Context, c *client.Client) (apitype.User, error) {
+	user, _ := queryServer(a, cmd, func(ctx context.Context, c *client.Client) (apitype.User, error) {
 		return c.List(ctx, args[0])
 	})
 	var words []string
 	for _, s := range user.Active {
-		if strings.HasPrefix(s.ID, prefix) {
-			about := joined(device(s.Device), content(s.Content), s.Region)
+		if s.ID != "" && strings.HasPrefix(s.ID, prefix) {
+			about := withDetails(formatDevice(s.Device), formatContent(s.Content), s.Region)
 			words = append(words, printable(s.ID)+"\t"+printable(about))
 		}
 	}

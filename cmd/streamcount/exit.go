@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"syscall"
 	"time"
 
 	"streamcount/api/apitype"
 	"streamcount/client"
+	"streamcount/internal/config"
 )
 
 // The exit codes. longHelp documents them.
@@ -21,7 +21,7 @@ const (
 	exitError
 	exitUsage
 	exitLimit
-	exitGone
+	exitNotFound
 )
 
 func exitCode(err error) int {
@@ -32,18 +32,18 @@ func exitCode(err error) int {
 	case errors.Is(err, client.ErrLimit):
 		return exitLimit
 	case errors.Is(err, client.ErrEnded):
-		return exitGone
-	case !isProblem || p.Problem.Type == "": // what is not the service's word has no meaning here
+		return exitNotFound
+	case !isProblem || p.Problem.Type == "": // the response does not come from the service
 		return exitError
 	case p.Problem.Status == http.StatusNotFound:
-		return exitGone
+		return exitNotFound
 	case p.Problem.Status == http.StatusUnprocessableEntity, p.Problem.Status == http.StatusBadRequest:
 		return exitUsage
 	}
 	return exitError
 }
 
-// explain says what was wrong and what to do.
+// explain returns a message for err with a hint for the user.
 func (a *app) explain(err error) string {
 	if full, ok := errors.AsType[*client.LimitError](err); ok {
 		return explainLimit(full)
@@ -54,51 +54,42 @@ func (a *app) explain(err error) string {
 	p, isProblem := errors.AsType[*client.ProblemError](err)
 	_, isNetwork := errors.AsType[net.Error](err)
 	dns, isDNS := errors.AsType[*net.DNSError](err)
-	server := redacted(a.server)
+	server := config.RedactServer(a.server)
 	switch {
 	case isProblem && p.Problem.Type == "":
-		return fmt.Sprintf("%v: %s does not answer like a streamcount server: check --server", err, server)
+		return fmt.Sprintf("%v: %s is not a streamcount server: check --server", err, server)
 	case isProblem && p.Problem.Status == http.StatusServiceUnavailable:
-		return fmt.Sprintf("%v: try again, or see why at %s/readyz", err, server)
+		return fmt.Sprintf("%v: try again, or see the reason at %s/readyz", err, server)
 	case isProblem && strings.HasSuffix(p.Problem.Type, "/override-not-found") && p.Problem.Limit != nil:
-		return fmt.Sprintf("the user has no limit or plan of their own; the limit in force is %d", *p.Problem.Limit)
+		return fmt.Sprintf("no limit or plan is set for the user; the effective limit is %d", *p.Problem.Limit)
 	case isProblem:
 		return err.Error()
 	case errors.Is(err, syscall.ECONNREFUSED) && a.server != "":
-		return fmt.Sprintf("no server answers at %s: is it running? "+
-			"Start one with \"streamcount serve\", or name another with --server", server)
+		return fmt.Sprintf("connection refused by %s: start a server with \"streamcount serve\", "+
+			"or pass the address of another server with --server", server)
 	case isDNS && a.server != "":
-		return fmt.Sprintf("no server at %s: there is no host %q: check --server", server, dns.Name)
+		return fmt.Sprintf("cannot resolve the host %[2]q of %[1]s: check --server", server, dns.Name)
 	case errors.Is(err, context.Canceled):
 		return "interrupted"
 	case isNetwork && a.server != "":
-		return fmt.Sprintf("%v: is a server running at %s?", err, server)
+		return fmt.Sprintf("%v: check that a server is running at %s", err, server)
 	}
 	return err.Error()
 }
 
-// redacted is an address without the password in it.
-func redacted(address string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		return "the server"
-	}
-	return u.Redacted()
-}
-
 func explainLimit(full *client.LimitError) string {
 	if full.Limit == 0 {
-		return "refused: the limit is 0 streams"
+		return "start rejected: the limit of the user is 0 streams"
 	}
-	text := fmt.Sprintf("limit reached: %d of %d streams are running; stop one with "+
-		"\"streamcount stop USER ID\", or end the oldest with --on-limit replace-oldest",
+	text := fmt.Sprintf("limit reached: %d of %d streams are active; stop one with "+
+		"\"streamcount stop USER ID\", or replace the oldest with --on-limit replace-oldest",
 		full.Streams, full.Limit)
 	if full.EvictAfter > 0 {
-		text = fmt.Sprintf("limit reached: %d of %d streams are running, and this session or device was itself ended by "+
-			"another start, so it may end one only in %v", full.Streams, full.Limit, full.EvictAfter)
+		text = fmt.Sprintf("limit reached: %d of %d streams are active; this session or device was evicted and "+
+			"may evict others only in %v", full.Streams, full.Limit, full.EvictAfter)
 	}
 	if full.RetryAfter > 0 {
-		text += fmt.Sprintf("; the first could lapse in %v", full.RetryAfter)
+		text += fmt.Sprintf("; the first one could expire in %v", full.RetryAfter)
 	}
 	return text
 }
@@ -107,9 +98,9 @@ func explainEnded(ended *client.EndedError) string {
 	text := "the stream has ended: " + ended.Reason
 	switch ended.Reason {
 	case client.ReasonExpired:
-		text += ", because no heartbeat came in time"
+		text += " (no heartbeat in time)"
 	case client.ReasonEnded:
-		text = "the stream has ended, or there was none with this id"
+		text = "the stream has ended, or its id is unknown"
 	}
 	if by := ended.By; by != nil {
 		if by.Device != nil && by.Device.Name != "" {
@@ -125,12 +116,12 @@ func explainEnded(ended *client.EndedError) string {
 	return text + "; start a new one with \"streamcount start USER\""
 }
 
-// printProblem writes what the service said as JSON, if it said anything.
+// printProblem prints the problem that the service returned as JSON, if err contains one.
 func (a *app) printProblem(err error) {
 	var p apitype.Problem
 	full, isLimit := errors.AsType[*client.LimitError](err)
 	ended, isEnded := errors.AsType[*client.EndedError](err)
-	said, isProblem := errors.AsType[*client.ProblemError](err)
+	returned, isProblem := errors.AsType[*client.ProblemError](err)
 	switch {
 	case isLimit:
 		p = apitype.Problem{Type: "/problems/limit-reached", Title: "Maximum number of streams reached",
@@ -139,10 +130,10 @@ func (a *app) printProblem(err error) {
 		p = apitype.Problem{Type: "/problems/stream-ended", Title: "Stream has ended",
 			Status: http.StatusGone, Reason: ended.Reason, By: ended.By}
 	case isProblem:
-		p = said.Problem
+		p = returned.Problem
 	default:
 		return
 	}
 	p.Text = p.Title
-	_ = a.printJSON(p) // the error itself follows on stderr
+	_ = a.printJSON(p) // err is printed to stderr next
 }

@@ -14,27 +14,27 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestHealth_OfANode(t *testing.T) {
-	t.Parallel() // it waits for the end of the notice
-	p, c := serve(t, "--data-dir="+t.TempDir(), "--notice=6s")
+func TestHealth_Ready(t *testing.T) {
+	t.Parallel() // it waits for the end of the shutdown delay
+	p, c := serve(t, "--data-dir="+t.TempDir(), "--shutdown-delay=6s")
 	out, _ := c.run(exitOK, "health")
 	assert.Equal(t, "ready\n", out)
 	out, _ = c.run(exitOK, "health", "--live")
 	assert.Equal(t, "ok\n", out)
 	out, _ = cli{t: t}.run(exitOK, "health", "--server="+c.server+"/")
 	assert.Equal(t, "ready\n", out)
-	// As in the node's own container: only its settings are known.
+	// As in the container of the node, only its environment is set.
 	own := cli{t: t, environ: []string{"STREAMCOUNT_LISTEN=" + strings.TrimPrefix(c.server, "http://"),
 		"STREAMCOUNT_LIMIT=5"}}
 	out, _ = own.run(exitOK, "health")
 	assert.Equal(t, "ready\n", out)
 
-	// A node that gives notice still serves, and says that it will not for long.
+	// During the shutdown delay a node still serves, and reports that it is not ready.
 	p.cancel()
 	require.Eventually(t, func() bool { return strings.Contains(p.errOut.String(), "draining") }, time.Minute,
 		10*time.Millisecond)
 	_, stderr := c.run(exitError, "health")
-	assert.Contains(t, stderr, "/readyz answered 503: not ready: the node is draining")
+	assert.Contains(t, stderr, "/readyz returned 503: not ready: the node is draining")
 	own.run(exitOK, "health", "--live")
 	own.run(exitOK, "start", "maya", "--server="+c.server)
 }
@@ -47,10 +47,11 @@ func TestHealth_WithoutEtcd(t *testing.T) {
 	c := cli{t: t, environ: []string{"STREAMCOUNT_SERVER=http://" + address}}
 	c.run(exitOK, "health", "--live")
 	_, stderr := c.run(exitError, "health")
-	assert.Contains(t, stderr, "http://"+address+"/readyz answered 503: not ready: etcd has not been reached")
+	assert.Contains(t, stderr, "http://"+address+"/readyz returned 503: not ready: etcd has not been reached")
 }
 
 func TestHealth_OverTLS(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write := func(name, content string) string {
 		path := filepath.Join(dir, name)
@@ -78,7 +79,7 @@ func TestHealth_OverTLS(t *testing.T) {
 
 	other := cli{t: t, environ: []string{"STREAMCOUNT_SERVER=https://" + address}}
 	_, stderr := other.run(exitError, "health")
-	assert.Contains(t, stderr, "name the authority's certificate with --ca")
+	assert.Contains(t, stderr, "pass the certificate of the authority with --ca")
 	other.run(exitOK, "health", "--ca="+cert)
 	_, stderr = other.run(exitUsage, "health", "--ca="+key)
 	assert.Contains(t, stderr, "want a PEM file with certificates")
@@ -86,14 +87,14 @@ func TestHealth_OverTLS(t *testing.T) {
 	address = serveTLS("--tls-client-ca=" + cert)
 	other = cli{t: t, environ: []string{"STREAMCOUNT_SERVER=https://" + address}}
 	_, stderr = other.run(exitError, "health", "--ca="+cert)
-	assert.Contains(t, stderr, "wants --cert and --key")
+	assert.Contains(t, stderr, "requires --cert and --key")
 	other.run(exitOK, "health", "--ca="+cert, "--cert="+cert, "--key="+key)
 	_, stderr = other.run(exitUsage, "health", "--cert=none", "--key=none")
 	assert.Contains(t, stderr, "no such file")
 }
 
-// A node at every address may know itself by name alone.
-func TestHealth_NamesTheNode(t *testing.T) {
+// A node that listens on all addresses may accept only host names.
+func TestHealth_HostHeader(t *testing.T) {
 	var asked string
 	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked = r.Host
@@ -103,14 +104,14 @@ func TestHealth_NamesTheNode(t *testing.T) {
 	port := node.URL[strings.LastIndex(node.URL, ":"):]
 	c := cli{t: t, environ: []string{"STREAMCOUNT_LISTEN=" + port, "STREAMCOUNT_HOSTS=streams.example,b.example"}}
 	_, stderr := c.run(exitError, "health")
-	assert.Contains(t, stderr, "http://localhost"+port+"/readyz answered 418")
+	assert.Contains(t, stderr, "http://localhost"+port+"/readyz returned 418")
 	assert.Equal(t, "streams.example", asked)
 	c = cli{t: t, environ: []string{"STREAMCOUNT_LISTEN=0.0.0.0" + port}}
 	c.run(exitError, "health")
 	assert.Equal(t, "localhost"+port, asked)
 }
 
-func TestHealth_Refuses(t *testing.T) {
+func TestHealth_Errors(t *testing.T) {
 	closed := closedPort(t)
 	for name, tc := range map[string]struct {
 		environ []string
@@ -118,11 +119,11 @@ func TestHealth_Refuses(t *testing.T) {
 		code    int
 		want    string
 	}{
-		"nobody_there":   {nil, []string{"--server=http://" + closed}, exitError, "no server answers at http://" + closed},
+		"nobody_there":   {nil, []string{"--server=http://" + closed}, exitError, "connection refused by http://" + closed},
 		"no_address":     {nil, []string{"--server=node-eu"}, exitUsage, "want http://HOST:PORT"},
 		"bad_listen":     {[]string{"STREAMCOUNT_LISTEN=3000"}, nil, exitUsage, "(from STREAMCOUNT_LISTEN)"},
 		"no_config_file": {[]string{"STREAMCOUNT_CONFIG=/none"}, nil, exitUsage, "/none"},
-		"argument":       {nil, []string{"now"}, exitUsage, "want streamcount health"},
+		"argument":       {nil, []string{"now"}, exitUsage, "usage: streamcount health"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, stderr := cli{t: t, environ: tc.environ}.run(tc.code, append([]string{"health"}, tc.args...)...)

@@ -13,57 +13,58 @@ import (
 	"streamcount/client"
 )
 
-// stopTime bounds how long a Ctrl-C may take.
-const stopTime = 10 * time.Second
+// stopTimeout limits how long the command waits after Ctrl-C until the stream is stopped.
+const stopTimeout = 10 * time.Second
 
 func (a *app) heartbeatCommand() *cobra.Command {
-	var every pace
+	var every heartbeatInterval
 	cmd := &cobra.Command{
 		Use:   "heartbeat USER ID",
-		Short: "Renew a stream once, or keep it alive",
-		Long: `Renew a stream once. With --every, keep it alive until Ctrl-C and then stop it;
-when it is ended by something else, say why and exit with code 4. --every alone
-beats at the pace that the server asks for; --every 10s beats more often.`,
+		Short: "Send one heartbeat of a stream, or keep the stream alive",
+		Long: `Send one heartbeat of a stream. With --every, send heartbeats until Ctrl-C and then
+stop the stream. If the stream ends for another reason, print the reason and exit
+with code 4. --every without a value uses the interval of the server; --every 10s
+sends heartbeats every 10 seconds.`,
 		Example: `  streamcount heartbeat maya AQAAcBpUJZZl5lXcA__2Zq66wvS_rTcb9C4z4CUXPKuxSpRG0FYF
   streamcount heartbeat maya AQAAcBpUJZZl5lXcA__2Zq66wvS_rTcb9C4z4CUXPKuxSpRG0FYF --every`,
-		Args: between(2, 2),
+		Args: argRange(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !cmd.Flags().Changed("every") {
-				return a.beatOnce(cmd, args[0], args[1])
+				return a.heartbeatOnce(cmd, args[0], args[1])
 			}
 			return a.keepAlive(cmd, args[0], args[1], time.Duration(every))
 		},
 	}
 	cmd.Flags().Var(&every, "every",
-		"keep the stream alive, with a heartbeat at the server's pace or every `duration`")
-	cmd.Flags().Lookup("every").NoOptDefVal = serversPace
+		"keep the stream alive with a heartbeat every `duration`, 100ms or more (without a value: the interval of the server)")
+	cmd.Flags().Lookup("every").NoOptDefVal = serverInterval
 	a.addClientFlags(cmd)
 	return cmd
 }
 
-func (a *app) beatOnce(cmd *cobra.Command, user, id string) error {
+func (a *app) heartbeatOnce(cmd *cobra.Command, user, id string) error {
 	return call(a, cmd, func(c *client.Client) (apitype.Stream, error) {
 		return c.Heartbeat(cmd.Context(), user, id)
 	}, func(s apitype.Stream) error {
 		if s.Degraded {
-			return a.printf("the server could not reach its store: play on, and beat again soon\n")
+			return a.printf("the server could not write the heartbeat to etcd: continue playing, and send another one soon\n")
 		}
-		return a.printf("alive: lapses in %s unless another heartbeat comes\n", remaining(s.ExpiresAt))
+		return a.printf("alive: expires in %s without another heartbeat\n", formatRemaining(s.ExpiresAt))
 	})
 }
 
-// keepAlive beats until the command's context ends, and then stops the stream.
+// keepAlive sends heartbeats until the context of the command ends, and then stops the stream.
 func (a *app) keepAlive(cmd *cobra.Command, user, id string, every time.Duration) (err error) {
 	ctx := cmd.Context()
 	c, err := a.client(cmd, every)
 	if err != nil {
 		return err
 	}
-	stopping := func() (context.Context, context.CancelFunc) {
-		return context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+	stopContext := func() (context.Context, context.CancelFunc) {
+		return context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	}
 	defer func() {
-		ctx, cancel := stopping()
+		ctx, cancel := stopContext()
 		defer cancel()
 		err = errors.Join(err, c.Close(ctx))
 	}()
@@ -71,7 +72,7 @@ func (a *app) keepAlive(cmd *cobra.Command, user, id string, every time.Duration
 	if err != nil {
 		return err
 	}
-	if err := a.showKeeping(s, every); err != nil {
+	if err := a.printKeepAlive(s, every); err != nil {
 		return err
 	}
 	select {
@@ -79,12 +80,12 @@ func (a *app) keepAlive(cmd *cobra.Command, user, id string, every time.Duration
 		return s.Err()
 	case <-ctx.Done():
 	}
-	stopCtx, cancel := stopping()
+	stopCtx, cancel := stopContext()
 	defer cancel()
 	if err := s.Stop(stopCtx); err != nil {
-		return fmt.Errorf("%w: the stream lapses by itself", err)
+		return fmt.Errorf("%w: the stream will expire", err)
 	}
-	if s.Err() != nil { // it ended just before
+	if s.Err() != nil { // the stream had already ended
 		return s.Err()
 	}
 	if a.json {
@@ -93,43 +94,43 @@ func (a *app) keepAlive(cmd *cobra.Command, user, id string, every time.Duration
 	return a.printf("stopped\n")
 }
 
-func (a *app) showKeeping(s *client.Stream, every time.Duration) error {
+func (a *app) printKeepAlive(s *client.Stream, every time.Duration) error {
 	info := s.Info()
 	if a.json {
 		return a.printJSON(info)
 	}
-	asked := time.Duration(info.HeartbeatSeconds) * time.Second
-	if every > asked {
-		if err := a.printf("--every %v is too slow: the server asks for %v\n", every, asked); err != nil {
+	wanted := time.Duration(info.HeartbeatSeconds) * time.Second
+	if every > wanted {
+		if err := a.printf("--every %v is longer than the interval of the server, which is used: %v\n", every, wanted); err != nil {
 			return err
 		}
 	}
-	if every == 0 || every > asked {
-		every = asked
+	if every == 0 || every > wanted {
+		every = wanted
 	}
-	return a.printf("keeping the stream alive, a heartbeat every %v; Ctrl-C stops it\n", every)
+	return a.printf("keeping the stream alive with a heartbeat every %v; press Ctrl-C to stop it\n", every)
 }
 
-// serversPace is the value of a bare --every.
-const serversPace = "server"
+// serverInterval is the value of --every without a value.
+const serverInterval = "server"
 
-// pace is the value of --every: 0 for the server's own.
-type pace time.Duration
+// heartbeatInterval is the value of --every; 0 for the interval of the server.
+type heartbeatInterval time.Duration
 
-// String is the value as it is given.
-func (p *pace) String() string {
+// String returns the value in the form that Set parses.
+func (p *heartbeatInterval) String() string {
 	if *p == 0 {
 		return ""
 	}
 	return time.Duration(*p).String()
 }
 
-// Type names the values in --help.
-func (p *pace) Type() string { return "pace" }
+// Type returns the name of the type for help texts.
+func (p *heartbeatInterval) Type() string { return "interval" }
 
-// Set reads a duration.
-func (p *pace) Set(text string) error {
-	if text == serversPace {
+// Set parses a duration.
+func (p *heartbeatInterval) Set(text string) error {
+	if text == serverInterval {
 		*p = 0
 		return nil
 	}
@@ -137,13 +138,13 @@ func (p *pace) Set(text string) error {
 	if err != nil || d < 100*time.Millisecond {
 		return errors.New("a duration of 100ms or more, such as 10s")
 	}
-	*p = pace(d)
+	*p = heartbeatInterval(d)
 	return nil
 }
 
-// joinEvery makes "--every 10s" one argument: pflag takes the value of a flag
-// that may stand alone only after "=".
-func joinEvery(args []string) []string {
+// joinEveryFlag turns "--every 10s" into one argument, because pflag accepts an optional value
+// only after "=".
+func joinEveryFlag(args []string) []string {
 	joined := make([]string, 0, len(args))
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
@@ -159,8 +160,8 @@ func joinEvery(args []string) []string {
 	return joined
 }
 
-// looksLikeDuration is strict enough to leave most user ids alone; one such as
-// "10s" must come before --every.
+// looksLikeDuration reports whether text is a duration. A user id that is one, such as "10s",
+// must come before --every.
 func looksLikeDuration(text string) bool {
 	_, err := time.ParseDuration(text)
 	return err == nil && !strings.HasPrefix(text, "-")

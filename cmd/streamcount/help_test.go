@@ -11,9 +11,12 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"streamcount/internal/manpage"
+	"streamcount/internal/testing/longtest"
 )
 
-// everyCommand is all commands that people are shown, with the root.
+// everyCommand returns the root and all commands that are not hidden.
 func everyCommand(t *testing.T) []*cobra.Command {
 	t.Helper()
 	var all []*cobra.Command
@@ -33,12 +36,12 @@ func everyCommand(t *testing.T) []*cobra.Command {
 	return all
 }
 
-// ownHelp tells cobra's commands from ours: they bring their own help.
+// ownHelp reports whether cmd is not one of the commands that cobra adds.
 func ownHelp(cmd *cobra.Command) bool {
 	return !strings.HasPrefix(cmd.CommandPath(), "streamcount completion")
 }
 
-// exampleArgs is an example without what the shell makes of it.
+// exampleArgs returns the arguments of an example, without shell syntax.
 func exampleArgs(line string) []string {
 	line, _, _ = strings.Cut(line, " | ")
 	if before, after, ok := strings.Cut(line, `"$(`); ok {
@@ -52,7 +55,7 @@ func exampleArgs(line string) []string {
 	return strings.Fields(strings.Join(parts, ""))
 }
 
-// Every command has help, and examples that its own flags and arguments allow.
+// Every command has help, and examples that its flags and arguments allow.
 func TestHelp_EveryCommandAndFlag(t *testing.T) {
 	for _, cmd := range everyCommand(t) {
 		path := cmd.CommandPath()
@@ -76,7 +79,7 @@ func TestHelp_EveryCommandAndFlag(t *testing.T) {
 			}
 			words := exampleArgs(line)
 			require.Equal(t, "streamcount", words[0], path)
-			found, rest, err := (&app{}).root().Find(joinEvery(words[1:]))
+			found, rest, err := (&app{}).root().Find(joinEveryFlag(words[1:]))
 			require.NoError(t, err, line)
 			require.NoError(t, found.ParseFlags(rest), line)
 			assert.NoError(t, found.ValidateArgs(found.Flags().Args()), line)
@@ -88,9 +91,9 @@ func TestHelp_EveryCommandAndFlag(t *testing.T) {
 	}
 }
 
-// What is printed for machines exists wherever something is printed that they could want.
+// Every command that prints data has --json.
 func TestHelp_JSONEverywhere(t *testing.T) {
-	without := []string{"streamcount serve"} // it logs, and --log-format is about that
+	without := []string{"streamcount serve"} // it prints a log, which has --log-format
 	for _, cmd := range everyCommand(t) {
 		if cmd.HasSubCommands() || !ownHelp(cmd) {
 			continue
@@ -101,7 +104,7 @@ func TestHelp_JSONEverywhere(t *testing.T) {
 	}
 }
 
-func TestMan_EveryCommandHasItsPage(t *testing.T) {
+func TestMan_Pages(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "man1")
 	cli{t: t}.run(exitOK, "man", dir)
 	files, err := os.ReadDir(dir)
@@ -109,30 +112,28 @@ func TestMan_EveryCommandHasItsPage(t *testing.T) {
 	commands := everyCommand(t)
 	assert.Len(t, files, len(commands))
 	for _, cmd := range commands {
-		b, err := os.ReadFile(filepath.Join(dir, pageName(cmd)+".1"))
+		b, err := os.ReadFile(filepath.Join(dir, manpage.FileName(cmd)))
 		require.NoError(t, err)
 		page := string(b)
 		for _, section := range []string{"NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS"} {
 			assert.Equal(t, 1, strings.Count(page, ".SH "+section+"\n"), "%s: %s", cmd.CommandPath(), section)
 		}
 		cmd.Flags().VisitAll(func(f *pflag.Flag) {
-			assert.Contains(t, page, `\fB`+roffWord("--"+f.Name)+`\fR`, cmd.CommandPath())
+			assert.Contains(t, page, "--"+f.Name+`\fP`, cmd.CommandPath())
 		})
-		for _, sub := range shownCommands(cmd) {
-			assert.Contains(t, page, roffWord(pageName(sub)), cmd.CommandPath())
+		for _, sub := range cmd.Commands() {
+			if sub.IsAvailableCommand() {
+				assert.Contains(t, page, strings.TrimSuffix(manpage.FileName(sub), ".1"), cmd.CommandPath())
+			}
 		}
 	}
 	_, errOut := cli{t: t}.run(exitError, "man", "/dev/null/x")
 	assert.Contains(t, errOut, "write manual pages")
 }
 
-// man itself finds nothing wrong with them.
-func TestMan_IsReadable(t *testing.T) {
-	man, err := exec.LookPath("man")
-	if err != nil {
-		require.Empty(t, os.Getenv("STREAMCOUNT_REQUIRE_ALL"), "man is not installed")
-		t.Skip("man is not installed")
-	}
+// man renders the pages without warnings.
+func TestMan_Renders(t *testing.T) {
+	man := longtest.Program(t, "man")
 	dir := t.TempDir()
 	cli{t: t}.run(exitOK, "man", dir)
 	files, err := filepath.Glob(filepath.Join(dir, "*.1"))
@@ -149,6 +150,18 @@ func TestMan_IsReadable(t *testing.T) {
 	}
 }
 
-func TestRoff(t *testing.T) {
-	assert.Equal(t, "a \\e b\n.PP\n\\&.TH x\n.nf\n  \\-\\-flag\n.fi", roff("a \\ b\n\n.TH x\n  --flag"))
+// Texts are not interpreted as Markdown.
+func TestMan_Texts(t *testing.T) {
+	dir := t.TempDir()
+	cli{t: t}.run(exitOK, "man", dir)
+	for file, texts := range map[string][]string{
+		"streamcount-serve.1":      {"https://*\\&.app.example", "STREAMCOUNT_LIMIT"},
+		"streamcount-limits-set.1": {"\n    family: {limit: 5, onLimit: replace-oldest, count: content}\n"},
+	} {
+		b, err := os.ReadFile(filepath.Join(dir, file))
+		require.NoError(t, err)
+		for _, text := range texts {
+			assert.Contains(t, string(b), text, file)
+		}
+	}
 }

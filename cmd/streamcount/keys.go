@@ -9,8 +9,8 @@ import (
 func (a *app) keysCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
-		Short: "Make API keys",
-		Args:  between(0, 0),
+		Short: "Create API keys",
+		Args:  argRange(0, 0),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.newKeyCommand())
@@ -21,13 +21,14 @@ func (a *app) newKeyCommand() *cobra.Command {
 	var name, scope string
 	cmd := &cobra.Command{
 		Use:   "new",
-		Short: "Make an API key",
-		Long: `Make an API key, and print it with its entry for the file that serve reads by
---auth-keys-file. The key itself is stored nowhere: give it to the service that
-is to use it. Several keys may be in the file at once, so that a new one can be
-in use before the old is removed; a running node notices changes by itself.`,
-		Example: `  streamcount keys new --name billing --scope read`,
-		Args:    between(0, 0),
+		Short: "Create an API key",
+		Long: `Create an API key. The command prints the key and its entry for the file that serve
+reads (--auth-keys-file). The key is not stored: give it to the service that will
+use it. To replace a key, add the new entry, change the callers, and then remove
+the old entry. Running nodes reload the file when it changes.`,
+		Example: `  streamcount keys new --name billing --scope read
+  streamcount keys new --name prometheus --scope metrics`,
+		Args: argRange(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			key, entry, err := access.NewKey(name, scope)
 			if err != nil {
@@ -39,13 +40,13 @@ in use before the old is removed; a running node notices changes by itself.`,
 					Entry access.KeyEntry `json:"entry"`
 				}{key, entry})
 			}
-			return a.printf("%s\n\nIts entry, below \"keys:\" in the keys file:\n\n"+
+			return a.printf("%s\n\nEntry for the list \"keys:\" in the keys file:\n\n"+
 				"  - name: %q\n    scope: %s\n    sha256: %q\n", key, entry.Name, entry.Scope, entry.SHA256)
 		},
 	}
-	cmd.Flags().StringVar(&name, "name", "", "`name` of whoever gets the key, for logs")
+	cmd.Flags().StringVar(&name, "name", "", "`name` of the caller that will use the key, for logs")
 	cmd.Flags().StringVar(&scope, "scope", "all",
-		"all, read, or operator: everything but starts")
+		"`scope` of the key: all, operator (everything except starts), read, or metrics (only /metrics)")
 	a.addJSONFlag(cmd)
 	return cmd
 }

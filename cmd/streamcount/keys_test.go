@@ -12,20 +12,32 @@ import (
 	"streamcount/access"
 )
 
-// What "keys new" prints is an entry that serve reads, also where YAML would take
-// the name for something else than text.
+// "keys new" prints an entry that serve can load, even if YAML would not read the name as a
+// string.
 func TestKeysNew_PrintsAnEntry(t *testing.T) {
-	for _, name := range []string{"backend", "123", "1e3", "null", "no", "-", "@x", ".5", "2026-11-24", "me@example.com"} {
-		key, entry := newKey(t, name, "operator")
-		path := filepath.Join(t.TempDir(), "keys.yaml")
-		require.NoError(t, os.WriteFile(path, []byte("keys:\n"+entry), 0o600))
-		who, err := access.New(access.Config{KeysFile: path})
-		require.NoError(t, err, entry)
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
-		require.NoError(t, err)
-		r.Header.Set("Authorization", "Bearer "+key)
-		caller, err := who.Authenticate(r)
-		require.NoError(t, err, entry)
-		assert.Equal(t, access.Caller{Kind: access.Operator, Name: name}, caller)
+	scopes := map[string]access.Kind{
+		"all": access.Service, "operator": access.Operator, "read": access.Reader, "metrics": access.Scraper,
 	}
+	for scope, kind := range scopes {
+		assert.Equal(t, access.Caller{Kind: kind, Name: "a"}, callerOfNewKey(t, "a", scope))
+	}
+	for _, name := range []string{"backend", "123", "1e3", "null", "no", "-", "@x", ".5", "2026-11-24", "me@example.com"} {
+		assert.Equal(t, access.Caller{Kind: access.Operator, Name: name}, callerOfNewKey(t, name, "operator"))
+	}
+}
+
+// callerOfNewKey returns the caller that a new key identifies.
+func callerOfNewKey(t *testing.T, name, scope string) access.Caller {
+	t.Helper()
+	key, entry := newKey(t, name, scope)
+	path := filepath.Join(t.TempDir(), "keys.yaml")
+	require.NoError(t, os.WriteFile(path, []byte("keys:\n"+entry), 0o600))
+	who, err := access.New(access.Config{KeysFile: path})
+	require.NoError(t, err, entry)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+	require.NoError(t, err)
+	r.Header.Set("Authorization", "Bearer "+key)
+	caller, err := who.Authenticate(r)
+	require.NoError(t, err, entry)
+	return caller
 }

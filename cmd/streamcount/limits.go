@@ -11,7 +11,7 @@ import (
 
 func (a *app) limitsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "limits", Short: "Show and change what users have of their own: a limit or a plan", Args: between(0, 0),
+		Use: "limits", Short: "Show and change the limits and plans of single users", Args: argRange(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.limitsGetCommand(), a.limitsSetCommand(), a.limitsRemoveCommand())
@@ -20,12 +20,12 @@ func (a *app) limitsCommand() *cobra.Command {
 
 func (a *app) limitsGetCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "get USER", Short: "Show what a user has of their own", Args: between(1, 1),
+		Use: "get USER", Short: "Show the limit or plan of a user", Args: argRange(1, 1),
 		Example: `  streamcount limits get maya`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return call(a, cmd, func(c *client.Client) (apitype.UserLimit, error) {
 				return c.UserLimit(cmd.Context(), args[0])
-			}, a.showLimit)
+			}, a.printLimit)
 		},
 	}
 	a.addClientFlags(cmd)
@@ -34,7 +34,7 @@ func (a *app) limitsGetCommand() *cobra.Command {
 
 func (a *app) limitsRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "rm USER", Short: "Take a user's own limit or plan away", Args: between(1, 1),
+		Use: "rm USER", Short: "Remove the limit or plan of a user", Args: argRange(1, 1),
 		Example: `  streamcount limits rm maya`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return call(a, cmd, func(c *client.Client) (apitype.UserLimit, error) {
@@ -54,19 +54,19 @@ func (a *app) limitsSetCommand() *cobra.Command {
 	var file fileFlags
 	cmd := &cobra.Command{
 		Use:   "set USER --limit N | set USER --plan PLAN | set --file FILE",
-		Short: "Give a user a limit or plan of their own, or apply all plans and limits of a file at once",
-		Long:  fileHelp,
+		Short: "Set the limit or plan of a user, or apply a file with plans and limits",
+		Long:  "Set the limit or plan of a user.\n\n" + fileHelp,
 		Example: `  streamcount limits set maya --limit 5
   streamcount limits set maya --plan family
   streamcount limits set --file limits.yaml --dry-run`,
-		Args: between(0, 1),
+		Args: argRange(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file.path != "" {
 				return a.applyFile(cmd, args, file, "limit", "plan")
 			}
 			limited := cmd.Flags().Changed("limit")
 			if len(args) == 0 || limited == (plan != "") {
-				return usageError{fmt.Errorf("want %s (see %s --help)", cmd.UseLine(), cmd.CommandPath())}
+				return usageError{fmt.Errorf("usage: %s (see %s --help)", cmd.UseLine(), cmd.CommandPath())}
 			}
 			set := apitype.LimitRule{Plan: plan}
 			if limited {
@@ -74,17 +74,17 @@ func (a *app) limitsSetCommand() *cobra.Command {
 			}
 			return call(a, cmd, func(c *client.Client) (apitype.UserLimit, error) {
 				return c.SetUserLimit(cmd.Context(), args[0], set)
-			}, a.showLimit)
+			}, a.printLimit)
 		},
 	}
-	cmd.Flags().IntVar(&limit, "limit", 0, "how many streams, 0 to 60; 0 blocks")
-	cmd.Flags().StringVar(&plan, "plan", "", "the `name` of a plan")
+	cmd.Flags().IntVar(&limit, "limit", 0, "maximum `number` of concurrent streams, 0 to 60; 0 blocks")
+	cmd.Flags().StringVar(&plan, "plan", "", "`name` of a plan")
 	file.register(cmd.Flags())
 	a.addClientFlags(cmd)
 	return cmd
 }
 
-func (a *app) showLimit(u apitype.UserLimit) error {
+func (a *app) printLimit(u apitype.UserLimit) error {
 	return a.printf("user %s: %s\n", printable(u.UserID), limitText(u.LimitRule))
 }
 

@@ -13,11 +13,11 @@ import (
 	generate "streamcount/internal/bench/load"
 )
 
-// BenchmarkBesideALoop is what 500 starts and stops a second of other users cost
-// while one user's client starts and stops as fast as it is answered, over 16
-// connections: with the rate limit that a node has by default, and without. With no
-// connection it shows the noise. Each iteration is 4 s without the client and 4 s with it.
-func BenchmarkBesideALoop(b *testing.B) {
+// BenchmarkOtherUsersDuringLoop measures the latency of 500 starts and stops per second of
+// other users while one user starts and stops without a pause on 16 connections, with the
+// default rate limit and without one. With 0 connections it shows the noise. An iteration is
+// 4 s without and 4 s with this user.
+func BenchmarkOtherUsersDuringLoop(b *testing.B) {
 	for _, bm := range []struct {
 		rate, conns int
 	}{{50, 0}, {50, 16}, {0, 16}} {
@@ -25,33 +25,34 @@ func BenchmarkBesideALoop(b *testing.B) {
 			_, c := serve(b, "--data-dir="+b.TempDir(), "--log-level=error", fmt.Sprint("--rate-per-user=", bm.rate))
 			generator, err := generate.NewClient(c.server, 10*time.Second)
 			require.NoError(b, err)
-			var alone, beside []time.Duration // p99 of each phase
+			var without, with []time.Duration // p99 of each phase
 			var answered, refused int64
-			others(b, generator) // warms up
+			otherUsersP99(b, generator) // warms up
 			b.ResetTimer()
 			for range b.N {
-				alone = append(alone, others(b, generator))
-				stop := loop(b, generator, bm.conns)
-				beside = append(beside, others(b, generator))
+				without = append(without, otherUsersP99(b, generator))
+				stop := startInLoop(b, generator, bm.conns)
+				with = append(with, otherUsersP99(b, generator))
 				a, r := stop()
 				answered, refused = answered+a, refused+r
 			}
 			b.StopTimer()
-			slices.Sort(alone)
-			slices.Sort(beside)
-			before, after := alone[len(alone)/2], beside[len(beside)/2]
+			slices.Sort(without)
+			slices.Sort(with)
+			p99Without, p99With := without[len(without)/2], with[len(with)/2]
 			b.ReportMetric(0, "ns/op")
-			b.ReportMetric(before.Seconds()*1000, "alone-p99-ms")
-			b.ReportMetric(after.Seconds()*1000, "beside-p99-ms")
-			b.ReportMetric(after.Seconds()/before.Seconds(), "ratio")
+			b.ReportMetric(p99Without.Seconds()*1000, "without-p99-ms")
+			b.ReportMetric(p99With.Seconds()*1000, "with-p99-ms")
+			b.ReportMetric(p99With.Seconds()/p99Without.Seconds(), "ratio")
 			b.ReportMetric(float64(answered)/b.Elapsed().Seconds()*2, "loop-starts/s")
 			b.ReportMetric(float64(refused)/b.Elapsed().Seconds()*2, "loop-429s/s")
 		})
 	}
 }
 
-// others returns the 99th percentile of a start and its stop, from when it was due.
-func others(b *testing.B, generator *generate.Client) time.Duration {
+// otherUsersP99 returns the 99th percentile of a start and its stop, measured from when it
+// was due.
+func otherUsersP99(b *testing.B, generator *generate.Client) time.Duration {
 	b.Helper()
 	const workers = 64
 	var mu sync.Mutex
@@ -61,7 +62,7 @@ func others(b *testing.B, generator *generate.Client) time.Duration {
 		conns[i] = generator.Conn(b.Context())
 		defer conns[i].Close()
 	}
-	plan := generate.Plan{Rate: 500, For: 4 * time.Second, Workers: workers, Grace: time.Second}
+	plan := generate.Plan{Rate: 500, Duration: 4 * time.Second, Workers: workers, Grace: time.Second}
 	var failed atomic.Int64
 	plan.Run(b.Context(), func(w int, n int64, due time.Time) {
 		if !startAndStop(conns[w], fmt.Sprintf("other-%d", n)) {
@@ -76,9 +77,9 @@ func others(b *testing.B, generator *generate.Client) time.Duration {
 	return took[len(took)*99/100]
 }
 
-// loop starts and stops streams of one user until stop, which tells how many
-// starts were admitted and how many calls were refused.
-func loop(b *testing.B, generator *generate.Client, conns int) (stop func() (admitted, refused int64)) {
+// startInLoop starts and stops streams of one user until stop is called, which returns the
+// numbers of admitted starts and rejected calls.
+func startInLoop(b *testing.B, generator *generate.Client, conns int) (stop func() (admitted, refused int64)) {
 	b.Helper()
 	var ending atomic.Bool
 	var yes, no atomic.Int64

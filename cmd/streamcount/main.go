@@ -1,5 +1,5 @@
-// Command streamcount limits how many video streams each user watches at once.
-// "streamcount serve" is the service; the other commands are clients of one.
+// Command streamcount limits the number of concurrent video streams of each user.
+// "streamcount serve" runs the service. Most other commands are clients of the service.
 package main
 
 import (
@@ -13,31 +13,33 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"streamcount/internal/config"
 	"streamcount/internal/display"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // so that a second signal ends the process at once
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 
-// An app is one run of the program: where it reads from and writes to.
+// An app is one invocation of the program.
 type app struct {
 	environ     []string
 	in          io.Reader
 	out, errOut io.Writer
-	screen      display.Screen // of out
-	server      string         // of the client commands
+	screen      display.Screen // the terminal of out
+	server      string         // --server of client commands
 	keyFile     string
+	plaintext   bool // allow sending the key without TLS
 	json        bool
 }
 
-// run does what args say until ctx ends, and returns the exit code.
+// run executes the command in args, and returns the exit code.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	a := &app{environ: environ, in: os.Stdin, out: stdout, errOut: stderr, screen: display.On(stdout, environ)}
+	a := &app{environ: environ, in: os.Stdin, out: stdout, errOut: stderr, screen: display.ScreenOf(stdout, environ)}
 	root := a.root()
-	root.SetArgs(joinEvery(args))
+	root.SetArgs(joinEveryFlag(args))
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
@@ -45,35 +47,36 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if a.json {
 		a.printProblem(err)
 	}
-	// Nothing is left to tell about a stderr that cannot be written to.
+	// An error of stderr cannot be reported.
 	_, _ = fmt.Fprintf(stderr, "streamcount: %s\n", printable(a.explain(err)))
 	return exitCode(err)
 }
 
-const longHelp = `streamcount limits how many video streams each user watches at once.
+const longHelp = `streamcount limits the number of concurrent video streams of each user.
 
-"streamcount serve" with no flags is a complete service on 127.0.0.1:3000, with
-an etcd of its own. The other commands call a running service.
+"streamcount serve" without flags runs a complete service on 127.0.0.1:3000, with
+an embedded etcd. Most other commands are clients of a running service.
 
-Exit codes: 0 done, 1 error, 2 wrong usage or configuration, 3 the user's limit
-is reached, 4 the stream has ended, or there is no such stream or user.`
+Exit codes: 0 success, 1 error, 2 invalid usage or configuration, 3 the limit of
+the user is reached, 4 the stream has ended, or the stream, user or plan was not
+found.`
 
-// exitTexts are the meanings of the exit codes, for the manual.
+// exitTexts are the descriptions of the exit codes in the manual pages.
 var exitTexts = [...]string{
-	exitOK:    "Done.",
-	exitError: "An error, which is one line on the standard error.",
-	exitUsage: "Wrong usage or configuration.",
-	exitLimit: "The user's limit is reached.",
-	exitGone:  "The stream has ended, or there is no such stream, user or plan.",
+	exitOK:       "Success.",
+	exitError:    "An error. It is printed as one line to the standard error.",
+	exitUsage:    "Invalid usage or configuration.",
+	exitLimit:    "The limit of the user is reached.",
+	exitNotFound: "The stream has ended, or the stream, user or plan was not found.",
 }
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "streamcount",
-		Short:         "Limit how many video streams each user watches at once",
+		Short:         "Limit the number of concurrent video streams of each user",
 		Long:          longHelp,
 		Version:       buildVersion().String(),
-		SilenceErrors: true, // run prints them, once
+		SilenceErrors: true, // run prints errors
 		SilenceUsage:  true,
 
 		SuggestionsMinimumDistance: 2,
@@ -85,14 +88,16 @@ func (a *app) root() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.SetFlagErrorFunc(flagError)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return config.FlagError(cmd.CommandPath(), cmd.Flags(), err)
+	})
 	root.AddCommand(
-		a.serveCommand(), a.configCommand(), a.shardsCommand(),
+		a.serveCommand(), a.configCommand(), a.shardsCommand(), a.secretCommand(),
 		a.startCommand(), a.heartbeatCommand(), a.stopCommand(), a.lsCommand(), a.topCommand(), a.watchCommand(),
-		a.limitsCommand(), a.plansCommand(), a.keysCommand(), a.benchCommand(), a.healthCommand(), a.versionCommand(),
+		a.limitsCommand(), a.plansCommand(), a.keysCommand(), a.authCommand(), a.healthCommand(), a.versionCommand(),
 		a.manCommand(),
 	)
-	root.SetOut(a.out) // before completion, which remembers it
+	root.SetOut(a.out) // before the completion command is added, which copies it
 	root.SetErr(a.errOut)
 	root.InitDefaultCompletionCmd()
 	a.addCompletions(root)
@@ -103,30 +108,32 @@ func knownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	text := fmt.Sprintf("there is no command %q", args[0])
+	text := fmt.Sprintf("unknown command %q", args[0])
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		text += fmt.Sprintf(": did you mean %q?", near[0])
 	}
 	return usageError{fmt.Errorf("%s (see streamcount --help)", text)}
 }
 
-// between wants from lo to hi arguments.
-func between(lo, hi int) cobra.PositionalArgs {
+// argRange accepts from lo to hi arguments.
+func argRange(lo, hi int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < lo || len(args) > hi {
-			return usageError{fmt.Errorf("want %s (see %s --help)", cmd.UseLine(), cmd.CommandPath())}
+			return usageError{fmt.Errorf("usage: %s (see %s --help)", cmd.UseLine(), cmd.CommandPath())}
 		}
 		return nil
 	}
 }
 
-// A usageError is a command line or configuration that must be changed.
+// A usageError is an invalid command line.
 type usageError struct{ err error }
 
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
+// isUsage reports whether err is about the command line or the configuration.
 func isUsage(err error) bool {
-	_, ok := errors.AsType[usageError](err)
-	return ok
+	_, usage := errors.AsType[usageError](err)
+	_, configuration := errors.AsType[config.Error](err)
+	return usage || configuration
 }

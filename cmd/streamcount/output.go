@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -34,10 +35,10 @@ func (a *app) printJSON(v any) error {
 	return a.printf("%s\n", display.PrintableJSON(b))
 }
 
-// printTable aligns rows in columns, the first row being the heading. On a terminal
-// it fits the width; columns named by keep are never cut for that.
+// printTable prints rows as aligned columns; the first row contains the headings. On a
+// terminal the table fits the width; columns whose headings are in keep are not truncated.
 func (a *app) printTable(rows [][]string, keep ...string) error {
-	return a.print(display.Table{Rows: rows, Keep: keep})
+	return a.print(display.Table{Rows: rows, NeverCut: keep})
 }
 
 func (a *app) print(t display.Table) error {
@@ -49,76 +50,77 @@ func (a *app) print(t display.Table) error {
 	return nil
 }
 
-// soon is when a stream that lapses deserves a look.
-const soon = 15 * time.Second
+// expiresSoon is the remaining time at which a stream is highlighted.
+const expiresSoon = 15 * time.Second
 
-// printStreams lists what a user watches.
+// printStreams lists streams. If the credential has the scope read, streams have handles
+// instead of ids.
 func (a *app) printStreams(streams []apitype.Stream) error {
-	rows := [][]string{{"STREAM", "STARTED", "LAPSES IN", "REGION", "DEVICE", "PLAYING", "SESSION"}}
+	rows := [][]string{{"STREAM", "STARTED", "EXPIRES IN", "REGION", "DEVICE", "CONTENT", "SESSION"}}
 	for _, s := range streams {
 		rows = append(rows, []string{
-			s.ID, a.since(s.StartedAt), a.left(s.ExpiresAt), orDash(s.Region),
-			orDash(device(s.Device)), orDash(content(s.Content)), orDash(s.Session),
+			cmp.Or(s.ID, s.Handle), a.formatStart(s.StartedAt), a.formatTimeLeft(s.ExpiresAt), orDash(s.Region),
+			orDash(formatDevice(s.Device)), orDash(formatContent(s.Content)), orDash(s.Session),
 		})
 	}
-	return a.print(display.Table{Rows: rows, Keep: []string{"STREAM"}, Tone: func(row, column int, _ string) display.Tone {
+	return a.print(display.Table{Rows: rows, NeverCut: []string{"STREAM"}, Tone: func(row, column int, _ string) display.Tone {
 		expires := streams[row-1].ExpiresAt
 		switch {
 		case column == 0:
 			return display.Good
-		case column == 2 && expires != nil && time.Until(expires.Time) < soon:
+		case column == 2 && expires != nil && time.Until(expires.Time) < expiresSoon:
 			return display.Warn
 		}
 		return display.Plain
 	}})
 }
 
-// since is when t was: for people how long ago, for others the clock.
-func (a *app) since(t *apitype.Time) string {
+// formatStart returns how long ago t is on a terminal, and the time otherwise.
+func (a *app) formatStart(t *apitype.Time) string {
 	if !a.screen.Terminal || t == nil {
-		return clock(t)
+		return formatTime(t)
 	}
 	return display.Age(time.Since(t.Time)) + " ago"
 }
 
-// left is the time until t: for people in the largest unit that says enough.
-func (a *app) left(t *apitype.Time) string {
+// formatTimeLeft returns the time until t, rounded on a terminal.
+func (a *app) formatTimeLeft(t *apitype.Time) string {
 	if !a.screen.Terminal || t == nil {
-		return remaining(t)
+		return formatRemaining(t)
 	}
 	return display.Age(time.Until(t.Time))
 }
 
-func clock(t *apitype.Time) string {
+func formatTime(t *apitype.Time) string {
 	if t == nil {
 		return "-"
 	}
 	return t.Local().Format(time.DateTime)
 }
 
-func remaining(t *apitype.Time) string {
+func formatRemaining(t *apitype.Time) string {
 	if t == nil {
 		return "-"
 	}
 	return max(time.Until(t.Time), 0).Round(time.Second).String()
 }
 
-func device(d *apitype.Device) string {
+func formatDevice(d *apitype.Device) string {
 	if d == nil {
 		return ""
 	}
-	return joined(d.Name, d.Type, d.ID)
+	return withDetails(d.Name, d.Type, d.ID)
 }
 
-func content(c *apitype.Content) string {
+func formatContent(c *apitype.Content) string {
 	if c == nil {
 		return ""
 	}
-	return joined(c.Title, c.ID)
+	return withDetails(c.Title, c.ID)
 }
 
-// joined is the first text with the others in brackets, as far as they exist.
-func joined(parts ...string) string {
+// withDetails returns the first non-empty text followed by the others in parentheses.
+func withDetails(parts ...string) string {
 	var some []string
 	for _, p := range parts {
 		if p != "" {
@@ -131,8 +133,8 @@ func joined(parts ...string) string {
 	return fmt.Sprintf("%s (%s)", some[0], strings.Join(some[1:], ", "))
 }
 
-// joinedBy is the texts that are not empty.
-func joinedBy(sep string, parts ...string) string {
+// joinNonEmpty joins the texts that are not empty.
+func joinNonEmpty(sep string, parts ...string) string {
 	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), sep)
 }
 

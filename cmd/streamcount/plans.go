@@ -12,7 +12,7 @@ import (
 
 func (a *app) plansCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "plans", Short: "Show and change plans: named limits", Args: between(0, 0),
+		Use: "plans", Short: "Show and change plans, which are named limits", Args: argRange(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.plansListCommand(), a.plansGetCommand(), a.plansSetCommand(), a.plansRemoveCommand())
@@ -21,7 +21,7 @@ func (a *app) plansCommand() *cobra.Command {
 
 func (a *app) plansListCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "ls", Short: "List the plans", Args: between(0, 0),
+		Use: "ls", Short: "List the plans", Args: argRange(0, 0),
 		Example: `  streamcount plans ls`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return call(a, cmd, func(c *client.Client) ([]apitype.Plan, error) {
@@ -41,12 +41,12 @@ func (a *app) plansListCommand() *cobra.Command {
 
 func (a *app) plansGetCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "get PLAN", Short: "Show a plan", Args: between(1, 1),
+		Use: "get PLAN", Short: "Show a plan", Args: argRange(1, 1),
 		Example: `  streamcount plans get family`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return call(a, cmd, func(c *client.Client) (apitype.Plan, error) {
 				return c.Plan(cmd.Context(), args[0])
-			}, a.showPlan)
+			}, a.printPlan)
 		},
 	}
 	a.addClientFlags(cmd)
@@ -55,7 +55,7 @@ func (a *app) plansGetCommand() *cobra.Command {
 
 func (a *app) plansRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "rm PLAN", Short: "Remove a plan; its users have the default from then on", Args: between(1, 1),
+		Use: "rm PLAN", Short: "Remove a plan; its users then have the default plan", Args: argRange(1, 1),
 		Example: `  streamcount plans rm family`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return call(a, cmd, func(c *client.Client) (apitype.Plan, error) {
@@ -74,40 +74,40 @@ func (a *app) plansSetCommand() *cobra.Command {
 	var file fileFlags
 	cmd := &cobra.Command{
 		Use:   "set PLAN --limit N | set --file FILE",
-		Short: "Make or change a plan, or all plans and limits of a file at once",
-		Long:  fileHelp,
+		Short: "Create or change a plan, or apply a file with plans and limits",
+		Long:  "Create or change a plan.\n\n" + fileHelp,
 		Example: `  streamcount plans set family --limit 4 --on-limit replace-oldest
   streamcount plans set student --limit 1 --count devices
   streamcount plans set --file rules.yaml --yes`,
-		Args: between(0, 1),
+		Args: argRange(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file.path != "" {
 				return a.applyFile(cmd, args, file, "limit", "on-limit", "count")
 			}
 			if len(args) == 0 || !cmd.Flags().Changed("limit") {
-				return usageError{fmt.Errorf("want %s (see %s --help)", cmd.UseLine(), cmd.CommandPath())}
+				return usageError{fmt.Errorf("usage: %s (see %s --help)", cmd.UseLine(), cmd.CommandPath())}
 			}
 			return call(a, cmd, func(c *client.Client) (apitype.Plan, error) {
 				return c.SetPlan(cmd.Context(), args[0], set)
-			}, a.showPlan)
+			}, a.printPlan)
 		},
 	}
-	cmd.Flags().IntVar(&set.Limit, "limit", 0, "how many streams, 0 to 60; 0 blocks")
-	cmd.Flags().StringVar(&set.OnLimit, "on-limit", "deny", "deny, or replace-oldest: starts may ask for that")
-	cmd.Flags().StringVar(&set.Count, "count", "streams", "what counts: streams, content or devices")
+	cmd.Flags().IntVar(&set.Limit, "limit", 0, "maximum `number` of concurrent streams, 0 to 60; 0 blocks")
+	cmd.Flags().StringVar(&set.OnLimit, "on-limit", "deny", "`policy` at the limit: deny, or replace-oldest, which a start may then request")
+	cmd.Flags().StringVar(&set.Count, "count", "streams", "`unit` that is counted: streams, content or devices")
 	file.register(cmd.Flags())
 	a.addClientFlags(cmd)
 	return cmd
 }
 
-func (a *app) showPlan(p apitype.Plan) error {
+func (a *app) printPlan(p apitype.Plan) error {
 	return a.printf("plan %s: %s\n", printable(p.Name), planText(p.PlanRule))
 }
 
 func planText(p apitype.PlanRule) string {
 	text := fmt.Sprintf("limit %d", p.Limit)
 	if p.OnLimit != "" && p.OnLimit != "deny" {
-		text += ", starts may ask for " + printable(p.OnLimit)
+		text += ", starts may request " + printable(p.OnLimit)
 	}
 	if p.Count != "" && p.Count != "streams" {
 		text += ", counts " + printable(p.Count)
@@ -115,14 +115,14 @@ func planText(p apitype.PlanRule) string {
 	return text
 }
 
-// fileFlags are for applying a file.
+// fileFlags are the flags for applying a file.
 type fileFlags struct {
 	path        string
 	yes, dryRun bool
 }
 
 func (f *fileFlags) register(fs *pflag.FlagSet) {
-	fs.StringVar(&f.path, "file", "", "YAML `file` with plans and limits; - is standard input")
-	fs.BoolVar(&f.yes, "yes", false, "with --file: do not ask before the changes are applied")
-	fs.BoolVar(&f.dryRun, "dry-run", false, "with --file: only show what would change")
+	fs.StringVar(&f.path, "file", "", "YAML `file` with plans and limits; - is the standard input")
+	fs.BoolVar(&f.yes, "yes", false, "with --file: apply the changes without a prompt")
+	fs.BoolVar(&f.dryRun, "dry-run", false, "with --file: only show the changes")
 }

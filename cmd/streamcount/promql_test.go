@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// A query is what a PromQL expression asks for: labels by the metric that they
-// select, and those that it groups or joins by.
+// A query contains the metrics of a PromQL expression: their selected labels, and the labels
+// that the expression groups or joins by.
 type query struct {
 	metrics map[string][]string
 	groups  []string
@@ -22,9 +22,9 @@ var (
 	promKeyword = []string{"and", "or", "unless", "bool", "offset"}
 )
 
-// asked reads an expression as far as is needed to know that. It takes what is
-// valid for granted: promtool checks that.
-func asked(expr string) query {
+// parseQuery parses a valid expression as far as the metrics and labels need it. promtool
+// validates expressions.
+func parseQuery(expr string) query {
 	q := query{metrics: map[string][]string{}}
 	tokens := promToken.FindAllString(expr, -1)
 	at := func(i int) string {
@@ -60,13 +60,13 @@ func asked(expr string) query {
 	return q
 }
 
-func TestAsked(t *testing.T) {
-	got := asked(`sum by (a, b) (rate(x_total{job="y{z}",c=~"$d"}[$__rate_interval])) / on (e) group_left (f) max(g) > 3 * h offset 10m`)
+func TestParseQuery(t *testing.T) {
+	got := parseQuery(`sum by (a, b) (rate(x_total{job="y{z}",c=~"$d"}[$__rate_interval])) / on (e) group_left (f) max(g) > 3 * h offset 10m`)
 	assert.Equal(t, query{
 		metrics: map[string][]string{"x_total": {"job", "c"}, "g": nil, "h": nil},
 		groups:  []string{"a", "b", "e", "f"},
 	}, got)
-	got = asked(`a:b:rate5m > 0.05 and avg_over_time(a:b:rate5m[1h] offset 10m) or vector(0) unless time() > 7 * 86400`)
+	got = parseQuery(`a:b:rate5m > 0.05 and avg_over_time(a:b:rate5m[1h] offset 10m) or vector(0) unless time() > 7 * 86400`)
 	assert.Equal(t, []string{"a:b:rate5m"}, keysOf(got.metrics))
 }
 
@@ -79,7 +79,7 @@ func keysOf[V any](m map[string]V) []string {
 	return out
 }
 
-// plain fills in what Grafana would.
-func plain(expr string) string {
+// replaceVariables replaces the variables of Grafana.
+func replaceVariables(expr string) string {
 	return strings.NewReplacer("$__rate_interval", "5m", "$shard", ".*", "$node", ".*").Replace(expr)
 }

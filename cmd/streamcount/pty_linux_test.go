@@ -14,9 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"streamcount/internal/display"
+	"streamcount/internal/testing/testlog"
 )
 
-// openTerminal returns both ends of a terminal: ours, and the program's.
+// openTerminal returns both ends of a terminal: for the test and for the program.
 func openTerminal(t *testing.T, width, height uint16) (ours, theirs *os.File) {
 	t.Helper()
 	ours, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
@@ -33,10 +34,10 @@ func openTerminal(t *testing.T, width, height uint16) (ours, theirs *os.File) {
 	return ours, theirs
 }
 
-// A session is one run of the program at a terminal of its own.
+// A session is one run of the program in a terminal.
 type session struct {
 	keyboard *os.File
-	seen     buffer
+	seen     testlog.Buffer
 	cmd      *exec.Cmd
 	read     chan struct{}
 }
@@ -58,7 +59,7 @@ func atTerminal(t *testing.T, width, height uint16, environ []string, args ...st
 	return s
 }
 
-// end waits for the program, and returns all that the terminal was sent.
+// end waits for the program, and returns its output.
 func (s *session) end(t *testing.T) string {
 	t.Helper()
 	defer time.AfterFunc(time.Minute, func() { _ = s.cmd.Process.Kill() }).Stop() // it has ended, or Wait says that it was killed
@@ -71,7 +72,7 @@ func (s *session) end(t *testing.T) string {
 func (s *session) await(t *testing.T, text string) {
 	t.Helper()
 	require.Eventually(t, func() bool { return strings.Contains(s.seen.String(), text) },
-		30*time.Second, 10*time.Millisecond, "no %q on the terminal: %q", text, s)
+		time.Minute, 10*time.Millisecond, "no %q on the terminal: %q", text, s)
 }
 
 func (s *session) String() string { return s.seen.String() }
@@ -82,7 +83,8 @@ func (s *session) press(t *testing.T, keys string) {
 	require.NoError(t, err)
 }
 
-func TestLs_AtATerminal(t *testing.T) {
+func TestLs_Terminal(t *testing.T) {
+	t.Parallel()
 	_, c := serve(t, "--data-dir="+t.TempDir())
 	c.run(exitOK, "start", "maya", "--device-name=A television with a very long name indeed", "--session=tab")
 	out := atTerminal(t, 80, 24, c.environ, "ls", "maya").end(t)
@@ -98,13 +100,13 @@ func TestLs_AtATerminal(t *testing.T) {
 	assert.Contains(t, wide, "A television with a very long name indeed  -        tab")
 }
 
-// Even with nobody to ask it draws, takes keys, and gives the terminal back.
-func TestTop_WithoutAServer(t *testing.T) {
+// Without a server top draws, handles keys and restores the terminal.
+func TestTop_WithoutServer(t *testing.T) {
 	s := atTerminal(t, 100, 30, []string{"STREAMCOUNT_SERVER=http://" + closedPort(t)}, "top", "--every=200ms")
 	s.await(t, "\x1b[?1049h")
-	s.await(t, "no news:")
+	s.await(t, "unavailable:")
 	s.press(t, "?")
 	s.await(t, "show users, regions, nodes or etcd members")
 	s.press(t, "\x03")
-	assert.Contains(t, s.end(t), "\x1b[?1049l", "the terminal is as it was")
+	assert.Contains(t, s.end(t), "\x1b[?1049l", "the terminal is restored")
 }

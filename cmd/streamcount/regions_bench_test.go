@@ -12,11 +12,11 @@ import (
 	"github.com/stretchr/testify/require"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
-	"streamcount/internal/etcdtest"
+	"streamcount/internal/testing/etcdtest"
 )
 
-// placements are where etcd's members stand. The first one leads.
-var placements = []struct {
+// memberPlacements are the regions of etcd's members. The first member is the leader.
+var memberPlacements = []struct {
 	name    string
 	members []string
 }{
@@ -26,18 +26,17 @@ var placements = []struct {
 	{"all_in_one", []string{europe, europe, europe}},
 }
 
-// BenchmarkRegions has three members and a node in each of three regions, between
-// which everything takes a round trip of 40 or 120 ms, also what members say to each
-// other. It prints the medians of a start, a stop, a heartbeat that renews and a list
-// of a user's streams, over HTTP from the node's own region, beside that of a put from
-// there to the members that the node uses.
+// BenchmarkRegions has an etcd member and a node in each of three regions, with round trips of
+// 40 or 120 ms between regions, also between members. It reports the medians of a start, a
+// stop, a heartbeat that renews, and a list of streams, over HTTP from the region of the
+// node, and of a put to the members that the node uses.
 //
 //	go test -run xxx -bench Regions/.*/RTT=40 -benchtime 20x ./cmd/streamcount
 func BenchmarkRegions(b *testing.B) {
-	for _, placement := range placements {
+	for _, placement := range memberPlacements {
 		for _, roundTrip := range []time.Duration{40 * time.Millisecond, 120 * time.Millisecond} {
 			b.Run(fmt.Sprintf("%s/RTT=%d", placement.name, roundTrip.Milliseconds()), func(b *testing.B) {
-				placed(b, placement.members, roundTrip)
+				benchmarkPlacement(b, placement.members, roundTrip)
 			})
 		}
 	}
@@ -45,29 +44,29 @@ func BenchmarkRegions(b *testing.B) {
 
 const regionalTTL = 12 * time.Second
 
-func placed(b *testing.B, members []string, roundTrip time.Duration) {
+func benchmarkPlacement(b *testing.B, members []string, roundTrip time.Duration) {
 	b.Helper()
-	// With timeouts that suit the longer way, so that the leader stays.
+	// Timeouts are longer, so that the leader does not change.
 	etcd := etcdtest.StartRegions(b, etcdtest.Config{TickMs: 150, ElectionMs: 1500}, members...)
 	etcd.MoveLeader(b, 0)
-	var nodes []*regional
+	var nodes []*regionalNode
 	for _, region := range everywhere {
 		nodes = append(nodes, serveIn(b, etcd, members, region, fmt.Sprint("--ttl=", regionalTTL)))
 	}
 	etcd.RoundTrip(roundTrip)
-	for range 5 { // the first ones meet an empty pool
-		inEach(nodes, func(n *regional) { n.round(b) })
+	for range 5 { // the first starts have an empty pool
+		inEachRegion(nodes, func(n *regionalNode) { n.round(b) })
 	}
 	for _, n := range nodes {
 		clear(n.took)
 	}
 	rounds := 0
 	for b.Loop() {
-		inEach(nodes, func(n *regional) { n.round(b) })
+		inEachRegion(nodes, func(n *regionalNode) { n.round(b) })
 		rounds++
 	}
-	inEach(nodes, func(n *regional) { n.measureHeartbeats(b, min(rounds, 20)) })
-	require.Zero(b, etcd.Leader(b), "the leader has stayed")
+	inEachRegion(nodes, func(n *regionalNode) { n.measureHeartbeats(b, min(rounds, 20)) })
+	require.Zero(b, etcd.Leader(b), "the leader has not changed")
 	b.ReportMetric(0, "ns/op")
 	b.Logf("leader in %s, members in %s, %s", members[0], strings.Join(members, ", "), roundTrip)
 	b.Log("| node in | put | start | start / put | stop | heartbeat | list |")
@@ -79,8 +78,8 @@ func placed(b *testing.B, members []string, roundTrip time.Duration) {
 	}
 }
 
-// inEach does something in all regions at once.
-func inEach(nodes []*regional, do func(*regional)) {
+// inEachRegion calls do for all regions concurrently.
+func inEachRegion(nodes []*regionalNode, do func(*regionalNode)) {
 	var all sync.WaitGroup
 	for _, n := range nodes {
 		all.Go(func() { do(n) })
@@ -88,7 +87,7 @@ func inEach(nodes []*regional, do func(*regional)) {
 	all.Wait()
 }
 
-// timings are how long each call took, by its name.
+// timings are the durations of calls by name.
 type timings map[string][]time.Duration
 
 func (t timings) of(name string, do func()) {
@@ -102,8 +101,8 @@ func (t timings) median(name string) time.Duration {
 	return all[len(all)/2]
 }
 
-// round makes each call once, as one viewer does.
-func (n *regional) round(b *testing.B) {
+// round makes each call once.
+func (n *regionalNode) round(b *testing.B) {
 	b.Helper()
 	n.rounds++
 	user := fmt.Sprint(n.region, "-", n.rounds)
@@ -117,8 +116,9 @@ func (n *regional) round(b *testing.B) {
 	n.took.of("stop", func() { n.do(b, "POST", path+"/stop") })
 }
 
-// measureHeartbeats lets streams rest for a quarter of a TTL, so that they renew.
-func (n *regional) measureHeartbeats(b *testing.B, streams int) {
+// measureHeartbeats waits for a quarter of a TTL before it sends heartbeats, so that they
+// renew the leases.
+func (n *regionalNode) measureHeartbeats(b *testing.B, streams int) {
 	b.Helper()
 	var paths []string
 	for i := range streams {
@@ -130,9 +130,9 @@ func (n *regional) measureHeartbeats(b *testing.B, streams int) {
 	}
 }
 
-// BenchmarkLeaderKilled has a member and a node in each of three regions, 120 ms
-// apart and back. Each iteration kills the leader without a word while 24 viewers start
-// and stop streams, and looks for the longest time in which no node answered a start.
+// BenchmarkLeaderKilled has an etcd member and a node in each of three regions with round trips
+// of 120 ms. Each iteration kills the leader while 24 viewers start and stop streams, and
+// measures the longest time in which no start succeeded.
 //
 //	go test -run xxx -bench LeaderKilled -benchtime 3x ./cmd/streamcount
 func BenchmarkLeaderKilled(b *testing.B) {
@@ -153,8 +153,8 @@ func BenchmarkLeaderKilled(b *testing.B) {
 	}
 }
 
-// killLeader returns the longest time without an answer, how many starts were answered
-// 5xx, and how many elections there were in the 10 s before.
+// killLeader returns the longest time without a successful start, the number of starts that
+// returned 5xx, and the number of elections in the 10 s before.
 func killLeader(b *testing.B, tick uint) (gap time.Duration, failed int, elections uint64) {
 	b.Helper()
 	etcd := etcdtest.StartRegions(b, etcdtest.Config{TickMs: tick, ElectionMs: 10 * tick}, everywhere...)

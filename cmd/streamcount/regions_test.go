@@ -14,7 +14,7 @@ import (
 
 	"streamcount/cluster"
 	generate "streamcount/internal/bench/load"
-	"streamcount/internal/etcdtest"
+	"streamcount/internal/testing/etcdtest"
 )
 
 const (
@@ -25,11 +25,11 @@ const (
 
 var everywhere = []string{europe, america, asia}
 
-// regional is a node in a region, with its own links to etcd's members.
-type regional struct {
+// regionalNode is a node in a region, with separate links to the members of etcd.
+type regionalNode struct {
 	region string
-	ways   []*etcdtest.Link // to each member
-	near   []string         // the ends of those to members in its region, or nearest to it
+	links  []*etcdtest.Link // to each member
+	near   []string         // addresses of the links to the nearest members
 	client *generate.Client // of the node
 	conn   *generate.Conn   // to it
 	puts   pb.KVClient      // over the same links to the same members
@@ -38,18 +38,18 @@ type regional struct {
 	took   timings
 }
 
-// serveIn runs a node in a region. Where none of the members is, those beside the
-// first one, which leads, are near to it.
-func serveIn(tb testing.TB, etcd *etcdtest.Regions, members []string, region string, args ...string) *regional {
+// serveIn runs a node in a region. If no member is in the region, all members except the
+// first one, which is the leader, are near.
+func serveIn(tb testing.TB, etcd *etcdtest.Regions, members []string, region string, args ...string) *regionalNode {
 	tb.Helper()
-	n := &regional{region: region, ways: etcd.Ways(tb, region)}
+	n := &regionalNode{region: region, links: etcd.Links(tb, region)}
 	nearest := region
 	if !slices.Contains(members, region) {
 		nearest = members[0]
 	}
-	for i, way := range n.ways {
+	for i, link := range n.links {
 		if members[i] == nearest {
-			n.near = append(n.near, way.URL())
+			n.near = append(n.near, link.URL())
 		}
 	}
 	args = append(args, "--region="+region, "--node=node-"+region, "--log-level=error",
@@ -61,30 +61,30 @@ func serveIn(tb testing.TB, etcd *etcdtest.Regions, members []string, region str
 	tb.Cleanup(n.conn.Close)
 	direct, err := cluster.Dial(tb.Context(), cluster.ClientConfig{Endpoints: n.near})
 	require.NoError(tb, err)
-	tb.Cleanup(func() { _ = direct.Close() }) // nothing of it is needed any more
+	tb.Cleanup(func() { _ = direct.Close() }) // its error does not matter
 	n.puts = clientv3.RetryKVClient(direct)
 	return n
 }
 
-func (n *regional) endpoints() []string {
+func (n *regionalNode) endpoints() []string {
 	var all []string
-	for _, way := range n.ways {
-		all = append(all, way.URL())
+	for _, link := range n.links {
+		all = append(all, link.URL())
 	}
 	return all
 }
 
-// passed is how many bytes each of its links has passed.
-func (n *regional) passed() []int64 {
+// passed returns the number of bytes that each link has transferred.
+func (n *regionalNode) passed() []int64 {
 	var all []int64
-	for _, way := range n.ways {
-		all = append(all, way.Bytes())
+	for _, link := range n.links {
+		all = append(all, link.Bytes())
 	}
 	return all
 }
 
 // start starts a stream and returns its path.
-func (n *regional) start(tb testing.TB, user string) string {
+func (n *regionalNode) start(tb testing.TB, user string) string {
 	tb.Helper()
 	a, err := n.conn.Do("POST", []byte("/api/v1/streams/users/"+user+"/start"), []byte("{}"))
 	require.NoError(tb, err)
@@ -94,21 +94,22 @@ func (n *regional) start(tb testing.TB, user string) string {
 	return "/api/v1/streams/users/" + user + "/streams/" + string(id)
 }
 
-// do wants 200.
-func (n *regional) do(tb testing.TB, method, path string) {
+// do sends a request and requires status 200.
+func (n *regionalNode) do(tb testing.TB, method, path string) {
 	tb.Helper()
 	a, err := n.conn.Do(method, []byte(path), nil)
 	require.NoError(tb, err)
 	require.Equal(tb, 200, a.Status, "%s %s: %s", method, path, a.Body)
 }
 
-// A node's starts and stops go to the member of its own region, and its heartbeats to
-// the leader, wherever that is: the bytes tell.
-func TestRegions_WhereBytesGo(t *testing.T) {
+// Starts and stops of a node go to the member in its region, and heartbeats to the leader,
+// which the test determines by the bytes on the links.
+func TestRegions_Traffic(t *testing.T) {
+	t.Parallel()
 	members := everywhere // the leader's, the node's, and the third
 	etcd := etcdtest.StartRegions(t, etcdtest.Config{}, members...)
 	etcd.MoveLeader(t, 0)
-	n := serveIn(t, etcd, members, america, "--ttl=15s") // on a slow machine a round of heartbeats takes seconds
+	n := serveIn(t, etcd, members, america, "--ttl=30s") // on a slow machine a round of starts or heartbeats takes many seconds
 	started := 0
 	starts := func() []string {
 		var paths []string
@@ -123,7 +124,7 @@ func TestRegions_WhereBytesGo(t *testing.T) {
 			n.do(t, "POST", path+"/heartbeat")
 		}
 	}
-	// until sends heartbeats until one link has carried much, and returns what each has.
+	// until sends heartbeats until one link has transferred much, and returns the bytes of each.
 	until := func(paths []string, link int) []int64 {
 		before := n.passed()
 		during := make([]int64, len(before))

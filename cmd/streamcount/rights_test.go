@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,34 +12,18 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"streamcount/api/apitype"
-	"streamcount/internal/etcdtest"
+	"streamcount/internal/testing/etcdtest"
 )
 
-// What deploy/etcd/create-user.sh grants is all that a node needs, and no more than
-// that.
+// The rights that deploy/etcd/create-user.sh grants are exactly those that a node needs.
 func TestServe_LeastRights(t *testing.T) {
+	t.Parallel()
 	script, err := os.ReadFile("../../deploy/etcd/create-user.sh")
 	require.NoError(t, err)
 	require.Contains(t, string(script), `grant-permission "$role" readwrite --prefix=true "$prefix/"`, "the same as below")
 
 	m := etcdtest.Start(t, etcdtest.Config{})
-	root, ctx := m.Client(t), t.Context()
-	must := func(_ any, err error) {
-		t.Helper()
-		require.NoError(t, err)
-	}
-	must(root.UserAdd(ctx, "root", "r"))
-	must(root.UserGrantRole(ctx, "root", "root"))
-	must(root.RoleAdd(ctx, "streamcount"))
-	must(root.RoleGrantPermission(ctx, "streamcount", "/streamcount/", clientv3.GetPrefixRangeEnd("/streamcount/"),
-		clientv3.PermissionType(clientv3.PermReadWrite)))
-	must(root.UserAdd(ctx, "streamcount", "secret"))
-	must(root.UserGrantRole(ctx, "streamcount", "streamcount"))
-	must(root.AuthEnable(ctx))
-
-	password := filepath.Join(t.TempDir(), "password")
-	require.NoError(t, os.WriteFile(password, []byte("secret\n"), 0o600))
-	account := []string{"--etcd-endpoints=" + m.Endpoint(), "--etcd-user=streamcount", "--etcd-password-file=" + password}
+	account, _ := etcdAccount(t, m.Client(t), m.Endpoint())
 	_, c := serve(t, account...)
 	var started apitype.User
 	c.json(exitOK, &started, "start", "maya")
@@ -61,12 +46,36 @@ func TestServe_LeastRights(t *testing.T) {
 		if err != nil {
 			return false
 		}
-		defer func() { _ = service.Close() }() // it was only read with
-		resp, err := service.Get(ctx, "/streamcount/nodes/", clientv3.WithPrefix())
+		defer func() { _ = service.Close() }() // it was used only for reads
+		resp, err := service.Get(t.Context(), "/streamcount/nodes/", clientv3.WithPrefix())
 		return err == nil && len(resp.Kvs) == 1
-	}, 30*time.Second, 10*time.Millisecond, "the node is listed")
+	}, time.Minute, 10*time.Millisecond, "the node is listed")
 
 	p := launch(t, nil, append([]string{"serve", "--listen=127.0.0.1:0", "--etcd-prefix=/other"}, account...)...)
 	assert.Equal(t, exitError, p.end(t))
 	assert.Contains(t, p.errOut.String(), "permission denied")
+}
+
+// etcdAccount creates root and the account of deploy/etcd/create-user.sh. It returns the flags
+// of a node for it, and the password file.
+func etcdAccount(t *testing.T, root *clientv3.Client, endpoints ...string) (flags []string, file string) {
+	t.Helper()
+	ctx := t.Context()
+	must := func(_ any, err error) {
+		t.Helper()
+		require.NoError(t, err)
+	}
+	must(root.UserAdd(ctx, "root", "r"))
+	must(root.UserGrantRole(ctx, "root", "root"))
+	must(root.RoleAdd(ctx, "streamcount"))
+	must(root.RoleGrantPermission(ctx, "streamcount", "/streamcount/", clientv3.GetPrefixRangeEnd("/streamcount/"),
+		clientv3.PermissionType(clientv3.PermReadWrite)))
+	must(root.UserAdd(ctx, "streamcount", "secret"))
+	must(root.UserGrantRole(ctx, "streamcount", "streamcount"))
+	must(root.AuthEnable(ctx))
+	file = filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(file, []byte("secret\n"), 0o600))
+	return []string{
+		"--etcd-endpoints=" + strings.Join(endpoints, ","), "--etcd-user=streamcount", "--etcd-password-file=" + file,
+	}, file
 }

@@ -15,41 +15,42 @@ import (
 
 	"streamcount/api/apitype"
 	"streamcount/client"
+	"streamcount/internal/yamlfile"
 )
 
-const fileHelp = `With --file, make all plans and limits of a YAML file true at once:
+const fileHelp = `With --file, apply the plans and limits of a YAML file in one transaction:
 
   plans:
     default: {limit: 3}
     family: {limit: 5, onLimit: replace-oldest, count: content}
-    old: null             # is removed
+    old: null             # removes the plan
   users:
     maya: {plan: family}
     tom: {limit: 1}
-    ida: null             # has nothing of her own any more
+    ida: null             # removes the limit or plan of the user
 
-What the file does not name stays as it is. The differences are shown first, and
-applied after a yes (or with --yes), all or none; if any rule was changed by
-somebody else meanwhile, none are.`
+Plans and users that the file does not name are not changed. The command prints the
+changes and asks for confirmation, unless --yes is given. Either all changes are
+applied or none: none if another caller has changed a rule since they were printed.`
 
-// A ruleFile is what --file holds. Null removes.
+// A ruleFile is the content of --file. Null removes a rule.
 type ruleFile struct {
 	Plans map[string]*filePlan          `json:"plans"`
 	Users map[string]*apitype.LimitRule `json:"users"`
 }
 
-// filePlan tells a limit of 0 from one that was forgotten.
+// filePlan is a plan in a file. Limit is a pointer, so that a missing limit is not 0.
 type filePlan struct {
 	Limit   *int   `json:"limit"`
 	OnLimit string `json:"onLimit"`
 	Count   string `json:"count"`
 }
 
-// applyFile applies a file. Flags that say something else have no place beside it.
+// applyFile applies a file. It returns an error if names or any of the other flags are given.
 func (a *app) applyFile(cmd *cobra.Command, args []string, f fileFlags, others ...string) (err error) {
 	for _, other := range others {
 		if cmd.Flags().Changed(other) || len(args) > 0 {
-			return usageError{fmt.Errorf("--file says it all: leave out names and --%s (see %s --help)",
+			return usageError{fmt.Errorf("--file cannot be combined with a name or --%s (see %s --help)",
 				strings.Join(others, ", --"), cmd.CommandPath())}
 		}
 	}
@@ -78,7 +79,7 @@ func (a *app) applyRules(cmd *cobra.Command, c *client.Client, set apitype.RuleS
 		}
 	}
 	if f.dryRun || none {
-		return a.maybeJSON(diff)
+		return a.jsonOnly(diff)
 	}
 	if err := a.confirm(f); err != nil {
 		return err
@@ -94,21 +95,22 @@ func (a *app) applyRules(cmd *cobra.Command, c *client.Client, set apitype.RuleS
 	return a.printf("applied %d changes at revision %d\n", len(done.Plans)+len(done.Users), done.Revision)
 }
 
-func (a *app) maybeJSON(v any) error {
+// jsonOnly prints v if --json is given.
+func (a *app) jsonOnly(v any) error {
 	if a.json {
 		return a.printJSON(v)
 	}
 	return nil
 }
 
-// confirm asks whoever sits at the terminal. Where nobody does, --yes must say so.
+// confirm asks the user at the terminal. Without a terminal --yes is required.
 func (a *app) confirm(f fileFlags) error {
 	if f.yes {
 		return nil
 	}
 	in, ok := a.in.(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) || f.path == "-" {
-		return usageError{errors.New("nobody can be asked here: add --yes to apply the changes, or --dry-run")}
+		return usageError{errors.New("not a terminal: pass --yes to apply the changes, or --dry-run")}
 	}
 	if _, err := fmt.Fprint(a.errOut, "apply these changes? [y/N] "); err != nil {
 		return fmt.Errorf("ask: %w", err)
@@ -132,8 +134,9 @@ func readRuleFile(path string, stdin io.Reader) (apitype.RuleSet, error) {
 		return apitype.RuleSet{}, usageError{fmt.Errorf("file: %w", err)}
 	}
 	var file ruleFile
-	if err := yaml.UnmarshalStrict(text, &file); err != nil {
-		why := strings.Join(strings.Fields(err.Error()), " ") // yaml's has several lines
+	err = cmp.Or(yaml.UnmarshalStrict(text, &file), yamlfile.CheckOneDocument(text))
+	if err != nil {
+		why := strings.Join(strings.Fields(err.Error()), " ") // the error has several lines
 		return apitype.RuleSet{}, usageError{fmt.Errorf("file %s: want maps of plans and users: %s", path, why)}
 	}
 	set := apitype.RuleSet{Plans: map[string]apitype.PlanRule{}, Users: map[string]apitype.LimitRule{}}
@@ -160,7 +163,7 @@ func readRuleFile(path string, stdin io.Reader) (apitype.RuleSet, error) {
 	return set, nil
 }
 
-// printDiff shows what is new, what is changed, and what is gone.
+// printDiff prints the rules that are added (+), changed (~) and removed (-).
 func (a *app) printDiff(c apitype.RuleChanges) error {
 	var lines []string
 	for _, p := range c.Plans {

@@ -11,14 +11,15 @@ import (
 	"streamcount/api/apitype"
 )
 
-func TestRules_ByHand(t *testing.T) {
+func TestRules_SingleChanges(t *testing.T) {
+	t.Parallel()
 	_, c := serve(t, "--data-dir="+t.TempDir())
 	out, _ := c.run(exitOK, "plans", "set", "family", "--limit=2", "--on-limit=replace-oldest", "--count=content")
-	assert.Equal(t, "plan family: limit 2, starts may ask for replace-oldest, counts content\n", out)
+	assert.Equal(t, "plan family: limit 2, starts may request replace-oldest, counts content\n", out)
 	out, _ = c.run(exitOK, "plans", "ls")
 	assert.Regexp(t, `(?m)^family +2 +replace-oldest +content$`, out)
-	_, errOut := c.run(exitGone, "limits", "get", "maya")
-	assert.Contains(t, errOut, "the limit in force is 3")
+	_, errOut := c.run(exitNotFound, "limits", "get", "maya")
+	assert.Contains(t, errOut, "the effective limit is 3")
 	out, _ = c.run(exitOK, "limits", "set", "maya", "--plan=family")
 	assert.Equal(t, "user maya: plan family\n", out)
 	out, _ = c.run(exitOK, "limits", "set", "maya", "--limit=1")
@@ -34,10 +35,10 @@ func TestRules_ByHand(t *testing.T) {
 	assert.Equal(t, 2, p.Limit)
 	out, _ = c.run(exitOK, "plans", "rm", "family")
 	assert.Contains(t, out, "removed plan family")
-	c.run(exitGone, "plans", "rm", "family")
+	c.run(exitNotFound, "plans", "rm", "family")
 	for _, args := range [][]string{
 		{"limits", "set", "maya"}, {"limits", "set", "maya", "--limit=1", "--plan=p"}, {"limits", "set", "--limit=1"},
-		{"limits", "set", "maya", "--plan=none"}, {"limits", "set", "maya", "--limit=61"}, {"limits", "set", "a b", "--limit=1"},
+		{"limits", "set", "maya", "--plan=none"}, {"limits", "set", "maya", "--limit=61"}, {"limits", "set", "a\nb", "--limit=1"},
 		{"plans", "set", "p"}, {"plans", "set", "a/b", "--limit=1"}, {"plans", "set", "p", "--limit=1", "--count=sheep"},
 		{"plans", "set", "p", "--limit=1", "--file=f"}, {"limits", "get"}, {"plans", "get", "a", "b"},
 	} {
@@ -45,7 +46,8 @@ func TestRules_ByHand(t *testing.T) {
 	}
 }
 
-func TestRules_ByFile(t *testing.T) {
+func TestRules_File(t *testing.T) {
+	t.Parallel()
 	_, c := serve(t, "--data-dir="+t.TempDir())
 	dir := t.TempDir()
 	file := func(content string) string {
@@ -65,7 +67,7 @@ users:
   tom: {limit: 1}
   ida: null
 `)
-	diff := `+ plan family: limit 5, starts may ask for replace-oldest
+	diff := `+ plan family: limit 5, starts may request replace-oldest
 - plan old: limit 9
 - user ida: limit 3
 + user maya: plan family
@@ -73,10 +75,10 @@ users:
 `
 	out, _ := c.run(exitOK, "limits", "set", set, "--dry-run")
 	assert.Equal(t, diff, out)
-	c.run(exitGone, "limits", "get", "maya")
+	c.run(exitNotFound, "limits", "get", "maya")
 	out, errOut := c.run(exitUsage, "limits", "set", set)
 	assert.Equal(t, diff, out)
-	assert.Contains(t, errOut, "add --yes")
+	assert.Contains(t, errOut, "pass --yes")
 	out, _ = c.run(exitOK, "plans", "set", set, "--yes")
 	assert.Contains(t, out, diff)
 	assert.Contains(t, out, "applied 5 changes at revision")

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"streamcount/api/apitype"
-	"streamcount/internal/etcdtest"
+	"streamcount/internal/testing/etcdtest"
 	"streamcount/shard"
 )
 
@@ -25,12 +27,14 @@ func get(t *testing.T, url string) (status int, body string) {
 	return resp.StatusCode, string(text)
 }
 
-// A service without shards gets a second etcd, and a third, and loses the first,
-// while its nodes run.
+// A service without shards gets a second and a third etcd, and loses the first one, while its
+// nodes run.
 func TestShards_PlanMoveStatus(t *testing.T) {
+	t.Parallel()
 	a, b, c := etcdtest.Start(t, etcdtest.Config{}), etcdtest.Start(t, etcdtest.Config{}), etcdtest.Start(t, etcdtest.Config{})
 	flag := func(name string, m *etcdtest.Member) string { return name + "=" + m.Endpoint() }
-	_, one := serve(t, "--etcd-endpoints="+a.Endpoint(), "--log-level=warn")
+	auditPath := filepath.Join(t.TempDir(), "audit.log")
+	_, one := serve(t, "--etcd-endpoints="+a.Endpoint(), "--log-level=warn", "--audit-file="+auditPath)
 	_, two := serve(t, "--etcd-endpoints="+a.Endpoint(), "--log-level=warn")
 	ids := map[string]string{}
 	for i := range 30 {
@@ -45,7 +49,7 @@ func TestShards_PlanMoveStatus(t *testing.T) {
 	admin := cli{t: t}
 	known := "--etcd-endpoints=" + a.Endpoint()
 	out, _ := admin.run(exitOK, "shards", "status", known)
-	assert.Contains(t, out, "epoch 0: users live on default")
+	assert.Contains(t, out, "epoch 0: users are on default")
 	assert.Regexp(t, `default +30 +30 +0 `, out)
 	to := []string{"--to=" + flag("default", a), "--to=" + flag("b", b)}
 	out, _ = admin.run(exitOK, append([]string{"shards", "plan", known}, to...)...)
@@ -59,8 +63,8 @@ func TestShards_PlanMoveStatus(t *testing.T) {
 		to    []string
 		want  string
 	}{
-		{known, to, "users live on default, b (epoch 3)"},
-		{"--shard=" + flag("b", b), []string{"--to=" + flag("b", b), "--to=" + flag("c", c)}, "users live on b, c (epoch 5)"},
+		{known, to, "users are on default, b (epoch 3)"},
+		{"--shard=" + flag("b", b), []string{"--to=" + flag("b", b), "--to=" + flag("c", c)}, "users are on b, c (epoch 5)"},
 	} {
 		out, _ = admin.run(exitOK, append([]string{"shards", "move", step.known}, step.to...)...)
 		assert.Contains(t, out, step.want)
@@ -75,12 +79,21 @@ func TestShards_PlanMoveStatus(t *testing.T) {
 	}
 	out, _ = admin.run(exitOK, "shards", "status", "--shard="+flag("c", c))
 	assert.NotContains(t, out, "default")
+	require.Eventually(t, func() bool {
+		var moves []string
+		for _, l := range auditLines(t, auditPath) {
+			if l["what"] == "move shards" {
+				moves = append(moves, fmt.Sprint(l["caller"]))
+			}
+		}
+		return len(moves) >= 1 && !slices.ContainsFunc(moves, func(by string) bool { return by != commandActor() })
+	}, time.Minute, 50*time.Millisecond, "nodes record who moves users")
 
-	// A dead shard is its own users' trouble.
+	// An unavailable shard affects only its users.
 	c.Stop()
 	m := shard.Map{Shards: []shard.Shard{{Name: "b"}, {Name: "c"}}}
 	for user, id := range ids {
-		if m.Home(user) == "b" {
+		if m.Shard(user) == "b" {
 			one.run(exitOK, "heartbeat", user, id)
 			if user != "user-3" {
 				one.run(exitOK, "start", user)
@@ -89,12 +102,12 @@ func TestShards_PlanMoveStatus(t *testing.T) {
 	}
 	var unlucky string
 	for user := range ids {
-		if m.Home(user) == "c" {
+		if m.Shard(user) == "c" {
 			unlucky = user
 		}
 	}
 	require.NotEmpty(t, unlucky)
-	one.run(exitOK, "heartbeat", unlucky, ids[unlucky]) // plays on
+	one.run(exitOK, "heartbeat", unlucky, ids[unlucky]) // the stream continues
 	began := time.Now()
 	resp, err := http.Post(one.server+"/api/v1/streams/users/"+unlucky+"/start", "", nil) //nolint:noctx // a test's own server
 	require.NoError(t, err)
@@ -105,5 +118,5 @@ func TestShards_PlanMoveStatus(t *testing.T) {
 	assert.Equal(t, 200, status)
 	status, body := get(t, one.server+"/api/v1/stats")
 	assert.Equal(t, 200, status)
-	assert.Contains(t, body, `"error":"it does not answer`)
+	assert.Contains(t, body, `"error":"etcd is unavailable`)
 }

@@ -16,13 +16,17 @@ func (a *app) startCommand() *cobra.Command {
 	var con apitype.Content
 	cmd := &cobra.Command{
 		Use:   "start USER",
-		Short: "Start a stream of a user",
-		Long: `Start a stream: take one of the user's slots and print the stream's id. The
-stream lapses unless heartbeats follow (see "streamcount heartbeat"). When all
-slots are taken, the streams that hold them are printed, with exit code 3.`,
+		Short: "Start a stream",
+		Long: `Start a stream of a user and print its id. The stream expires without heartbeats (see
+"streamcount heartbeat"). If the limit of the user is reached, the command prints
+the active streams and exits with code 3.
+
+A user id is any text of 1 to 128 bytes. Quote characters that are special in the
+shell, and put "--" before an id that begins with a hyphen: streamcount start -- -n`,
 		Example: `  streamcount start maya --device-name "Living room TV"
+  streamcount start 'CORP\ann'
   streamcount heartbeat maya "$(streamcount start maya --json | jq -r .stream.id)" --every`,
-		Args: between(1, 1),
+		Args: argRange(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if dev != (apitype.Device{}) {
 				req.Device = &dev
@@ -32,7 +36,7 @@ slots are taken, the streams that hold them are printed, with exit code 3.`,
 			}
 			err := call(a, cmd, func(c *client.Client) (apitype.User, error) {
 				return c.StartStream(cmd.Context(), args[0], req)
-			}, a.showStarted)
+			}, a.printStarted)
 			if full, ok := errors.AsType[*client.LimitError](err); ok && !a.json && len(full.Active) > 0 {
 				return errors.Join(a.printStreams(full.Active), err)
 			}
@@ -41,24 +45,24 @@ slots are taken, the streams that hold them are printed, with exit code 3.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&req.Session, "session", "",
-		"`id` of the playback: a start with that of a live stream takes over its slot")
-	f.StringVar(&req.Replaces, "replaces", "", "`id` of a stream to end in favour of this one")
+		"`id` of the playback; an active stream with the same session is replaced by this one")
+	f.StringVar(&req.Replaces, "replaces", "", "`id` of a stream of the user that is ended in the same transaction")
 	f.StringVar(&req.OnLimit, "on-limit", "",
-		"what to `do` when all slots are taken: deny or replace-oldest (default deny)")
-	f.StringVar(&dev.Name, "device-name", "", "the device's `name`, for people")
-	f.StringVar(&dev.ID, "device-id", "", "the device's own `id`")
-	f.StringVar(&dev.Type, "device-type", "", "what `kind` of device it is")
-	f.StringVar(&con.ID, "content-id", "", "`id` of what is playing")
-	f.StringVar(&con.Title, "content-title", "", "its `title`, for people")
-	f.StringVar(&req.Plan, "plan", "", "the user's `plan`, as the calling service knows it")
+		"`policy` at the limit: deny or replace-oldest (default deny)")
+	f.StringVar(&dev.Name, "device-name", "", "display `name` of the device")
+	f.StringVar(&dev.ID, "device-id", "", "`id` of the device")
+	f.StringVar(&dev.Type, "device-type", "", "`type` of the device, such as tv")
+	f.StringVar(&con.ID, "content-id", "", "`id` of the content")
+	f.StringVar(&con.Title, "content-title", "", "display `title` of the content")
+	f.StringVar(&req.Plan, "plan", "", "`plan` of the user; a limit or plan that is set for the user takes precedence")
 	a.addClientFlags(cmd)
 	return cmd
 }
 
-func (a *app) showStarted(u apitype.User) error {
+func (a *app) printStarted(u apitype.User) error {
 	s := u.Stream
 	ttl, pace := time.Duration(s.TTLSeconds)*time.Second, time.Duration(s.HeartbeatSeconds)*time.Second
 	return a.printf("stream      %s\n%s now has %d of %d streams\n"+
-		"it lapses in %v unless a heartbeat comes (every %v): streamcount heartbeat %s %s --every\n",
-		printable(s.ID), printable(u.UserID), u.Streams, u.Limit, ttl, pace, printable(u.UserID), printable(s.ID))
+		"it expires in %v without a heartbeat; send one every %v: streamcount heartbeat --every %s\n",
+		printable(s.ID), printable(u.UserID), u.Streams, u.Limit, ttl, pace, arguments(u.UserID, s.ID))
 }

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestTop_AtATerminal(t *testing.T) {
+func TestTop_Terminal(t *testing.T) {
+	t.Parallel()
 	p, c := serve(t, "--data-dir="+t.TempDir())
 	c.run(exitOK, "start", "maya")
 	s := atTerminal(t, 100, 30, c.environ, "top", "--every=200ms")
@@ -17,16 +18,16 @@ func TestTop_AtATerminal(t *testing.T) {
 	s.press(t, "?")
 	s.await(t, "show users, regions, nodes or etcd members")
 	s.press(t, "/ma")
-	s.await(t, "users that begin with:")
+	s.await(t, "user ids that begin with:")
 	assert.Equal(t, exitOK, p.interrupt(t))
-	s.await(t, "no news:")
+	s.await(t, "unavailable:")
 	s.press(t, "\x03")
 	out := s.end(t)
-	assert.Contains(t, out, "\x1b[?1049l", "the terminal is as it was")
+	assert.Contains(t, out, "\x1b[?1049l", "the terminal is restored")
 }
 
-// Whoever ends it from outside gets the terminal back as well.
-func TestTop_EndsWhenTold(t *testing.T) {
+// A signal also restores the terminal.
+func TestTop_Interrupt(t *testing.T) {
 	_, c := serve(t, "--data-dir="+t.TempDir())
 	s := atTerminal(t, 80, 24, append(c.environ, "NO_COLOR=1"), "top")
 	s.await(t, "USER")
@@ -37,6 +38,7 @@ func TestTop_EndsWhenTold(t *testing.T) {
 }
 
 func TestTop_Once(t *testing.T) {
+	t.Parallel()
 	_, c := serve(t, "--data-dir="+t.TempDir())
 	c.run(exitOK, "start", "maya")
 	out, _ := c.run(exitOK, "top")
@@ -55,6 +57,6 @@ func TestTop_Once(t *testing.T) {
 	_, errOut := c.run(exitUsage, "top", "--every=1ms")
 	assert.Contains(t, errOut, "want 200ms or more")
 	_, errOut = c.run(exitError, "top", "--server=http://"+closedPort(t))
-	assert.Contains(t, errOut, "is it running?")
+	assert.Contains(t, errOut, "connection refused by")
 	assert.Contains(t, atTerminal(t, 100, 30, c.environ, "top", "--once").end(t), "\x1b[1m1\x1b[0m")
 }

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -14,10 +16,10 @@ import (
 	generate "streamcount/internal/bench/load"
 )
 
-// BenchmarkTraces is what traces cost a start and its stop over HTTP: nothing
-// traced, one request in a hundred, and all of them, by turns on three nodes. Each
-// iteration is 3,000 starts and stops on each; the ratios are of medians, generator
-// and receiver of spans included.
+// BenchmarkTraces measures the cost of traces for a start and its stop over HTTP: with no
+// request traced, one in a hundred, and all, alternately on three nodes. An iteration is
+// 3,000 starts and stops on each node; the reported ratios are of medians, and include the
+// generator and the receiver of spans.
 func BenchmarkTraces(b *testing.B) {
 	r := newReceiver(b)
 	kinds := []string{"off", "one-percent", "all"}
@@ -51,8 +53,8 @@ func BenchmarkTraces(b *testing.B) {
 
 const cyclesEach = 3000
 
-// cycles starts and stops streams over 32 connections, and returns the seconds and
-// the processor's seconds that it took.
+// cycles starts and stops streams over 32 connections, and returns the wall time and the CPU
+// time in seconds.
 func cycles(b *testing.B, client *generate.Client) (wall, cpu float64) {
 	b.Helper()
 	began, used := time.Now(), processor(b)

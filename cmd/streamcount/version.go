@@ -11,10 +11,10 @@ import (
 // version is set by the build: -ldflags "-X main.version=1.2.3".
 var version = "0.1.0-dev"
 
-// A build says which program this is.
+// A build identifies the program.
 type build struct {
 	Version  string `json:"version"`
-	Revision string `json:"revision,omitempty"` // of the source, where the build knew it
+	Revision string `json:"revision,omitempty"` // of the source, if known
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
 }
@@ -50,9 +50,9 @@ func (b build) String() string {
 func (a *app) versionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "version",
-		Short:   "Print the program's version",
+		Short:   "Print the version of the program",
 		Example: `  streamcount version --json`,
-		Args:    between(0, 0),
+		Args:    argRange(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			if a.json {
 				return a.printJSON(buildVersion())

@@ -15,43 +15,43 @@ import (
 )
 
 func (a *app) watchCommand() *cobra.Command {
-	var w client.Watch
+	var w client.EventOptions
 	cmd := &cobra.Command{
 		Use:   "watch",
-		Short: "Follow what happens to streams",
-		Long: `Follow what happens to streams until Ctrl-C: each start, stop, expiry and refusal is a
-line as it happens. Refusals are those of the node that is asked. A connection that is
-lost is made again, and goes on where it was; where something was missed there is a
-line that says gap. --json prints each event as one line of JSON, with its cursor,
-which --after takes.`,
+		Short: "Print events of streams as they happen",
+		Long: `Print each start, stop, expiry and refusal as one line until Ctrl-C. Refusals are those
+of the node that serves the connection. If the connection is lost, the command
+reconnects and resumes after the last event; if events were missed, it prints a line
+with the event "gap". With --json each event is one line of JSON with its cursor,
+which can be passed to --after.`,
 		Example: `  streamcount watch
   streamcount watch --user maya
   streamcount watch --json | jq -r 'select(.type == "refusal") | .userId'`,
-		Args: between(0, 0),
+		Args: argRange(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.watch(cmd, w) },
 	}
-	cmd.Flags().StringVar(&w.User, "user", "", "only what happens to this `user`")
-	cmd.Flags().StringVar(&w.After, "after", "", "begin after the event with this `cursor`")
+	cmd.Flags().StringVar(&w.User, "user", "", "print only events of this `user`")
+	cmd.Flags().StringVar(&w.After, "after", "", "resume after the event with this `cursor`")
 	a.addClientFlags(cmd)
 	return cmd
 }
 
 // watch prints events until the command is interrupted.
-func (a *app) watch(cmd *cobra.Command, w client.Watch) (err error) {
+func (a *app) watch(cmd *cobra.Command, w client.EventOptions) (err error) {
 	ctx := cmd.Context()
 	c, err := a.client(cmd, 0)
 	if err != nil {
 		return err
 	}
 	defer func() { err = cmp.Or(err, c.Close(ctx)) }()
-	w.Notice = a.connectionNotice()
+	w.OnConnection = a.connectionNotice()
 	if !a.json {
-		if err := a.printf(watchLine, "TIME", "EVENT", "STREAMS", "USER", "REGION", "DEVICE, PLAYING, WHY"); err != nil {
+		if err := a.printf(watchLine, "TIME", "EVENT", "STREAMS", "USER", "REGION", "DEVICE, CONTENT, REASON"); err != nil {
 			return err
 		}
 	}
 	for e, err := range c.Events(ctx, w) {
-		if ctx.Err() != nil { // interrupted: nothing is wrong
+		if ctx.Err() != nil { // interrupted by the user
 			return nil
 		}
 		if err == nil {
@@ -64,22 +64,22 @@ func (a *app) watch(cmd *cobra.Command, w client.Watch) (err error) {
 	return nil
 }
 
-// connectionNotice says on the error output that the connection was lost, once, and
-// that it is there again.
+// connectionNotice returns a function that reports on the error output that the connection is
+// lost, once, and that it is restored.
 func (a *app) connectionNotice() func(error) {
 	lost := false
 	return func(err error) {
 		var text string
 		switch {
 		case err != nil && !lost:
-			text = fmt.Sprintf("not connected, will keep trying: %s", a.explain(err))
+			text = fmt.Sprintf("connection lost, reconnecting: %s", a.explain(err))
 		case err == nil && lost:
-			text = "connected again"
+			text = "reconnected"
 		default:
 			return
 		}
 		lost = err != nil
-		_, _ = fmt.Fprintf(a.errOut, "streamcount: %s\n", printable(text)) // nobody is left to tell
+		_, _ = fmt.Fprintf(a.errOut, "streamcount: %s\n", printable(text)) // an error of stderr cannot be reported
 	}
 }
 
@@ -97,22 +97,22 @@ func (a *app) printEvent(e client.Event) error {
 		return a.printf("%s\n", display.PrintableJSON(b))
 	}
 	if e.Type == apitype.EventGap {
-		return a.printf(watchLine, clock(e.At), e.Type, "-", "-", "-", printable(e.Detail))
+		return a.printf(watchLine, formatTime(e.At), e.Type, "-", "-", "-", printable(e.Detail))
 	}
 	var s apitype.Stream
 	if e.Stream != nil {
 		s = *e.Stream
 	}
-	about := joinedBy(", ", device(s.Device), content(s.Content), why(e.Event))
-	return a.printf(watchLine, clock(e.At), printable(e.Type), fmt.Sprintf("%d/%d", e.Streams, e.Limit),
+	about := joinNonEmpty(", ", formatDevice(s.Device), formatContent(s.Content), eventDetail(e.Event))
+	return a.printf(watchLine, formatTime(e.At), printable(e.Type), fmt.Sprintf("%d/%d", e.Streams, e.Limit),
 		printable(e.UserID), printable(orDash(s.Region)), printable(orDash(about)))
 }
 
-// why is the reason of an event, and what took the stream's place.
-func why(e apitype.Event) string {
+// eventDetail returns the reason of an event and the device that replaced the stream.
+func eventDetail(e apitype.Event) string {
 	text := e.Reason
 	if e.By != nil && e.By.Device != nil {
-		text += " by " + device(e.By.Device)
+		text += " by " + formatDevice(e.By.Device)
 	}
 	if e.Type == apitype.EventExpiry && e.Stream != nil && e.Stream.StartedAt != nil && e.At != nil {
 		text = "after " + e.At.Sub(e.Stream.StartedAt.Time).Round(time.Second).String()
@@ -120,8 +120,8 @@ func why(e apitype.Event) string {
 	return text
 }
 
-// showBusiest is what ls shows with --most.
-func (a *app) showBusiest(b apitype.BusiestUsers) error {
+// printTopUsers prints the output of ls --max.
+func (a *app) printTopUsers(b apitype.TopUsers) error {
 	rows := [][]string{{"USER", "STREAMS", "LIMIT"}}
 	for _, u := range b.Users {
 		rows = append(rows, []string{u.UserID, fmt.Sprint(u.Streams), fmt.Sprint(u.Limit)})
@@ -129,7 +129,7 @@ func (a *app) showBusiest(b apitype.BusiestUsers) error {
 	if err := a.printTable(rows); err != nil || !b.More {
 		return err
 	}
-	return a.printf("... and others\n")
+	return a.printf("(and others)\n")
 }
 
-var errMostOfOne = usageError{errors.New("--most lists users: leave the user out")}
+var errTopUsersOfUser = usageError{errors.New("--max and --prefix cannot be combined with a user")}

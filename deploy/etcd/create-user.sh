@@ -1,16 +1,16 @@
 #!/bin/sh
-# Creates the etcd role and user that streamcount needs, with the least that it
-# needs: to read and write the keys below its prefix. Leases, watches and the
-# status of members take no right of their own.
+# Creates an etcd role and user for streamcount with the minimum permissions: to read and
+# write the keys below its prefix. Leases, watches and the status of members need no
+# further permissions.
 #
 #   ETCDCTL_ENDPOINTS=https://etcd-1:2379 ETCDCTL_USER=root:... \
 #       deploy/etcd/create-user.sh streamcount password-file [/streamcount]
 #
-# It may be repeated: the role is set again, and so is the password. Authentication
-# itself is switched on once for the whole etcd, with a root user: see
-# docs/operations.md.
+# The script may be run again: it sets the role and the password. Nodes read their password
+# file again when etcd rejects their password. Enable authentication once for the etcd
+# cluster, with a root user: see docs/operations.md.
 set -eu
-[ $# -ge 2 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 user=$1 password=$(cat "$2") prefix=${3:-/streamcount}
 role=$user
 

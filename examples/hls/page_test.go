@@ -13,13 +13,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"streamcount/internal/browser"
+	"streamcount/internal/testing/browser"
 )
 
 func TestMain(m *testing.M) { os.Exit(browser.Main(m)) }
 
-// In a browser: who logs in plays, a second tab is told where the first one is, and
-// takes its place, which that one says.
+// In a browser: a viewer logs in and plays. A second tab shows the stream of the first tab
+// and takes its place, and the first tab shows that.
 func TestPage(t *testing.T) {
 	server := httptest.NewUnstartedServer(nil)
 	origin := "http://" + server.Listener.Addr().String()
@@ -37,8 +37,8 @@ func TestPage(t *testing.T) {
 			site.ServeHTTP(w, r)
 		case strings.HasSuffix(film, "/film.m3u8"):
 			asked <- film
-			_, _ = io.WriteString(w, "#EXTM3U\n#EXT-X-MAP:URI=\"init.mp4\"\n") // to a browser that is there
-		default: // a film whose first picture never comes needs no film
+			_, _ = io.WriteString(w, "#EXTM3U\n#EXT-X-MAP:URI=\"init.mp4\"\n") // an error would fail the test by a missing request
+		default: // the segment never arrives, so the test needs no film
 			<-over.Done()
 		}
 	})

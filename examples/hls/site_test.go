@@ -11,13 +11,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// visit serves a site whose streamcount answers every call with a status, and
-// returns how a viewer gets an address of it.
+// visit serves a site whose streamcount is service, and logs a viewer in. It returns a
+// function that gets a path of the site.
 func visit(t *testing.T, service http.HandlerFunc) func(path string) (int, string) {
 	t.Helper()
 	streamcount := httptest.NewServer(service)
@@ -45,7 +46,7 @@ func visit(t *testing.T, service http.HandlerFunc) func(path string) (int, strin
 	}
 }
 
-// Only streamcount's own no closes the door; while it cannot tell, films go on.
+// A film stops only if streamcount answers that the stream is not alive. During an outage films continue.
 func TestWatch(t *testing.T) {
 	for status, want := range map[int]int{
 		200: 200, 404: 403, 410: 403, 422: 403, 401: 403, 405: 403, 429: 200, 500: 200, 503: 200,
@@ -62,7 +63,7 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-func TestWatch_NothingButFilms(t *testing.T) {
+func TestWatch_ServesOnlyFilms(t *testing.T) {
 	get := visit(t, func(http.ResponseWriter, *http.Request) {})
 	for _, path := range []string{"/watch/AQ-1/../secret", "/watch/AQ-1/..%2Fsecret", "/watch/AQ-1/%2e%2e/secret"} {
 		status, body := get(path)
@@ -81,11 +82,11 @@ func TestViewer_Token(t *testing.T) {
 	claims, err := base64.RawURLEncoding.DecodeString(parts[1])
 	require.NoError(t, err)
 	assert.Contains(t, string(claims), `"sub":"maya"`)
-	assert.NotContains(t, body, "sss", "the secret stays here")
+	assert.NotContains(t, body, "sss", "the answer does not contain the secret")
 }
 
-// Who has not logged in gets no token and no film.
-func TestStrangers(t *testing.T) {
+// A client that has not logged in gets no token and no film.
+func TestWithoutLogin(t *testing.T) {
 	site := httptest.NewServer(newSite("http://127.0.0.1:1", t.TempDir(), nil).handler())
 	defer site.Close()
 	for _, path := range []string{"/viewer", "/watch/AQ-1/film.m3u8"} {
@@ -93,5 +94,77 @@ func TestStrangers(t *testing.T) {
 		require.NoError(t, err)
 		answer.Body.Close()
 		assert.Equal(t, http.StatusUnauthorized, answer.StatusCode, path)
+	}
+}
+
+// The cookie is Secure except on loopback addresses.
+func TestCookie(t *testing.T) {
+	for address, secure := range map[string]bool{
+		"http://127.0.0.1:8080": false, "http://localhost:8080": false, "http://[::1]:8080": false, "http://films.example": true,
+		"http://localhost.example": true, "http://10.0.0.1": true, "https://127.0.0.1": true,
+	} {
+		w := httptest.NewRecorder()
+		newSite("", "", nil).handler().ServeHTTP(w, httptest.NewRequest("POST", address+"/login?name=maya", nil))
+		require.Len(t, w.Result().Cookies(), 1, address)
+		cookie := w.Result().Cookies()[0]
+		assert.Equal(t, secure, cookie.Secure, address)
+		assert.True(t, cookie.HttpOnly)
+		assert.Equal(t, http.SameSiteStrictMode, cookie.SameSite)
+		assert.Equal(t, int(sessionLife.Seconds()), cookie.MaxAge)
+	}
+}
+
+func TestSessions_End(t *testing.T) {
+	var s sessions
+	now := time.Now()
+	first, ok := s.add("maya", now)
+	require.True(t, ok)
+	_, ok = s.user(first, now.Add(sessionLife-time.Second))
+	assert.True(t, ok)
+	_, ok = s.user(first, now.Add(sessionLife))
+	assert.False(t, ok, "after its life")
+	for range maxSessions - 1 {
+		_, ok = s.add("tom", now)
+		require.True(t, ok)
+	}
+	_, ok = s.add("tom", now)
+	assert.False(t, ok, "the number of sessions is limited")
+	_, ok = s.add("tom", now.Add(sessionLife))
+	assert.True(t, ok, "sessions that ended do not count")
+	assert.Len(t, s.users, 1)
+}
+
+// Invalid names and requests from other sites do not log a browser in, and a logout ends the session.
+func TestLogin_Refuses(t *testing.T) {
+	handler := newSite("", "", nil).handler()
+	call := func(path, body string, header ...string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest("POST", path, strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set(header[0], header[1])
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		return w
+	}
+	for _, body := range []string{"", "name=", "name=..", "name=%FF", "name=" + strings.Repeat("x", 129), "name=" + strings.Repeat("x", maxBody)} {
+		assert.Equal(t, http.StatusBadRequest, call("/login", body, "Accept", "*/*").Code, "%.20q", body)
+	}
+	assert.Equal(t, http.StatusForbidden, call("/login", "name=maya", "Sec-Fetch-Site", "cross-site").Code)
+	cookie := call("/login", "name=maya", "Accept", "*/*").Result().Cookies()[0]
+	viewer := func() int {
+		r := httptest.NewRequest("GET", "/viewer", nil)
+		r.AddCookie(cookie)
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		return w.Code
+	}
+	assert.Equal(t, http.StatusOK, viewer())
+	assert.Equal(t, http.StatusSeeOther, call("/logout", "", "Cookie", "session="+cookie.Value).Code)
+	assert.Equal(t, http.StatusUnauthorized, viewer())
+}
+
+func TestServer_TimesOut(t *testing.T) {
+	s := newServer(nil)
+	for _, d := range []time.Duration{s.ReadHeaderTimeout, s.ReadTimeout, s.WriteTimeout, s.IdleTimeout} {
+		assert.Positive(t, d)
 	}
 }

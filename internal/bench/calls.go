@@ -11,35 +11,35 @@ import (
 	"streamcount/internal/bench/load"
 )
 
-// An outcome is what became of a call, as far as scenarios tell apart. Whatever
-// is neither of these has been counted as a fault.
+// An outcome is the result of a call. An answer that is not listed here is counted as
+// a fault.
 type outcome int
 
 const (
-	failed  outcome = iota // no answer, or one that should not be
-	done                   // 200
-	full                   // 403: the user is at the limit
-	gone                   // 404 or 410
-	swamped                // 503 or 429
+	outcomeUnknown  outcome = iota // no answer, or an unexpected one
+	outcomeOK                      // 200
+	outcomeLimit                   // 403: the user is at the limit
+	outcomeGone                    // 404 or 410
+	outcomeOverload                // 503 or 429
 )
 
-// maxBatch is how many heartbeats one request takes.
+// maxBatch is the maximum number of heartbeats per request.
 const maxBatch = 1000
 
-// A caller makes calls on one connection, for one goroutine.
+// A caller makes calls on one connection. One goroutine uses it.
 type caller struct {
-	v    *visit
+	tr   *targetRun
 	conn *load.Conn
 	path []byte // reused
 	body []byte // reused
 }
 
-// callers opens n connections; the function returned closes them.
-func (v *visit) callers(ctx context.Context, n int) ([]*caller, func()) {
+// callers returns n callers and a function that closes their connections.
+func (tr *targetRun) callers(ctx context.Context, n int) ([]*caller, func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	list := make([]*caller, n)
 	for i := range list {
-		list[i] = &caller{v: v, conn: v.client.Conn(ctx)}
+		list[i] = &caller{tr: tr, conn: tr.client.Conn(ctx)}
 	}
 	return list, func() {
 		cancel()
@@ -51,14 +51,14 @@ func (v *visit) callers(ctx context.Context, n int) ([]*caller, func()) {
 
 const usersPath = "/api/v1/streams/users/"
 
-// userPath begins c.path with the path of a user.
+// userPath sets c.path to the path of a user and returns it.
 func (c *caller) userPath(user int64) []byte {
-	return c.v.appendUser(append(c.path[:0], usersPath...), user)
+	return c.tr.appendUserID(append(c.path[:0], usersPath...), user)
 }
 
-// appendUser appends the id of a user of this visit alone.
-func (v *visit) appendUser(b []byte, user int64) []byte {
-	b = append(append(b, v.space...), '-')
+// appendUserID appends the id of a user, which no other run uses.
+func (tr *targetRun) appendUserID(b []byte, user int64) []byte {
+	b = append(append(b, tr.userPrefix...), '-')
 	return strconv.AppendInt(b, user, 10)
 }
 
@@ -67,33 +67,33 @@ func (c *caller) streamPath(user int64, id []byte, verb string) {
 	c.path = append(append(b, id...), verb...)
 }
 
-// do makes the call that c.path says and sorts its answer.
+// do makes a call to c.path and classifies its answer.
 func (c *caller) do(method string, body []byte) (load.Answer, outcome) {
 	a, err := c.conn.Do(method, c.path, body)
-	c.v.answers.Add(1)
+	c.tr.answers.Add(1)
 	if err != nil {
-		if c.v.ctx.Err() == nil { // else it is our own doing
-			c.v.tally.failure(err)
+		if c.tr.ctx.Err() == nil { // otherwise the run has ended
+			c.tr.faults.addCallError(err)
 		}
-		return a, failed
+		return a, outcomeUnknown
 	}
 	switch a.Status {
 	case http.StatusOK:
-		return a, done
+		return a, outcomeOK
 	case http.StatusForbidden:
-		return a, full
+		return a, outcomeLimit
 	case http.StatusNotFound, http.StatusGone:
-		return a, gone
+		return a, outcomeGone
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-		c.v.tally.add(overloaded, 1, "%d: %.200s", a.Status, a.Body)
-		return a, swamped
+		c.tr.faults.add(faultOverload, 1, "%d: %.200s", a.Status, a.Body)
+		return a, outcomeOverload
 	}
-	c.v.tally.add(unexpected, 1, "%s %s: %d: %.200s", method, c.path, a.Status, a.Body)
-	return a, failed
+	c.tr.faults.add(faultUnexpectedStatus, 1, "%s %s: %d: %.200s", method, c.path, a.Status, a.Body)
+	return a, outcomeUnknown
 }
 
-// start starts a stream, in place of another if replaces is one's id. The id
-// is valid until the next call.
+// start starts a stream, in place of the stream replaces unless that is empty. The
+// returned id is valid until the next call.
 func (c *caller) start(user int64, replaces []byte) (id []byte, o outcome) {
 	c.path = append(c.userPath(user), "/start"...)
 	var body []byte
@@ -102,28 +102,28 @@ func (c *caller) start(user int64, replaces []byte) (id []byte, o outcome) {
 		c.body = body
 	}
 	a, o := c.do(http.MethodPost, body)
-	if o == gone {
-		c.v.tally.add(unexpected, 1, "a start was answered %d: %.200s", a.Status, a.Body)
-		return nil, failed
+	if o == outcomeGone {
+		c.tr.faults.add(faultUnexpectedStatus, 1, "a start was answered %d: %.200s", a.Status, a.Body)
+		return nil, outcomeUnknown
 	}
-	if o != done {
+	if o != outcomeOK {
 		return nil, o
 	}
 	id, okID := load.Text(a.Body, `"id":`)
 	streams, okStreams := load.Number(a.Body, `"streams":`)
 	if !okID || !okStreams || len(id) == 0 || len(id) > idSize {
-		c.v.tally.add(malformed, 1, "start: %.200q", a.Body)
-		return nil, failed
+		c.tr.faults.add(faultMalformed, 1, "start: %.200q", a.Body)
+		return nil, outcomeUnknown
 	}
 	c.checkCount(user, streams)
-	return id, done
+	return id, outcomeOK
 }
 
-// checkCount holds the count in an answer to the limit.
+// checkCount checks that the count in an answer is not over the limit.
 func (c *caller) checkCount(user int64, streams int) {
-	if c.v.counts && streams > c.v.limit {
-		c.v.tally.add(overLimit, 1, "%s has %d streams, the limit is %d",
-			c.v.appendUser(nil, user), streams, c.v.limit)
+	if c.tr.enforcesLimit && streams > c.tr.limit {
+		c.tr.faults.add(faultOverLimit, 1, "%s has %d streams, the limit is %d",
+			c.tr.appendUserID(nil, user), streams, c.tr.limit)
 	}
 }
 
@@ -131,52 +131,53 @@ func (c *caller) checkCount(user int64, streams int) {
 func (c *caller) stop(user int64, id []byte) outcome {
 	c.streamPath(user, id, "/stop")
 	a, o := c.do(http.MethodPost, nil)
-	return c.notFull(a, o)
+	return c.rejectLimit(a, o)
 }
 
-// beat renews a stream, unless the answer is degraded: the target could not
-// find out, and the player goes on. It is not a fault here that the stream is
-// gone.
-func (c *caller) beat(user int64, id []byte) (o outcome, renewed bool) {
+// heartbeat sends a heartbeat. renewed is false if the answer is degraded, which means
+// that the target could not renew the stream and the player continues. An answer that
+// the stream is gone is not counted as a fault here.
+func (c *caller) heartbeat(user int64, id []byte) (o outcome, renewed bool) {
 	c.streamPath(user, id, "/heartbeat")
 	a, o := c.do(http.MethodPost, nil)
-	if o == done && bytes.Contains(a.Body, []byte(`"degraded":true`)) {
-		c.v.tally.add(degraded, 1, "%.200s", a.Body)
-		return done, false
+	if o == outcomeOK && bytes.Contains(a.Body, []byte(`"degraded":true`)) {
+		c.tr.faults.add(faultDegraded, 1, "%.200s", a.Body)
+		return outcomeOK, false
 	}
-	return c.notFull(a, o), o == done
+	return c.rejectLimit(a, o), o == outcomeOK
 }
 
-func (c *caller) notFull(a load.Answer, o outcome) outcome {
-	if o == full {
-		c.v.tally.add(unexpected, 1, "%s: %d: %.200s", c.path, a.Status, a.Body)
-		return failed
+func (c *caller) rejectLimit(a load.Answer, o outcome) outcome {
+	if o == outcomeLimit {
+		c.tr.faults.add(faultUnexpectedStatus, 1, "%s: %d: %.200s", c.path, a.Status, a.Body)
+		return outcomeUnknown
 	}
 	return o
 }
 
-// count lists a user and returns how many streams the user has.
-func (c *caller) count(user int64) (int, outcome) {
+// countStreams returns the number of streams that the user has.
+func (c *caller) countStreams(user int64) (int, outcome) {
 	c.path = c.userPath(user)
 	a, o := c.do(http.MethodGet, nil)
-	if o == gone {
-		return 0, done // a user without streams does not exist
+	if o == outcomeGone {
+		return 0, outcomeOK // a user without streams does not exist
 	}
-	if o = c.notFull(a, o); o != done {
+	if o = c.rejectLimit(a, o); o != outcomeOK {
 		return 0, o
 	}
 	streams, ok := load.Number(a.Body, `"streams":`)
 	if !ok {
-		c.v.tally.add(malformed, 1, "list: %.200q", a.Body)
-		return 0, failed
+		c.tr.faults.add(faultMalformed, 1, "list: %.200q", a.Body)
+		return 0, outcomeUnknown
 	}
 	c.checkCount(user, streams)
-	return streams, done
+	return streams, outcomeOK
 }
 
-// beats renews viewers in one request and returns those that are gone, with
-// the reason that the server gives, and whether it renewed all others.
-func (c *caller) beats(vs *viewers, list []int64) (ended map[int64]string, o outcome, renewed bool) {
+// heartbeats sends the heartbeats of viewers in one request. It returns the viewers
+// whose streams are gone, with the reason in the answer, and whether all others were
+// renewed.
+func (c *caller) heartbeats(vs *viewers, list []int64) (ended map[int64]string, o outcome, renewed bool) {
 	c.path = append(c.path[:0], "/api/v1/streams/heartbeats"...)
 	b := append(c.body[:0], `{"heartbeats":[`...)
 	for i, k := range list {
@@ -184,33 +185,33 @@ func (c *caller) beats(vs *viewers, list []int64) (ended map[int64]string, o out
 			b = append(b, ',')
 		}
 		b = append(b, `{"userId":"`...)
-		b = c.v.appendUser(b, vs.user(k))
+		b = c.tr.appendUserID(b, vs.user(k))
 		b = append(b, `","streamId":"`...)
 		b = append(append(b, vs.id(k)...), `"}`...)
 	}
 	c.body = append(b, "]}"...)
 	a, o := c.do(http.MethodPost, c.body)
-	if o == gone {
-		c.v.tally.add(unexpected, 1, "%s: %d: %.200s", c.path, a.Status, a.Body)
-		return nil, failed, false
+	if o == outcomeGone {
+		c.tr.faults.add(faultUnexpectedStatus, 1, "%s: %d: %.200s", c.path, a.Status, a.Body)
+		return nil, outcomeUnknown, false
 	}
-	if o != done {
-		return nil, c.notFull(a, o), false
+	if o != outcomeOK {
+		return nil, c.rejectLimit(a, o), false
 	}
-	n, _ := load.Number(a.Body, `"degraded":`) // absent for none
-	c.v.tally.add(degraded, int64(n), "%.200s", a.Body)
+	n, _ := load.Number(a.Body, `"degraded":`) // absent if there are none
+	c.tr.faults.add(faultDegraded, int64(n), "%.200s", a.Body)
 	if bytes.Contains(a.Body, []byte(`"ended":[]`)) {
-		return nil, done, n == 0
+		return nil, outcomeOK, n == 0
 	}
 	ended, ok := endedOf(a.Body, vs, list)
 	if !ok {
-		c.v.tally.add(malformed, 1, "heartbeats: %.200q", a.Body)
-		return nil, failed, false
+		c.tr.faults.add(faultMalformed, 1, "heartbeats: %.200q", a.Body)
+		return nil, outcomeUnknown, false
 	}
-	return ended, done, n == 0
+	return ended, outcomeOK, n == 0
 }
 
-// endedOf reads which viewers of list are gone, and why.
+// endedOf returns the viewers of list whose streams are gone, with the reason.
 func endedOf(body []byte, vs *viewers, list []int64) (map[int64]string, bool) {
 	var answer struct {
 		Ended []struct{ StreamID, Reason string }
@@ -231,12 +232,12 @@ func endedOf(body []byte, vs *viewers, list []int64) (map[int64]string, bool) {
 	return ended, true
 }
 
-// learn asks a server for its limit and TTL by starting a stream and stopping
-// it.
-func (c *caller) learn(user int64) (limit int, ttl time.Duration, ok bool) {
+// limitAndTTL starts and stops a stream, and returns the limit and the TTL in the
+// answer.
+func (c *caller) limitAndTTL(user int64) (limit int, ttl time.Duration, ok bool) {
 	c.path = append(c.userPath(user), "/start"...)
 	a, o := c.do(http.MethodPost, nil)
-	if o != done {
+	if o != outcomeOK {
 		return 0, 0, false
 	}
 	limit, okLimit := load.Number(a.Body, `"limit":`)
@@ -245,5 +246,5 @@ func (c *caller) learn(user int64) (limit int, ttl time.Duration, ok bool) {
 	if !okLimit || !okTTL || !okID || seconds == 0 {
 		return 0, 0, false
 	}
-	return limit, time.Duration(seconds) * time.Second, c.stop(user, bytes.Clone(id)) == done
+	return limit, time.Duration(seconds) * time.Second, c.stop(user, bytes.Clone(id)) == outcomeOK
 }

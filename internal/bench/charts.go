@@ -11,32 +11,32 @@ import (
 	"streamcount/internal/bench/plot"
 )
 
-// A Plot is one SVG picture.
+// A Plot is one SVG image.
 type Plot struct {
-	Name string // of its file
+	Name string // file name
 	SVG  []byte
 }
 
-// Plots draws each kind of call: its latencies by percentile, and its course
+// Plots draws the latency by percentile of each kind of call, and its rate and latency
 // over time.
 func (r *Report) Plots() []Plot {
 	var list []Plot
-	for o := range ops {
-		var byPercent, rate, late []plot.Curve
+	for o := range opKinds {
+		var byPercent, rate, p99 []plot.Curve
 		for i, t := range r.Targets {
 			runs := slices.DeleteFunc(summaries(r.results[i], o), func(s load.Summary) bool { return s.Count == 0 })
 			if len(runs) == 0 {
 				continue
 			}
-			byPercent = append(byPercent, percentiles(t.Name, runs))
-			x, y := overTime(t.Name, typical(runs))
-			rate, late = append(rate, x), append(late, y)
+			byPercent = append(byPercent, percentileCurve(t.Name, runs))
+			x, y := timeCurves(t.Name, medianRun(runs))
+			rate, p99 = append(rate, x), append(p99, y)
 		}
 		if len(byPercent) == 0 {
 			continue
 		}
 		title := r.Scenario + ": " + opNames[o]
-		name := r.Scenario + "-" + strings.NewReplacer("+", "-", " ", "-", "'", "").Replace(opNames[o])
+		name := r.Scenario + "-" + strings.NewReplacer("+", "-", " ", "-", "'", "", ":", "").Replace(opNames[o])
 		seconds, ms := plot.Axis{Label: "seconds"}, plot.Axis{Label: "milliseconds", Scale: plot.Log}
 		list = append(list,
 			Plot{name + "-percentiles.svg", plot.Page{
@@ -47,10 +47,10 @@ func (r *Report) Plots() []Plot {
 				}},
 			}.SVG()},
 			Plot{name + "-over-time.svg", plot.Page{
-				Title: title, Subtitle: "the run of median speed out of " + r.subtitle(),
+				Title: title, Subtitle: "the run with the median rate out of " + r.subtitle(),
 				Charts: []plot.Chart{
-					{Title: "Answers a second", X: seconds, Y: plot.Axis{Label: "answers a second"}, Curves: rate},
-					{Title: "Latency, 99th percentile", X: seconds, Y: ms, Curves: late},
+					{Title: "Answers per second", X: seconds, Y: plot.Axis{Label: "answers per second"}, Curves: rate},
+					{Title: "Latency, 99th percentile", X: seconds, Y: ms, Curves: p99},
 				},
 			}.SVG()})
 	}
@@ -63,14 +63,14 @@ func (r *Report) subtitle() string {
 		s.Runs, s.Connections, r.Machine.Cores, r.Machine.FsyncMillis)
 }
 
-// percentiles is the distribution of all runs' latencies.
-func percentiles(name string, runs []load.Summary) plot.Curve {
+// percentileCurve returns the distribution of the latencies of all runs.
+func percentileCurve(name string, runs []load.Summary) plot.Curve {
 	all := load.Summary{Hist: runs[0].Hist.Clone()}
 	for _, s := range runs[1:] {
 		all.Hist.Merge(s.Hist)
 	}
 	c := plot.Curve{Name: name}
-	// No percentile is shown that fewer than one call stands for.
+	// The curve ends at the last percentile that a whole call represents.
 	end := math.Log10(float64(max(all.Hist.TotalCount(), 2)))
 	const steps = 200
 	for i := range steps + 1 {
@@ -80,20 +80,20 @@ func percentiles(name string, runs []load.Summary) plot.Curve {
 	return c
 }
 
-// typical is the run of median speed.
-func typical(runs []load.Summary) load.Summary {
+// medianRun returns the run with the median rate.
+func medianRun(runs []load.Summary) load.Summary {
 	sorted := slices.SortedFunc(slices.Values(runs), func(a, b load.Summary) int {
 		return cmp.Compare(perSecond(a), perSecond(b))
 	})
 	return sorted[len(sorted)/2]
 }
 
-func overTime(name string, s load.Summary) (rate, late plot.Curve) {
-	rate, late = plot.Curve{Name: name}, plot.Curve{Name: name}
+func timeCurves(name string, s load.Summary) (rate, p99 plot.Curve) {
+	rate, p99 = plot.Curve{Name: name}, plot.Curve{Name: name}
 	for _, p := range s.Points {
 		at := p.At.Seconds()
 		rate.X, rate.Y = append(rate.X, at), append(rate.Y, float64(p.Count)/s.Step.Seconds())
-		late.X, late.Y = append(late.X, at), append(late.Y, millis(p.P99)) // 0, which is not drawn, without any
+		p99.X, p99.Y = append(p99.X, at), append(p99.Y, millis(p.P99)) // without calls it is 0, which is not drawn
 	}
-	return rate, late
+	return rate, p99
 }

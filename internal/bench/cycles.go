@@ -6,57 +6,58 @@ import (
 	"time"
 )
 
-// cycle starts a stream of user and stops it. The stop's clock starts when the
-// start is answered.
-func (v *visit) cycle(c *caller, user int64, due time.Time, both, start, stop op) {
+// cycle starts a stream of user and stops it. The latency of the stop is measured from
+// the answer to the start.
+func (tr *targetRun) cycle(c *caller, user int64, due time.Time, both, start, stop op) {
 	id, o := c.start(user, nil)
-	if o == full {
-		v.wronglyRefused(user, 1)
+	if o == outcomeLimit {
+		tr.countWrongRefusal(user, 1)
 	}
-	if o != done {
+	if o != outcomeOK {
 		return
 	}
-	v.record(start, due, 1)
+	tr.recordLatency(start, due, 1)
 	started := time.Now()
 	switch c.stop(user, bytes.Clone(id)) {
-	case done:
-		v.record(stop, started, 1)
-		v.record(both, due, 1)
-	case gone:
-		if v.counts && v.ctx.Err() == nil {
-			v.tally.add(lost, 1, "%s was gone when it was stopped, right after its start", v.appendUser(nil, user))
+	case outcomeOK:
+		tr.recordLatency(stop, started, 1)
+		tr.recordLatency(both, due, 1)
+	case outcomeGone:
+		if tr.enforcesLimit && tr.ctx.Err() == nil {
+			tr.faults.add(faultLostStream, 1, "a stream of %s was gone when it was stopped, immediately after its start", tr.appendUserID(nil, user))
 		}
 	}
 }
 
-func lifecycle(ctx context.Context, v *visit) error {
-	cs, hangUp := v.callers(ctx, v.s.Connections)
-	defer hangUp()
-	return v.load(ctx, len(cs), func(w int, n int64, due time.Time) {
-		v.cycle(cs[w], n%v.s.Users, due, opCycle, opStart, opStop)
+func lifecycle(ctx context.Context, tr *targetRun) error {
+	cs, closeAll := tr.callers(ctx, tr.settings.Connections)
+	defer closeAll()
+	return tr.runLoad(ctx, len(cs), func(w int, n int64, due time.Time) {
+		tr.cycle(cs[w], n%tr.settings.Users, due, opCycle, opStart, opStop)
 	}, opCycle, opStart, opStop)
 }
 
-func heartbeat(ctx context.Context, v *visit) error {
-	vs := v.viewers(v.s.Viewers, 1)
-	vs.fill(ctx, v.s.Connections)
-	cs, hangUp := v.callers(ctx, v.s.Connections)
-	defer hangUp()
-	stop := vs.keep(ctx) // at low rates a viewer's turn may come too late
-	err := v.load(ctx, len(cs), vs.turns(cs), opHeartbeat)
+func heartbeat(ctx context.Context, tr *targetRun) error {
+	vs := tr.viewers(tr.settings.Viewers, 1)
+	vs.startAll(ctx, tr.settings.Connections)
+	cs, closeAll := tr.callers(ctx, tr.settings.Connections)
+	defer closeAll()
+	stop := vs.keepAlive(ctx) // at low rates the interval between a viewer's turns may exceed the TTL
+	err := tr.runLoad(ctx, len(cs), vs.heartbeatsInTurn(cs), opHeartbeat)
 	stop()
-	v.phase("checking that every viewer is alive")
-	vs.check(ctx)
+	tr.setPhase("checking that every stream exists")
+	vs.renewAll(ctx)
 	return err
 }
 
-// turns sends the viewers' heartbeats one after another, in batches if so set.
-func (vs *viewers) turns(cs []*caller) func(int, int64, time.Time) {
-	v, size := vs.v, int64(vs.v.s.Batch)
+// heartbeatsInTurn returns a function that sends the viewers' heartbeats in turn, in
+// batches of the size in the settings.
+func (vs *viewers) heartbeatsInTurn(cs []*caller) func(int, int64, time.Time) {
+	tr, size := vs.tr, int64(vs.tr.settings.Batch)
 	if size == 1 {
 		return func(w int, n int64, due time.Time) {
-			if vs.beat(cs[w], n%vs.count()) == done {
-				v.record(opHeartbeat, due, 1)
+			if vs.heartbeat(cs[w], n%vs.count()) == outcomeOK {
+				tr.recordLatency(opHeartbeat, due, 1)
 			}
 		}
 	}
@@ -67,28 +68,28 @@ func (vs *viewers) turns(cs []*caller) func(int, int64, time.Time) {
 		for k := first; k < min(first+size, vs.count()); k++ {
 			list = append(list, k)
 		}
-		if answered := vs.batch(cs[w], list); answered > 0 {
-			v.record(opHeartbeat, due, answered)
+		if answered := vs.heartbeatBatch(cs[w], list); answered > 0 {
+			tr.recordLatency(opHeartbeat, due, answered)
 		}
 	}
 }
 
-func refusals(ctx context.Context, v *visit) error {
-	vs := v.viewers(v.s.Users*int64(max(v.limit, 1)), int64(max(v.limit, 1)))
-	if v.limit > 0 {
-		vs.fill(ctx, v.s.Connections)
+func refusals(ctx context.Context, tr *targetRun) error {
+	vs := tr.viewers(tr.settings.Users*int64(max(tr.limit, 1)), int64(max(tr.limit, 1)))
+	if tr.limit > 0 {
+		vs.startAll(ctx, tr.settings.Connections)
 	}
-	stop := vs.keep(ctx)
+	stop := vs.keepAlive(ctx)
 	defer stop()
-	cs, hangUp := v.callers(ctx, v.s.Connections)
-	defer hangUp()
-	return v.load(ctx, len(cs), func(w int, n int64, due time.Time) {
-		user := n % v.s.Users
+	cs, closeAll := tr.callers(ctx, tr.settings.Connections)
+	defer closeAll()
+	return tr.runLoad(ctx, len(cs), func(w int, n int64, due time.Time) {
+		user := n % tr.settings.Users
 		switch _, o := cs[w].start(user, nil); o {
-		case full:
-			v.record(opRefused, due, 1)
-		case done:
-			v.tally.add(admitted, 1, "%s was at the limit of %d", v.appendUser(nil, user), v.limit)
+		case outcomeLimit:
+			tr.recordLatency(opRefused, due, 1)
+		case outcomeOK:
+			tr.faults.add(faultWrongAdmission, 1, "%s was at the limit of %d", tr.appendUserID(nil, user), tr.limit)
 		}
 	}, opRefused)
 }

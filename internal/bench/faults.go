@@ -10,49 +10,49 @@ import (
 	"streamcount/internal/bench/load"
 )
 
-// A fault is something that an answer, or its absence, showed to be wrong.
-type fault int
+// A faultKind is a kind of error that an answer, or a missing answer, shows.
+type faultKind int
 
 const (
-	lost       fault = iota // a stream ended that nobody had ended
-	overLimit               // an answer or a listing counts more streams than the limit
-	refused                 // a start was refused although a slot was free
-	admitted                // a start was admitted although all slots were taken
-	remains                 // a stream is there that had been stopped, or never been admitted
-	late                    // a stream ended because its heartbeats were not answered in time
-	unexpected              // a status that the call should not have had
-	malformed               // an answer that cannot be read
-	connection              // no answer
-	timeout                 // no answer in time
-	unsent                  // a request was due, but the backlog was too long
-	grown                   // it held more and more
-	collapsed               // less was done under overload than the target can do
-	overloaded              // 503 or 429: the server said so, and players go on
-	degraded                // a heartbeat that was answered without a renewal
-	faults
+	faultLostStream       faultKind = iota // a stream ended although no call had ended it
+	faultOverLimit                         // an answer or a listing counts more streams than the limit
+	faultWrongRefusal                      // a start was refused although a slot was free
+	faultWrongAdmission                    // a start was admitted although all slots were taken
+	faultNotEnded                          // a stream exists that was stopped or not admitted
+	faultLateHeartbeat                     // a stream ended because its heartbeats were not answered in time
+	faultUnexpectedStatus                  // a status that the call must not have
+	faultMalformed                         // an answer that cannot be parsed
+	faultConnection                        // no answer
+	faultTimeout                           // no answer in time
+	faultUnsent                            // a request was due, but the backlog was too long
+	faultGrowth                            // memory, file descriptors or goroutines grew
+	faultCollapse                          // throughput fell too much under overload
+	faultOverload                          // 503 or 429: players retry
+	faultDegraded                          // a heartbeat was answered without a renewal
+	faultKinds
 )
 
-var faultNames = [faults]string{
+var faultNames = [faultKinds]string{
 	"lost streams", "over the limit", "wrongly refused", "wrongly admitted", "not ended", "late heartbeats",
 	"unexpected status", "malformed answers", "connection errors", "timeouts", "not sent", "growths", "collapses",
 	"overload answers", "degraded heartbeats",
 }
 
-// harmless faults are shown, but say nothing against the target: it refused
-// loudly what it could not do.
-func (f fault) harmless() bool { return f == overloaded || f == degraded }
+// harmless reports whether the fault is not an error of the target: the answer declares
+// that the target is overloaded, and players retry.
+func (f faultKind) harmless() bool { return f == faultOverload || f == faultDegraded }
 
-// A tally counts faults, and keeps the first example of each. It is safe for
-// concurrent use.
-type tally struct {
-	counts [faults]atomic.Int64
+// A faultCounter counts faults and stores the first example of each kind. It is safe
+// for concurrent use.
+type faultCounter struct {
+	counts [faultKinds]atomic.Int64
 
 	mu       sync.Mutex
-	examples [faults]string
+	examples [faultKinds]string
 }
 
-// add counts n faults of a kind; format and args describe the first of them.
-func (t *tally) add(f fault, n int64, format string, args ...any) {
+// add counts n faults of a kind. format and args describe the example.
+func (t *faultCounter) add(f faultKind, n int64, format string, args ...any) {
 	if n <= 0 || t.counts[f].Add(n) > n {
 		return
 	}
@@ -61,24 +61,23 @@ func (t *tally) add(f fault, n int64, format string, args ...any) {
 	t.examples[f] = fmt.Sprintf(format, args...)
 }
 
-// failure counts a call that brought no answer.
-func (t *tally) failure(err error) {
-	var late net.Error
+// addCallError counts a call without an answer.
+func (t *faultCounter) addCallError(err error) {
+	var netErr net.Error
 	switch {
 	case errors.Is(err, load.ErrMalformed):
-		t.add(malformed, 1, "%v", err)
-	case errors.As(err, &late) && late.Timeout():
-		t.add(timeout, 1, "%v", err)
+		t.add(faultMalformed, 1, "%v", err)
+	case errors.As(err, &netErr) && netErr.Timeout():
+		t.add(faultTimeout, 1, "%v", err)
 	default:
-		t.add(connection, 1, "%v", err)
+		t.add(faultConnection, 1, "%v", err)
 	}
 }
 
-// total is how many faults of the kinds there were that the target answers
-// for.
-func (t *tally) total() int64 {
+// total returns the number of faults that are not harmless.
+func (t *faultCounter) total() int64 {
 	var n int64
-	for f := range faults {
+	for f := range faultKinds {
 		if !f.harmless() {
 			n += t.counts[f].Load()
 		}
@@ -86,10 +85,10 @@ func (t *tally) total() int64 {
 	return n
 }
 
-// unknown is how many calls may have happened or not.
-func (t *tally) unknown() int64 {
+// unknownOutcomes returns the number of calls that may or may not have had an effect.
+func (t *faultCounter) unknownOutcomes() int64 {
 	var n int64
-	for _, f := range []fault{unexpected, malformed, connection, timeout, overloaded} {
+	for _, f := range []faultKind{faultUnexpectedStatus, faultMalformed, faultConnection, faultTimeout, faultOverload} {
 		n += t.counts[f].Load()
 	}
 	return n
@@ -99,16 +98,16 @@ func (t *tally) unknown() int64 {
 type Fault struct {
 	Kind     string `json:"kind"`
 	Count    int64  `json:"count"`
-	Harmless bool   `json:"harmless,omitempty"` // the target refused loudly what it could not do
+	Harmless bool   `json:"harmless,omitempty"` // see faultKind.harmless
 	Example  string `json:"example"`
 }
 
-// list is what was counted.
-func (t *tally) list() []Fault {
+// list returns the faults that occurred.
+func (t *faultCounter) list() []Fault {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var list []Fault
-	for f := range faults {
+	for f := range faultKinds {
 		if n := t.counts[f].Load(); n > 0 {
 			list = append(list, Fault{faultNames[f], n, f.harmless(), t.examples[f]})
 		}

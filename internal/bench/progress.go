@@ -6,35 +6,35 @@ import (
 	"time"
 )
 
-// A Progress shows how far a benchmark is: on a terminal a line that is
-// overwritten, else a line now and then.
+// A Progress shows the progress of a benchmark: on a terminal in one line that is
+// overwritten, otherwise in a line every 10 seconds.
 type Progress struct {
-	Write    func(line string) // with everything that it takes to overwrite the last one
+	Write    func(line string) // line contains the control characters that overwrite the previous line
 	Terminal bool
-	Width    int // of the terminal, where known
+	Width    int // of the terminal; 0 if unknown
 
 	quit chan struct{}
 	done chan struct{}
 }
 
-// A span is a time that passes whatever happens in it.
-type span struct {
-	begin time.Time
-	long  time.Duration
+// A period is a phase of known length.
+type period struct {
+	start  time.Time
+	length time.Duration
 }
 
-// progress is the span at a time, in words.
-func (s *span) progress(now time.Time) string {
-	if s == nil || s.long <= 0 {
+// progress returns how much of the period has passed at now, as text.
+func (s *period) progress(now time.Time) string {
+	if s == nil || s.length <= 0 {
 		return ""
 	}
-	passed := min(max(now.Sub(s.begin), 0), s.long)
-	left := (s.long - passed).Round(time.Second)
-	return fmt.Sprintf(" %d%%, %v left", 100*passed/s.long, left)
+	passed := min(max(now.Sub(s.start), 0), s.length)
+	left := (s.length - passed).Round(time.Second)
+	return fmt.Sprintf(" %d%%, %v left", 100*passed/s.length, left)
 }
 
-// follow shows v until the function returned is called.
-func (p *Progress) follow(title string, v *visit) (stop func()) {
+// follow shows the progress of tr until stop is called.
+func (p *Progress) follow(title string, tr *targetRun) (stop func()) {
 	if p == nil {
 		return func() {}
 	}
@@ -44,23 +44,23 @@ func (p *Progress) follow(title string, v *visit) (stop func()) {
 		every = 200 * time.Millisecond
 	}
 	begin := time.Now()
-	go p.run(title, v, every)
+	go p.run(title, tr, every)
 	if !p.Terminal {
-		p.show(title)
+		p.printLine(title)
 	}
 	return func() {
 		close(p.quit)
 		<-p.done
 		if !p.Terminal {
-			p.show(fmt.Sprintf("%s: done after %v, %d answers%s",
-				title, time.Since(begin).Round(100*time.Millisecond), v.answers.Load(), faultsSoFar(v.tally)))
+			p.printLine(fmt.Sprintf("%s: done after %v, %d answers%s",
+				title, time.Since(begin).Round(100*time.Millisecond), tr.answers.Load(), faultSummary(tr.faults)))
 		}
 	}
 }
 
-func (p *Progress) run(title string, v *visit, every time.Duration) {
+func (p *Progress) run(title string, tr *targetRun, every time.Duration) {
 	defer close(p.done)
-	begin, answered := time.Now(), v.answers.Load()
+	begin, answered := time.Now(), tr.answers.Load()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -70,24 +70,24 @@ func (p *Progress) run(title string, v *visit, every time.Duration) {
 		case <-tick.C:
 		}
 		now := time.Now()
-		rate := float64(v.answers.Load()-answered) / now.Sub(begin).Seconds()
-		begin, answered = now, v.answers.Load()
-		p.show(fmt.Sprintf("%s: %s%s, %.0f answers/s%s",
-			title, *v.doing.Load(), v.span.Load().progress(now), rate, faultsSoFar(v.tally)))
+		rate := float64(tr.answers.Load()-answered) / now.Sub(begin).Seconds()
+		begin, answered = now, tr.answers.Load()
+		p.printLine(fmt.Sprintf("%s: %s%s, %.0f answers/s%s",
+			title, *tr.phaseText.Load(), tr.period.Load().progress(now), rate, faultSummary(tr.faults)))
 	}
 }
 
-func faultsSoFar(t *tally) string {
+func faultSummary(t *faultCounter) string {
 	if n := t.total(); n > 0 {
 		return fmt.Sprintf(", %d faults", n)
 	}
 	return ""
 }
 
-func (p *Progress) show(line string) {
+func (p *Progress) printLine(line string) {
 	if p.Terminal {
 		const clear = "\r\x1b[K"
-		// A line that wraps cannot be overwritten, and some terminals wrap a full one.
+		// A wrapped line cannot be overwritten, and some terminals wrap a full line.
 		if width := max(cmp.Or(p.Width, 100)-1, 1); len(line) > width {
 			line = line[:width]
 		}
@@ -97,8 +97,8 @@ func (p *Progress) show(line string) {
 	p.Write(line + "\n")
 }
 
-// stop removes the line.
-func (p *Progress) stop() {
+// clear removes the line.
+func (p *Progress) clear() {
 	if p != nil && p.Terminal {
 		p.Write("\r\x1b[K")
 	}

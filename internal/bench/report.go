@@ -6,44 +6,48 @@ import (
 	"streamcount/internal/bench/load"
 )
 
-// A Report is what a benchmark measured.
+// A Report is the result of a benchmark.
 type Report struct {
-	Scenario  string         `json:"scenario"`
-	Command   []string       `json:"command"`
-	Version   string         `json:"version"`
-	StartedAt time.Time      `json:"startedAt"`
-	Seconds   float64        `json:"seconds"` // that the benchmark took
-	Machine   Machine        `json:"machine"`
-	Settings  map[string]any `json:"settings"`
-	Targets   []TargetReport `json:"targets"`
-	Ratios    []Ratio        `json:"ratios,omitempty"`
+	Scenario string   `json:"scenario"`
+	Command  []string `json:"command"`
+	Version  string   `json:"version"`
+	// BaseVersion is the version of the target base.
+	BaseVersion string         `json:"baseVersion,omitempty"`
+	StartedAt   time.Time      `json:"startedAt"`
+	Seconds     float64        `json:"seconds"` // duration of the benchmark
+	Machine     Machine        `json:"machine"`
+	Settings    map[string]any `json:"settings"`
+	Targets     []TargetReport `json:"targets"`
+	Ratios      []Ratio        `json:"ratios,omitempty"`
+	StepRatios  []StepRatio    `json:"stepRatios,omitempty"` // of the scenario scale
 
 	cfg     Config
-	tallies []*tally   // of each target
-	results [][]result // of each target and run
+	faults  []*faultCounter // by target
+	results [][]result      // by target and run
 }
 
-// A TargetReport is what one target did, over all runs. Latencies are in
+// A TargetReport is the result of one target over all runs. Latencies are in
 // milliseconds.
 type TargetReport struct {
 	Name   string       `json:"name"`
 	Calls  []CallReport `json:"calls"`
+	Steps  []StepReport `json:"steps,omitempty"` // of the scenario scale
 	Faults []Fault      `json:"faults,omitempty"`
-	// CPU time for each answer, in microseconds. Target is absent for a node
-	// that bench did not start.
+	// CPU time per answer, in microseconds. TargetCPU is absent for a node that the
+	// benchmark did not start.
 	TargetCPU    *Stat `json:"targetCpuMicros,omitempty"`
 	GeneratorCPU *Stat `json:"generatorCpuMicros,omitempty"`
-	// Memory is what the target had resident, in bytes.
+	// Memory is the target's resident memory.
 	Memory *Memory `json:"memory,omitempty"`
-	// Ready is how many seconds a restart took until /readyz answered 200.
+	// Ready is the time from a restart until /readyz answered 200, in seconds.
 	Ready *Stat `json:"readySeconds,omitempty"`
-	// Goodput is what was done at the peak and under overload.
+	// Goodput is the throughput at the peak and under overload.
 	Goodput *Goodput `json:"goodput,omitempty"`
-	// Samples are what the target held in the last run, once a second.
+	// Samples are the resources that the target used in the last run, once per second.
 	Samples []Sample `json:"samples,omitempty"`
 }
 
-// A CallReport is about one kind of call.
+// A CallReport is the result of one kind of call.
 type CallReport struct {
 	Call    string          `json:"call"`
 	Count   int64           `json:"count"` // over all runs
@@ -51,7 +55,7 @@ type CallReport struct {
 	Runs    []CallRun       `json:"runs"`
 }
 
-// A CallRun is one run's figures of a call.
+// A CallRun has the figures of one kind of call in one run.
 type CallRun struct {
 	Count   int64              `json:"count"`
 	Figures map[string]float64 `json:"figures"`
@@ -59,15 +63,14 @@ type CallRun struct {
 
 // Memory is a target's resident memory in bytes.
 type Memory struct {
-	Idle      Stat  `json:"idle"`     // before anyone watched
-	Resident  Stat  `json:"resident"` // the most while measuring
+	Idle      Stat  `json:"idle"`     // without streams
+	Resident  Stat  `json:"resident"` // maximum while measuring
 	Streams   int64 `json:"streams,omitempty"`
-	PerStream *Stat `json:"perStream,omitempty"` // what was added, divided by the streams
+	PerStream *Stat `json:"perStream,omitempty"` // (Resident - Idle) / Streams
 }
 
-// A Ratio is streamcount's figure divided by a peer's: the median, lowest and
-// highest of the runs' ratios. More calls a second are better, more
-// milliseconds worse.
+// A Ratio is streamcount's figure divided by that of a peer or of base. Each Stat is
+// over the ratios of the runs. The figure cpuPerAnswer is of all calls together.
 type Ratio struct {
 	Call    string          `json:"call"`
 	Peer    string          `json:"peer"`
@@ -78,21 +81,21 @@ func newReport(cfg Config, m Machine) *Report {
 	n := len(cfg.targets())
 	r := &Report{
 		Scenario: cfg.Scenario.Name, StartedAt: time.Now().UTC().Truncate(time.Second), Machine: m,
-		Settings: cfg.Settings.used(cfg.Scenario.Uses), cfg: cfg,
-		tallies: make([]*tally, n), results: make([][]result, n),
+		Settings: cfg.Settings.asMap(cfg.Scenario.Uses), cfg: cfg,
+		faults: make([]*faultCounter, n), results: make([][]result, n),
 	}
-	for i := range r.tallies {
-		r.tallies[i] = &tally{}
+	for i := range r.faults {
+		r.faults[i] = &faultCounter{}
 	}
 	return r
 }
 
-// used are the settings that a scenario went by, durations in seconds.
-func (s Settings) used(uses []string) map[string]any {
+// asMap returns the settings that a scenario uses, with durations in seconds.
+func (s Settings) asMap(uses []string) map[string]any {
 	all := map[string]any{
-		"rate": s.Rate, "duration": s.For.Seconds(), "warmup": s.Warmup.Seconds(), "users": s.Users,
+		"rate": s.Rate, "duration": s.Duration.Seconds(), "warmup": s.Warmup.Seconds(), "users": s.Users,
 		"viewers": s.Viewers, "per-user": s.PerUser, "over": s.Over.Seconds(), "heartbeat": s.Heartbeat.Seconds(),
-		"batch": s.Batch, "session": s.Session.Seconds(), "zap": s.Zap, "others": s.Others, "restart": s.Restart,
+		"batch": s.Batch, "session": s.Session.Seconds(), "switch": s.SwitchShare, "others": s.OtherStarts, "fill-timeout": s.FillTimeout.Seconds(), "restart": s.Restart,
 	}
 	if s.Rate == 0 {
 		all["rate"] = "max"
@@ -106,49 +109,48 @@ func (s Settings) used(uses []string) map[string]any {
 	return m
 }
 
-// sumUp fills in the report when all runs are done.
-func (r *Report) sumUp() {
+// summarize computes the exported fields from the results of the runs.
+func (r *Report) summarize() {
 	r.Seconds = rounded(time.Since(r.StartedAt).Seconds())
 	for i, target := range r.cfg.targets() {
-		r.Targets = append(r.Targets, r.target(target.Name, r.results[i], r.tallies[i]))
+		r.Targets = append(r.Targets, r.target(target.Name, r.results[i], r.faults[i]))
 	}
-	for i, peer := range r.Targets {
+	for i := range r.Targets[1:] {
 		for _, ours := range r.Targets[0].Calls {
-			if i > 0 {
-				r.addRatio(peer, ours)
-			}
+			r.addRatio(i+1, ours)
 		}
+		r.addStepRatios(i + 1)
 	}
 }
 
-func (r *Report) target(name string, runs []result, t *tally) TargetReport {
-	out := TargetReport{Name: name, Faults: t.list(), Samples: runs[len(runs)-1].samples}
-	for o := range ops {
+func (r *Report) target(name string, runs []result, t *faultCounter) TargetReport {
+	out := TargetReport{Name: name, Calls: []CallReport{}, Steps: stepReports(runs), Faults: t.list(), Samples: runs[len(runs)-1].samples}
+	for o := range opKinds {
 		if c, ok := callReport(opNames[o], summaries(runs, o)); ok {
 			out.Calls = append(out.Calls, c)
 		}
 	}
-	out.GeneratorCPU = each(runs, func(res result) float64 { return micros(res.generator, res.handled) })
-	out.TargetCPU = each(runs, func(res result) float64 { return micros(res.server, res.handled) })
-	out.Goodput = goodputOf(runs)
-	out.Ready = each(runs, func(res result) float64 { return res.ready.Seconds() })
-	resident := each(runs, func(res result) float64 { return float64(res.resident) })
+	out.GeneratorCPU = statOver(runs, func(res result) float64 { return micros(res.generatorCPU, res.answers) })
+	out.TargetCPU = statOver(runs, func(res result) float64 { return micros(res.targetCPU, res.answers) })
+	out.Goodput = newGoodput(runs)
+	out.Ready = statOver(runs, func(res result) float64 { return res.restartTime.Seconds() })
+	resident := statOver(runs, func(res result) float64 { return float64(res.peakMemory) })
 	if resident == nil {
 		return out
 	}
 	out.Memory = &Memory{Resident: *resident}
-	if idle := each(runs, func(res result) float64 { return float64(res.idle) }); idle != nil {
+	if idle := statOver(runs, func(res result) float64 { return float64(res.idleMemory) }); idle != nil {
 		out.Memory.Idle = *idle
 	}
 	out.Memory.Streams = runs[len(runs)-1].streams
-	out.Memory.PerStream = each(runs, func(res result) float64 {
-		return float64(res.resident-res.idle) / float64(max(res.streams, 1)) * float64(min(res.streams, 1))
+	out.Memory.PerStream = statOver(runs, func(res result) float64 {
+		return float64(res.peakMemory-res.idleMemory) / float64(max(res.streams, 1)) * float64(min(res.streams, 1))
 	})
 	return out
 }
 
-// each sums up a figure of the runs, or is nil where it is zero in all.
-func each(runs []result, f func(result) float64) *Stat {
+// statOver returns the Stat of a figure over the runs, or nil if it is zero in all.
+func statOver(runs []result, f func(result) float64) *Stat {
 	values := make([]float64, len(runs))
 	some := false
 	for i, res := range runs {
@@ -158,11 +160,11 @@ func each(runs []result, f func(result) float64) *Stat {
 	if !some {
 		return nil
 	}
-	s := statOf(values)
+	s := newStat(values)
 	return &s
 }
 
-// summaries are those of one kind of call in all runs that made it.
+// summaries returns the summaries of one kind of call in the runs that made it.
 func summaries(runs []result, o op) []load.Summary {
 	var list []load.Summary
 	for _, res := range runs {
@@ -179,7 +181,7 @@ func callReport(name string, runs []load.Summary) (CallReport, bool) {
 	for _, s := range runs {
 		run := CallRun{Count: s.Count, Figures: make(map[string]float64)}
 		for _, f := range figures {
-			x := f.of(s)
+			x := f.value(s)
 			run.Figures[f.name] = rounded(x)
 			values[f.name] = append(values[f.name], x)
 		}
@@ -187,27 +189,39 @@ func callReport(name string, runs []load.Summary) (CallReport, bool) {
 		c.Runs = append(c.Runs, run)
 	}
 	for name, v := range values {
-		c.Figures[name] = statOf(v)
+		c.Figures[name] = newStat(v)
 	}
 	return c, len(runs) > 0
 }
 
-// addRatio compares one of our calls with the same call of a peer.
-func (r *Report) addRatio(peer TargetReport, ours CallReport) {
-	for _, theirs := range peer.Calls {
+// addRatio adds the ratio of a call of streamcount to the same call of target i.
+func (r *Report) addRatio(i int, ours CallReport) {
+	for _, theirs := range r.Targets[i].Calls {
 		if theirs.Call != ours.Call || theirs.Count == 0 || ours.Count == 0 {
 			continue
 		}
-		ratio := Ratio{Call: ours.Call, Peer: peer.Name, Figures: make(map[string]Stat)}
+		ratio := Ratio{Call: ours.Call, Peer: r.Targets[i].Name, Figures: make(map[string]Stat)}
 		for _, f := range figures {
-			ratio.Figures[f.name] = statOf(ratios(ours.of(f.name), theirs.of(f.name)))
+			ratio.Figures[f.name] = newStat(ratios(ours.perRun(f.name), theirs.perRun(f.name)))
+		}
+		if cpu := ratios(cpuPerAnswer(r.results[0]), cpuPerAnswer(r.results[i])); len(cpu) > 0 {
+			ratio.Figures["cpuPerAnswer"] = newStat(cpu)
 		}
 		r.Ratios = append(r.Ratios, ratio)
 	}
 }
 
-// of lists one figure of all runs.
-func (c CallReport) of(figure string) []float64 {
+// cpuPerAnswer returns the target's CPU time per answer in microseconds, by run.
+func cpuPerAnswer(runs []result) []float64 {
+	var list []float64
+	for _, res := range runs {
+		list = append(list, micros(res.targetCPU, res.answers))
+	}
+	return list
+}
+
+// perRun returns the values of one figure, by run.
+func (c CallReport) perRun(figure string) []float64 {
 	var list []float64
 	for _, run := range c.Runs {
 		list = append(list, run.Figures[figure])
@@ -215,8 +229,8 @@ func (c CallReport) of(figure string) []float64 {
 	return list
 }
 
-// Violations lists the faults of streamcount itself that are not harmless. A
-// peer's are shown, but it is not the peer that is being tested.
+// Violations returns the faults of streamcount that are not harmless. Faults of peers
+// are reported but are no violations.
 func (r *Report) Violations() []Fault {
 	var list []Fault
 	for _, f := range r.Targets[0].Faults {

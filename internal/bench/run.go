@@ -1,3 +1,10 @@
+// Package bench measures a streamcount node and its peers over HTTP. A scenario is a
+// kind of load: a steady one, a mixed one, or a storm of starts, stops or restarts.
+// Every answer is checked, so that no speed is reported for a limiter that miscounts.
+//
+// A benchmark consists of runs. In each run every target is measured once, in turn, so
+// that a disturbance of the machine affects all of them. A target that is not already
+// running is started for its run and stopped after it.
 package bench
 
 import (
@@ -7,146 +14,177 @@ import (
 	"fmt"
 	"strings"
 
+	"streamcount/internal/bench/launch"
 	"streamcount/internal/bench/load"
 )
 
-// A Target is something to measure.
+// The names of the targets that are no peers.
+const (
+	Streamcount = "streamcount"
+	baseName    = "base" // the node that Config.Against names
+)
+
+// A Target is a server to measure.
 type Target struct {
-	Name   string // Streamcount, or a peer's
-	Counts bool   // it limits streams and knows which are alive, so its answers are held to that
+	Name          string // Streamcount, baseName or the name of a peer
+	EnforcesLimit bool   // its answers must respect the limit and report which streams exist
 }
 
-// Config is one benchmark.
+// Config describes one benchmark.
 type Config struct {
 	Scenario Scenario
 	Settings Settings
 	Peers    []Target
-	Server   string // the URL of a node that runs already; "" starts one
-	Launch   Launch
+	Server   string // URL of a running node; "" starts one
+	Against  string // path of a second streamcount binary, whose node is measured like a peer; "" for none
+	Launch   launch.Config
 	Progress *Progress
 }
 
-// Run visits every target Settings.Runs times, in turn, and reports. An error
-// means that there is nothing to report; faults of the targets are in the
-// report.
+// Run measures every target Settings.Runs times, in turn, and returns a report. Faults
+// of the targets are in the report and are no error.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
-	if err := cfg.check(); err != nil {
+	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	machine, err := thisMachine(cfg.Launch.Dir)
+	machine, err := inspectMachine(cfg.Launch.Dir)
 	if err != nil {
 		return nil, err
 	}
-	cfg.Launch.apart = cfg.Scenario.apart
+	cfg.Launch.SeparateCPUs = cfg.Scenario.separateCPUs
 	r := newReport(cfg, machine)
-	defer cfg.Progress.stop()
+	defer cfg.Progress.clear()
+	targets := cfg.targets()
 	for run := range cfg.Settings.Runs {
-		for i, target := range cfg.targets() {
+		for turn := range targets {
+			i := turn
+			if run%2 == 1 { // in reverse order, so that a slow change of the machine affects all targets equally
+				i = len(targets) - 1 - turn
+			}
+			target := targets[i]
 			title := fmt.Sprintf("run %d of %d, %s", run+1, cfg.Settings.Runs, target.Name)
-			res, err := cfg.visit(ctx, target, title, r.tallies[i])
+			res, err := cfg.runTarget(ctx, target, title, r.faults[i])
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", title, err)
 			}
 			r.results[i] = append(r.results[i], res)
 		}
 	}
-	r.sumUp()
+	r.summarize()
 	return r, nil
 }
 
 func (cfg Config) targets() []Target {
-	return append([]Target{{Name: Streamcount, Counts: true}}, cfg.Peers...)
+	list := []Target{{Name: Streamcount, EnforcesLimit: true}}
+	if cfg.Against != "" {
+		list = append(list, Target{Name: baseName, EnforcesLimit: true})
+	}
+	return append(list, cfg.Peers...)
 }
 
-func (cfg Config) check() error {
+// Check returns a SettingError for the first setting that is invalid.
+func (cfg Config) Check() error {
 	s := cfg.Settings
 	if err := s.Check(); err != nil {
 		return err
 	}
 	for _, use := range cfg.Scenario.Uses {
 		zero := map[string]bool{
-			"duration": s.For == 0, "users": s.Users == 0, "viewers": s.Viewers == 0, "over": s.Over == 0,
-			"heartbeat": s.Heartbeat == 0,
+			"duration": s.Duration == 0, "users": s.Users == 0, "viewers": s.Viewers == 0, "over": s.Over == 0,
+			"heartbeat": s.Heartbeat == 0, "fill-timeout": s.FillTimeout == 0,
 		}
 		if zero[use] {
 			return SettingError{use, "want more than 0"}
 		}
 	}
 	if s.Heartbeat > s.TTL/2 && cfg.Server == "" {
-		return SettingError{"heartbeat", fmt.Sprintf("want at most half the TTL (%v): streams would lapse", s.TTL)}
+		return SettingError{"heartbeat", fmt.Sprintf("want at most half the TTL (%v): streams would expire", s.TTL)}
 	}
 	for _, p := range cfg.Peers {
-		if cfg.Scenario.limits && !p.Counts {
-			return SettingError{"peer", fmt.Sprintf("%s keeps no limit, and %s measures that", p.Name, cfg.Scenario.Name)}
+		if cfg.Scenario.needsLimit && !p.EnforcesLimit {
+			return SettingError{"peer", fmt.Sprintf("%s enforces no limit, which %s measures", p.Name, cfg.Scenario.Name)}
 		}
 	}
 	if strings.Contains(strings.Join(cfg.Launch.Etcd, ","), "@") {
-		return SettingError{"etcd-endpoints", "want no user in an address: bench takes an etcd without authentication"}
+		return SettingError{"etcd-endpoints", "want no user in an address: an etcd without authentication is required"}
 	}
 	if cfg.Server != "" {
 		if s.Restart {
-			return SettingError{"restart", "is for a node that bench started: leave server out"}
+			return SettingError{"restart", "cannot be combined with --server"}
+		}
+		if cfg.Against != "" {
+			return SettingError{"against", "cannot be combined with --server"}
 		}
 		if _, err := load.NewClient(cfg.Server, answerTimeout); err != nil {
 			return SettingError{"server", err.Error()}
 		}
 	}
-	return s.needs()
+	return s.checkCounts()
 }
 
-// visit runs the scenario once on one target.
-func (cfg Config) visit(ctx context.Context, target Target, title string, t *tally) (_ result, err error) {
+// runTarget runs the scenario on one target.
+func (cfg Config) runTarget(ctx context.Context, target Target, title string, t *faultCounter) (_ result, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	v := &visit{ctx: ctx, s: cfg.Settings, counts: target.Counts, tally: t, space: "b" + token()}
-	v.phase("starting")
-	defer cfg.Progress.follow(title, v)()
+	tr := &targetRun{ctx: ctx, settings: cfg.Settings, enforcesLimit: target.EnforcesLimit, faults: t, userPrefix: "b" + randomToken()}
+	tr.setPhase("starting")
+	defer cfg.Progress.follow(title, tr)()
 	url := strings.TrimSuffix(cfg.Server, "/")
 	if target.Name != Streamcount || url == "" {
-		v.server, err = cfg.Launch.start(ctx, target.Name, v.space, cfg.Settings.Limit, cfg.Settings.TTL)
+		spec := launch.Spec{Token: tr.userPrefix, Limit: cfg.Settings.Limit, TTL: cfg.Settings.TTL}
+		switch target.Name {
+		case Streamcount:
+		case baseName:
+			spec.Binary = cfg.Against
+		default:
+			spec.Peer = target.Name
+		}
+		tr.server, err = cfg.Launch.Start(ctx, spec)
 		if err != nil {
-			return result{}, cmpCause(ctx, err)
+			return result{}, causeOf(ctx, err)
 		}
 		defer func() {
-			v.phase("stopping")
-			err = join(err, v.server.stop(ctx))
+			tr.setPhase("stopping")
+			cancel(nil) // the process now ends on request
+			err = launch.JoinErrors(err, tr.server.Stop(ctx))
 		}()
-		url = v.server.url
-		// A target that dies ends the visit.
-		process := v.server.process
+		url = tr.server.URL
+		// A target that exits ends the run.
+		exited := tr.server.Done()
 		go func() {
 			select {
-			case <-process.Done():
-				if !cfg.Settings.Restart {
-					cancel(v.server.failure())
+			case <-exited:
+				if !cfg.Settings.Restart && ctx.Err() == nil {
+					cancel(tr.server.ExitError())
 				}
 			case <-ctx.Done():
 			}
 		}()
 	}
-	if v.client, err = load.NewClient(url, answerTimeout); err != nil {
+	if tr.client, err = load.NewClient(url, answerTimeout); err != nil {
 		return result{}, err
 	}
-	if err := v.greet(); err != nil {
-		return result{}, cmpCause(ctx, err)
+	if err := tr.handshake(); err != nil {
+		return result{}, causeOf(ctx, err)
 	}
-	v.result.idle = v.usage().resident
-	if err := cfg.Scenario.run(ctx, v); err != nil {
-		return result{}, cmpCause(ctx, err)
+	tr.result.idleMemory = tr.usage().Resident
+	if err := cfg.Scenario.run(ctx, tr); err != nil {
+		return result{}, causeOf(ctx, err)
 	}
-	return v.result, v.check()
+	return tr.result, tr.checkTarget()
 }
 
-// cmpCause prefers why ctx ended to what followed from that.
-func cmpCause(ctx context.Context, err error) error {
+// causeOf returns the cause of the end of ctx, which is the reason of err, or err if
+// ctx has not ended.
+func causeOf(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return err
 }
 
-// token makes the users of a visit its own.
-func token() string {
+// randomToken returns a prefix for user ids that no other run uses.
+func randomToken() string {
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
 	return hex.EncodeToString(b[:])

@@ -10,15 +10,15 @@ import (
 	"streamcount/internal/bench/load"
 )
 
-// A Stat sums up one figure over the runs.
+// A Stat summarizes one figure over the runs.
 type Stat struct {
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
 	Max    float64 `json:"max"`
 }
 
-// statOf is zero for no values.
-func statOf(values []float64) Stat {
+// newStat returns the Stat of values, which is zero if there are none.
+func newStat(values []float64) Stat {
 	if len(values) == 0 {
 		return Stat{}
 	}
@@ -31,8 +31,8 @@ func statOf(values []float64) Stat {
 	return Stat{median, sorted[0], sorted[len(sorted)-1]}
 }
 
-// ratios divides run by run, so that what disturbed one run disturbs both
-// sides of its ratio. Runs in which there is nothing to divide by are left out.
+// ratios divides run by run, so that a disturbance of one run affects both sides of
+// its ratio. It omits runs in which the divisor is 0.
 func ratios(of, by []float64) []float64 {
 	var list []float64
 	for i := range min(len(of), len(by)) {
@@ -57,10 +57,10 @@ func rounded(x float64) float64 {
 	return r
 }
 
-// A figure is one number of a measured call.
+// A figure is one number computed from the latencies of a call.
 type figure struct {
-	name string
-	of   func(load.Summary) float64
+	name  string
+	value func(load.Summary) float64
 }
 
 func latency(percent float64) func(load.Summary) float64 {
@@ -74,14 +74,14 @@ func perSecond(s load.Summary) float64 {
 	return float64(s.Count) / s.Took.Seconds()
 }
 
-// figures are those of every call, in the order of the table.
+// figures lists the figures of every call, in the order of the table.
 var figures = []figure{
 	{"perSecond", perSecond},
 	{"p50", latency(50)}, {"p90", latency(90)}, {"p99", latency(99)}, {"p99.9", latency(99.9)},
 	{"max", latency(100)},
 }
 
-// micros is a duration for each of n, in microseconds.
+// micros returns d/n in microseconds.
 func micros(d time.Duration, n int64) float64 {
 	if n == 0 {
 		return 0

@@ -1,6 +1,5 @@
-// Package display writes for people at terminals: tables that fit, numbers that line
-// up, times as they are felt, and nothing that somebody else's text could make the
-// terminal do.
+// Package display formats output for terminals: tables that fit the width, aligned numbers,
+// and rounded times. It escapes characters that a terminal would interpret.
 package display
 
 import (
@@ -14,29 +13,28 @@ import (
 	"golang.org/x/term"
 )
 
-// A Screen is what a stream of text is shown on. The zero value is no terminal: a
-// file, or another program.
+// A Screen describes the terminal that text is written to. The zero value is no terminal: a
+// file or a pipe.
 type Screen struct {
 	Terminal bool
 	Colour   bool
-	Width    int // columns; 0 where lines may be of any length
+	Width    int // columns; 0 if lines may have any length
 }
 
-// On finds out what w is shown on. environ may forbid colours, by NO_COLOR or a
-// terminal that is dumb.
-func On(w io.Writer, environ []string) Screen {
+// ScreenOf returns the screen of w. environ may disable colours with NO_COLOR or TERM=dumb.
+func ScreenOf(w io.Writer, environ []string) Screen {
 	f, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return Screen{}
 	}
-	s := Screen{Terminal: true, Colour: colours(environ)}
+	s := Screen{Terminal: true, Colour: coloursAllowed(environ)}
 	if width, _, err := term.GetSize(int(f.Fd())); err == nil {
 		s.Width = width
 	}
 	return s
 }
 
-func colours(environ []string) bool {
+func coloursAllowed(environ []string) bool {
 	for _, e := range environ {
 		name, value, _ := strings.Cut(e, "=")
 		if name == "NO_COLOR" && value != "" || name == "TERM" && value == "dumb" {
@@ -46,7 +44,7 @@ func colours(environ []string) bool {
 	return true
 }
 
-// A Tone is how a text is drawn where there are colours.
+// A Tone is the style of a text on a screen with colours.
 type Tone string
 
 // The tones.
@@ -59,7 +57,7 @@ const (
 	Bad    Tone = "1;31"
 )
 
-// Paint draws text in a tone, if s has colours.
+// Paint returns text in a tone, if s has colours.
 func (s Screen) Paint(t Tone, text string) string {
 	if !s.Colour || t == Plain || text == "" {
 		return text
@@ -67,8 +65,8 @@ func (s Screen) Paint(t Tone, text string) string {
 	return "\x1b[" + string(t) + "m" + text + "\x1b[0m"
 }
 
-// Printable is s on one line with every character that could act on a terminal
-// shown as an escape. Device names and titles come from viewers.
+// Printable returns s on one line, with all characters that are not printable replaced by
+// escapes. Device names and titles come from clients.
 func Printable(s string) string {
 	var b strings.Builder
 	for len(s) > 0 {
@@ -88,8 +86,8 @@ func Printable(s string) string {
 	return b.String()
 }
 
-// PrintableJSON does the same for JSON, which escapes only what is below space.
-// Such characters occur in its strings alone, where an escape means the same.
+// PrintableJSON is like Printable for JSON. encoding/json escapes only some control
+// characters. The others occur only in strings, where an escape has the same meaning.
 func PrintableJSON(doc []byte) string {
 	var b strings.Builder
 	for _, r := range string(doc) {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Age is d in its largest unit that says enough: 12s, 4m, 3h10m, 2d5h.
+// Age formats d in its largest units: 12s, 4m, 3h10m, 2d5h.
 func Age(d time.Duration) string {
 	d = max(d, 0).Round(time.Second)
 	switch {
@@ -21,7 +21,7 @@ func Age(d time.Duration) string {
 	return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
 }
 
-// Count is n with its thousands apart.
+// Count formats n with thousands separators.
 func Count[N int | int64 | uint64](n N) string {
 	digits := fmt.Sprint(n)
 	sign := ""
@@ -36,7 +36,7 @@ func Count[N int | int64 | uint64](n N) string {
 	return sign + strings.Join(append([]string{digits}, parts...), ",")
 }
 
-// Rate is x with as many digits as say something.
+// Rate formats x with at most one decimal.
 func Rate(x float64) string {
 	if x >= 99.95 {
 		return Count(int64(x + 0.5))
@@ -44,7 +44,7 @@ func Rate(x float64) string {
 	return strconv.FormatFloat(x, 'f', 1, 64)
 }
 
-// Size is n bytes in the unit that people would use.
+// Size formats a number of bytes with a binary unit.
 func Size(n int64) string {
 	x, unit := float64(n), 0
 	for x >= 1023.95 && unit < 4 {
@@ -56,15 +56,15 @@ func Size(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", x, "KMGT"[unit-1])
 }
 
-// bars are eighths of a character's height.
+// bars are blocks of zero to eight eighths of the height of a character.
 var bars = []rune(" ▁▂▃▄▅▆▇█")
 
-// Spark draws values as rows lines of bars, width columns wide, from 0 to their peak.
-// Of more values than columns each column has the highest of its share; fewer stand
-// at the right, where the newest is.
-func Spark(values []float64, width, rows int) []string {
+// Sparkline draws values as bars on a number of rows, width columns wide and scaled from 0 to
+// the maximum. If there are more values than columns, each column shows the maximum of its
+// values. Fewer values are right-aligned.
+func Sparkline(values []float64, width, rows int) []string {
 	lines := make([]string, max(rows, 1))
-	columns := gather(values, max(width, 0))
+	columns := downsample(values, max(width, 0))
 	peak := 0.0
 	for _, v := range columns {
 		peak = max(peak, v)
@@ -75,7 +75,7 @@ func Spark(values []float64, width, rows int) []string {
 		for i, v := range columns {
 			eighths := 0
 			if v > 0 {
-				eighths = max(int(v/peak*float64(8*len(lines))+0.5), 1) // what is there is seen
+				eighths = max(int(v/peak*float64(8*len(lines))+0.5), 1) // a small value remains visible
 			}
 			line[width-len(columns)+i] = bars[min(max(eighths-floor, 0), 8)]
 		}
@@ -84,8 +84,8 @@ func Spark(values []float64, width, rows int) []string {
 	return lines
 }
 
-// gather is values in at most n columns.
-func gather(values []float64, n int) []float64 {
+// downsample reduces values to at most n columns.
+func downsample(values []float64, n int) []float64 {
 	if len(values) <= n || n == 0 {
 		return values[:min(len(values), n)]
 	}

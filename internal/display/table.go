@@ -8,25 +8,25 @@ import (
 )
 
 const (
-	gap      = 2 // columns between cells
-	narrow   = 8 // no cell is cut to less
-	minWidth = 20
+	columnGap = 2 // columns between cells
+	minCell   = 8 // minimum width of a truncated cell
+	minTable  = 20
 )
 
-// Width is how many columns text takes.
+// Width returns the number of columns that text occupies.
 func Width(text string) int { return ansi.StringWidth(text) }
 
-// Cut is text in at most width columns; where something is missing it ends with "…".
-func Cut(text string, width int) string {
+// Truncate shortens text to at most width columns. Shortened text ends with "…".
+func Truncate(text string, width int) string {
 	if width <= 0 {
 		return ""
 	}
 	return ansi.Truncate(text, width, "…")
 }
 
-// Pad is text cut or filled up to width columns; right has it end there.
+// Pad truncates or fills text to width columns. If right is set, text is right-aligned.
 func Pad(text string, width int, right bool) string {
-	text = Cut(text, width)
+	text = Truncate(text, width)
 	fill := strings.Repeat(" ", max(width-Width(text), 0))
 	if right {
 		return fill + text
@@ -34,26 +34,25 @@ func Pad(text string, width int, right bool) string {
 	return text + fill
 }
 
-// numeric matches what lines up at its right end.
-var numeric = regexp.MustCompile(`^[+-]?[0-9][0-9,]*(\.[0-9]+)?(x|%| ([KMGT]i)?B)?$`)
+// numberPattern matches cells that are right-aligned.
+var numberPattern = regexp.MustCompile(`^[+-]?[0-9][0-9,]*(\.[0-9]+)?(x|%| ([KMGT]i)?B)?$`)
 
-// A Table is rows of cells, the first being the headings. Columns that hold numbers
-// stand to the right by themselves.
+// A Table is rows of cells; the first row contains the headings. Columns of numbers are
+// right-aligned.
 type Table struct {
 	Rows [][]string
-	// Keep are the headings of columns that are never cut, ids above all: what was
-	// cut cannot be pasted.
-	Keep []string
-	// OneLine has rows that do not fit cut off at the end, and not laid out over two lines.
-	OneLine bool
-	Bare    bool // there are no headings
-	// Tone tells how a cell is drawn; it may be nil.
+	// NeverCut are the headings of columns that are never truncated, such as ids, which
+	// users copy.
+	NeverCut []string
+	// OneLine truncates rows that do not fit, instead of using two lines.
+	OneLine    bool
+	NoHeadings bool // the first row contains no headings
+	// Tone returns the style of a cell; nil for plain cells.
 	Tone func(row, column int, cell string) Tone
 }
 
-// Lines is the table, line by line, as wide as s is where that is known. Cells that
-// are too wide are cut; where that is not enough the first column gets lines of its
-// own.
+// Lines returns the lines of the table for s. If the width is known, wide cells are truncated;
+// if that is not sufficient, the first column has separate lines.
 func (t Table) Lines(s Screen) []string {
 	rows := make([][]string, len(t.Rows))
 	for i, row := range t.Rows {
@@ -64,21 +63,21 @@ func (t Table) Lines(s Screen) []string {
 	if len(rows) == 0 {
 		return nil
 	}
-	widths := widest(rows)
+	widths := columnWidths(rows)
 	if s.Width == 0 {
-		return t.draw(s, rows, widths, 0)
+		return t.render(s, rows, widths, 0)
 	}
-	width := max(s.Width, minWidth)
-	if t.fit(widths, rows[0], width) || len(widths) < 3 || t.OneLine {
-		return t.draw(s, rows, widths, 0)
+	width := max(s.Width, minTable)
+	if t.shrinkToFit(widths, rows[0], width) || len(widths) < 3 || t.OneLine {
+		return t.render(s, rows, widths, 0)
 	}
-	rest := widest(rows)
+	rest := columnWidths(rows)
 	rest[0] = 0
-	t.fit(rest, rows[0], width) // or as near to it as can be
-	return t.draw(s, rows, rest, 1)
+	t.shrinkToFit(rest, rows[0], width) // as far as possible
+	return t.render(s, rows, rest, 1)
 }
 
-func widest(rows [][]string) []int {
+func columnWidths(rows [][]string) []int {
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {
 		for i, cell := range row {
@@ -88,14 +87,14 @@ func widest(rows [][]string) []int {
 	return widths
 }
 
-// fit takes columns from the widest cells that may be cut until all fit into width,
-// and reports whether they do.
-func (t Table) fit(widths []int, heads []string, width int) bool {
+// shrinkToFit reduces the widths of the widest truncatable columns until the row fits into
+// width, and reports whether it does.
+func (t Table) shrinkToFit(widths []int, heads []string, width int) bool {
 	for {
-		sum, at := -gap, -1
+		sum, at := -columnGap, -1
 		for i, w := range widths {
-			sum += w + gap
-			if t.mayCut(heads[i]) && w > max(narrow, Width(heads[i])) && (at < 0 || w > widths[at]) {
+			sum += w + columnGap
+			if t.truncatable(heads[i]) && w > max(minCell, Width(heads[i])) && (at < 0 || w > widths[at]) {
 				at = i
 			}
 		}
@@ -109,8 +108,8 @@ func (t Table) fit(widths []int, heads []string, width int) bool {
 	}
 }
 
-func (t Table) mayCut(head string) bool {
-	for _, k := range t.Keep {
+func (t Table) truncatable(head string) bool {
+	for _, k := range t.NeverCut {
 		if k == head {
 			return false
 		}
@@ -118,22 +117,22 @@ func (t Table) mayCut(head string) bool {
 	return true
 }
 
-// draw writes the rows; own is how many of the first columns have lines of their own.
-func (t Table) draw(s Screen, rows [][]string, widths []int, own int) []string {
-	right := numbers(rows[t.heads():], len(widths))
+// render formats the rows. The first columns, as many as separate, have separate lines.
+func (t Table) render(s Screen, rows [][]string, widths []int, separate int) []string {
+	right := numericColumns(rows[t.headingRows():], len(widths))
 	var lines []string
 	for i, row := range rows {
-		for _, cell := range row[:own] {
-			if t.mayCut(rows[0][0]) {
-				cell = Cut(cell, s.Width)
+		for _, cell := range row[:separate] {
+			if t.truncatable(rows[0][0]) {
+				cell = Truncate(cell, s.Width)
 			}
 			lines = append(lines, s.Paint(t.tone(i, 0, row[0]), cell))
 		}
 		var b strings.Builder
-		if own > 0 {
-			b.WriteString(strings.Repeat(" ", gap))
+		if separate > 0 {
+			b.WriteString(strings.Repeat(" ", columnGap))
 		}
-		for j := own; j < len(row); j++ {
+		for j := separate; j < len(row); j++ {
 			cell := Pad(row[j], widths[j], right[j])
 			if j == len(row)-1 && !right[j] {
 				cell = strings.TrimRight(cell, " ")
@@ -141,7 +140,7 @@ func (t Table) draw(s Screen, rows [][]string, widths []int, own int) []string {
 			text := strings.TrimSpace(cell)
 			b.WriteString(strings.Replace(cell, text, s.Paint(t.tone(i, j, row[j]), text), 1))
 			if j < len(row)-1 {
-				b.WriteString(strings.Repeat(" ", gap))
+				b.WriteString(strings.Repeat(" ", columnGap))
 			}
 		}
 		lines = append(lines, strings.TrimRight(b.String(), " "))
@@ -149,9 +148,9 @@ func (t Table) draw(s Screen, rows [][]string, widths []int, own int) []string {
 	return lines
 }
 
-// heads is how many rows are headings.
-func (t Table) heads() int {
-	if t.Bare {
+// headingRows returns the number of rows with headings.
+func (t Table) headingRows() int {
+	if t.NoHeadings {
 		return 0
 	}
 	return 1
@@ -159,7 +158,7 @@ func (t Table) heads() int {
 
 func (t Table) tone(row, column int, cell string) Tone {
 	switch {
-	case row < t.heads():
+	case row < t.headingRows():
 		return Strong
 	case t.Tone == nil:
 		return Plain
@@ -167,14 +166,14 @@ func (t Table) tone(row, column int, cell string) Tone {
 	return t.Tone(row, column, cell)
 }
 
-// numbers tells which columns hold numbers, and nothing else but dashes.
-func numbers(rows [][]string, columns int) []bool {
+// numericColumns reports which columns contain only numbers and dashes.
+func numericColumns(rows [][]string, columns int) []bool {
 	is := make([]bool, columns)
 	for j := range is {
 		for _, row := range rows {
 			switch {
 			case row[j] == "-":
-			case numeric.MatchString(row[j]):
+			case numberPattern.MatchString(row[j]):
 				is[j] = true
 			default:
 				is[j] = false

@@ -25,7 +25,7 @@ one        12         -  a\x1b[2J`, "\n"), got)
 }
 
 func TestTable_Fits(t *testing.T) {
-	table := Table{Keep: []string{"STREAM"}, Rows: [][]string{
+	table := Table{NeverCut: []string{"STREAM"}, Rows: [][]string{
 		{"STREAM", "REGION", "DEVICE", "PLAYING"},
 		{"0123456789abcdef", "eu", "A television of some length", "客厅客厅客厅客厅客厅客厅"},
 	}}
@@ -69,11 +69,11 @@ func TestTable_Tones(t *testing.T) {
 }
 
 func TestOn(t *testing.T) {
-	assert.Equal(t, Screen{}, On(&strings.Builder{}, nil), "no terminal")
+	assert.Equal(t, Screen{}, ScreenOf(&strings.Builder{}, nil), "no terminal")
 	for env, want := range map[string]bool{
 		"NO_COLOR=1": false, "NO_COLOR=": true, "TERM=dumb": false, "TERM=xterm": true, "MY_NO_COLOR=1": true,
 	} {
-		assert.Equal(t, want, colours([]string{"A=b", env}), env)
+		assert.Equal(t, want, coloursAllowed([]string{"A=b", env}), env)
 	}
 }
 
@@ -108,7 +108,7 @@ func TestSpark(t *testing.T) {
 		"peaks_stay":   {[]float64{1, 9, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 18}, 1, []string{"▄▁▁▁▁▁▁█"}},
 		"two_rows":     {[]float64{4, 8, 16}, 2, []string{"       █", "     ▄██"}},
 	} {
-		assert.Equal(t, tc.want, Spark(tc.values, 8, tc.rows), name)
+		assert.Equal(t, tc.want, Sparkline(tc.values, 8, tc.rows), name)
 	}
-	assert.Equal(t, []string{""}, Spark([]float64{1}, -5, 1))
+	assert.Equal(t, []string{""}, Sparkline([]float64{1}, -5, 1))
 }

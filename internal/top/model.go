@@ -9,14 +9,14 @@ import (
 	"streamcount/internal/display"
 )
 
-// Config is what a view is made of.
+// Config is the configuration of the display.
 type Config struct {
 	Source Source
-	Server string        // its address, to be shown
-	Every  time.Duration // between two looks
-	Prefix string        // of the users that are shown; the keys change it
+	Server string        // address to display
+	Every  time.Duration // interval of requests
+	Prefix string        // of the ids of displayed users; the user can change it
 	Screen display.Screen
-	// Explain words an error for people.
+	// Explain returns the message for an error.
 	Explain func(error) string
 }
 
@@ -28,72 +28,72 @@ const (
 	regions
 	nodes
 	members
-	panels // how many there are
+	panelCount // the number of panels
 )
 
 func (p panel) String() string { return [...]string{"users", "regions", "nodes", "etcd"}[p] }
 
-// order is how a panel is sorted.
-type order struct {
-	column  int // one of its columns
+// sortOrder is the order of the rows of a panel.
+type sortOrder struct {
+	column  int // index of the column
 	reverse bool
 }
 
-// model is what the view shows, and how. Update changes it, and nothing else does.
+// model is the state of the display. Only Update changes it.
 type model struct {
 	cfg           Config
-	ctx           context.Context // ends with the program, and with it what is being asked
+	ctx           context.Context // of requests; ends with the program
 	now           func() time.Time
 	width, height int
 
-	data  Snapshot
-	known bool      // there is data
-	at    time.Time // when it came
-	lost  error     // why there is nothing newer
-	asked string    // the prefix that the users of data begin with
+	data       Snapshot
+	loaded     bool      // data is set
+	loadedAt   time.Time // when data was received
+	fetchErr   error     // error of the last request
+	dataPrefix string    // the prefix that data was requested with
 
-	panel  panel
-	orders [panels]order
-	scroll [panels]int
-	prefix string
-	typing bool // keys go into prefix
-	before string
-	paused bool
-	help   bool
+	panel       panel
+	sortOrders  [panelCount]sortOrder
+	scroll      [panelCount]int
+	prefix      string
+	editing     bool // keys edit the prefix
+	savedPrefix string
+	paused      bool
+	help        bool
 }
 
 func newModel(ctx context.Context, cfg Config) model {
 	m := model{cfg: cfg, ctx: ctx, now: time.Now, width: 80, height: 24, prefix: cfg.Prefix}
-	m.orders[users].column = 1 // streams
-	m.orders[regions].column = 1
+	m.sortOrders[users].column = 1 // streams
+	m.sortOrders[regions].column = 1
 	return m
 }
 
 type (
-	// seen is the answer to a look.
-	seen struct {
-		data   Snapshot
-		prefix string
-		err    error
-		again  bool // this was one of the regular looks: there is to be another
+	// snapshotMsg is the result of a request.
+	snapshotMsg struct {
+		data     Snapshot
+		prefix   string
+		err      error
+		periodic bool // a regular request, which schedules the next one
 	}
-	// due tells that it is time for the next look.
-	due struct{}
+	// tickMsg starts the next regular request.
+	tickMsg struct{}
 )
 
-// Init begins with a look.
-func (m model) Init() tea.Cmd { return m.look(true) }
+// Init starts the first request.
+func (m model) Init() tea.Cmd { return m.fetch(true) }
 
-// look asks the service. again makes it one of the regular looks.
-func (m model) look(again bool) tea.Cmd {
+// fetch requests a snapshot. periodic is set for regular requests.
+func (m model) fetch(again bool) tea.Cmd {
 	ctx, source, prefix := m.ctx, m.cfg.Source, m.prefix
 	return func() tea.Msg {
-		data, err := Look(ctx, source, prefix)
-		return seen{data, prefix, err, again}
+		data, err := Fetch(ctx, source, prefix)
+		return snapshotMsg{data, prefix, err, again}
 	}
 }
 
-// wait is for the time between two looks.
+// wait returns a tickMsg after the interval.
 func (m model) wait() tea.Cmd {
 	ctx, every := m.ctx, m.cfg.Every
 	return func() tea.Msg {
@@ -103,57 +103,57 @@ func (m model) wait() tea.Cmd {
 		case <-t.C:
 		case <-ctx.Done():
 		}
-		return due{}
+		return tickMsg{}
 	}
 }
 
-// Update is told what happened, and says what to do next.
+// Update handles an event.
 func (m model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
 		m.width, m.height = msg.Width, msg.Height
 	case tea.KeyPressMsg:
-		return m.press(msg)
+		return m.handleKey(msg)
 	case tea.PasteMsg:
-		if m.typing {
-			return m.typed(msg.Content)
+		if m.editing {
+			return m.appendToPrefix(msg.Content)
 		}
-	case due:
+	case tickMsg:
 		if m.paused {
 			return m, m.wait()
 		}
-		return m, m.look(true)
-	case seen:
-		return m.see(msg)
+		return m, m.fetch(true)
+	case snapshotMsg:
+		return m.applySnapshot(msg)
 	}
 	return m, nil
 }
 
-func (m model) see(msg seen) (tea.Model, tea.Cmd) {
+func (m model) applySnapshot(msg snapshotMsg) (tea.Model, tea.Cmd) {
 	var next tea.Cmd
-	if msg.again {
+	if msg.periodic {
 		next = m.wait()
 	}
-	if m.paused && msg.again {
-		return m, next // it was on its way when the key was pressed
+	if m.paused && msg.periodic {
+		return m, next // the request was sent before the display was paused
 	}
 	if msg.prefix != m.prefix {
-		return m, next // of users that are no longer asked for
+		return m, next // the prefix was changed after the request
 	}
-	m.lost = msg.err
+	m.fetchErr = msg.err
 	if msg.err == nil {
-		m.data, m.known, m.at, m.asked = msg.data, true, m.now(), msg.prefix
+		m.data, m.loaded, m.loadedAt, m.dataPrefix = msg.data, true, m.now(), msg.prefix
 	}
 	return m, next
 }
 
-// stale is how long ago the data was true, if there should be newer data.
+// stale returns the age of the data, and whether newer data is overdue.
 func (m model) stale() (time.Duration, bool) {
-	age := m.now().Sub(m.at)
-	return age, m.known && !m.paused && (m.lost != nil || age > max(3*m.cfg.Every, 3*time.Second))
+	age := m.now().Sub(m.loadedAt)
+	return age, m.loaded && !m.paused && (m.fetchErr != nil || age > max(3*m.cfg.Every, 3*time.Second))
 }
 
-// View is the screen.
+// View returns the content of the screen.
 func (m model) View() tea.View {
 	v := tea.NewView(m.draw())
 	v.AltScreen = true

@@ -11,30 +11,29 @@ import (
 	"streamcount/internal/display"
 )
 
-// heads are the columns of the panels.
-var heads = [panels][]string{
+// headings are the column headings of the panels.
+var headings = [panelCount][]string{
 	users:   {"USER", "STREAMS", "LIMIT", "FREE"},
 	regions: {"REGION", "STREAMS", "SHARE"},
 	nodes:   {"NODE", "REGION", "VERSION", "UP", "ADMITTED", "REFUSED", "REPORTED"},
 	members: {"MEMBER", "ROLE", "STATE", "LAG", "SIZE", "IN USE", "SHARD", "VERSION"},
 }
 
-// A cell is text, and what it is sorted by where that is a number: the largest
-// comes first.
+// A cell is a text and, for numeric columns, the number it is sorted by in descending order.
 type cell struct {
 	text   string
 	number float64
 	tone   display.Tone
 }
 
-func text(s string) cell { return cell{text: s} }
+func textCell(s string) cell { return cell{text: s} }
 
-func figure[N int | int64 | uint64](n N) cell {
+func numberCell[N int | int64 | uint64](n N) cell {
 	return cell{text: display.Count(n), number: float64(n)}
 }
 
-// list is a panel's rows, sorted.
-func (m model) list(p panel) [][]cell {
+// sortedRows returns the rows of a panel in its order.
+func (m model) sortedRows(p panel) [][]cell {
 	var rows [][]cell
 	switch p {
 	case users:
@@ -46,7 +45,7 @@ func (m model) list(p panel) [][]cell {
 	case members:
 		rows = memberRows(m.data.Stats.Shards)
 	}
-	by := m.orders[p]
+	by := m.sortOrders[p]
 	slices.SortStableFunc(rows, func(a, b []cell) int {
 		c := compare(a[by.column], b[by.column])
 		if by.reverse {
@@ -67,12 +66,12 @@ func compare(a, b cell) int {
 	return strings.Compare(a.text, b.text)
 }
 
-func userRows(list []apitype.BusyUser) [][]cell {
+func userRows(list []apitype.TopUser) [][]cell {
 	var rows [][]cell
 	for _, u := range list {
-		row := []cell{text(u.UserID), figure(u.Streams), figure(u.Limit), figure(max(u.Limit-u.Streams, 0))}
+		row := []cell{textCell(u.UserID), numberCell(u.Streams), numberCell(u.Limit), numberCell(max(u.Limit-u.Streams, 0))}
 		switch {
-		case u.Streams > u.Limit: // a limit that was lowered ends no stream
+		case u.Streams > u.Limit: // lowering a limit does not end streams
 			row[1].tone = display.Bad
 		case u.Streams == u.Limit:
 			row[1].tone = display.Warn
@@ -86,7 +85,7 @@ func regionRows(s apitype.Stats) [][]cell {
 	var rows [][]cell
 	for name, n := range s.Regions {
 		share := 100 * float64(n) / float64(max(s.Streams, 1))
-		rows = append(rows, []cell{text(name), figure(n), {text: fmt.Sprintf("%.1f%%", share), number: share}})
+		rows = append(rows, []cell{textCell(name), numberCell(n), {text: fmt.Sprintf("%.1f%%", share), number: share}})
 	}
 	return rows
 }
@@ -94,32 +93,32 @@ func regionRows(s apitype.Stats) [][]cell {
 func nodeRows(s apitype.Stats, now time.Time) [][]cell {
 	var rows [][]cell
 	for _, n := range s.Nodes {
-		name := text(n.ID)
+		name := textCell(n.ID)
 		if n.ID == s.Node.ID {
-			name.tone = display.Strong // the one that answers
+			name.tone = display.Strong // the node that serves the requests
 		}
-		reported := ago(n.ReportedAt, now)
+		reported := agoCell(n.ReportedAt, now)
 		if n.ReportedAt != nil && now.Sub(n.ReportedAt.Time) > 30*time.Second {
 			reported.tone = display.Warn
 		}
 		rows = append(rows, []cell{
-			name, text(orDash(n.Region)), text(orDash(n.Version)), age(n.StartedAt, now),
-			figure(n.Admitted), figure(n.Refused), reported,
+			name, textCell(orDash(n.Region)), textCell(orDash(n.Version)), ageCell(n.StartedAt, now),
+			numberCell(n.Admitted), numberCell(n.Refused), reported,
 		})
 	}
 	return rows
 }
 
-func age(t *apitype.Time, now time.Time) cell {
+func ageCell(t *apitype.Time, now time.Time) cell {
 	if t == nil {
-		return text("-")
+		return textCell("-")
 	}
 	d := now.Sub(t.Time)
 	return cell{text: display.Age(d), number: d.Seconds()}
 }
 
-func ago(t *apitype.Time, now time.Time) cell {
-	c := age(t, now)
+func agoCell(t *apitype.Time, now time.Time) cell {
+	c := ageCell(t, now)
 	if t != nil {
 		c.text += " ago"
 	}
@@ -130,7 +129,7 @@ func memberRows(shards []apitype.Shard) [][]cell {
 	var rows [][]cell
 	for _, s := range shards {
 		if s.Error != "" && len(s.Etcd) == 0 {
-			rows = append(rows, lostMember("-", s.Name, s.Error))
+			rows = append(rows, failedMember("-", s.Name, s.Error))
 		}
 		for _, e := range s.Etcd {
 			rows = append(rows, memberRow(s.Name, e))
@@ -144,36 +143,36 @@ func memberRow(shard string, e apitype.EtcdMember) []cell {
 	if e.Leader {
 		role = "leader"
 	}
-	state := cell{text: "well", tone: display.Good}
+	state := cell{text: "healthy", tone: display.Good}
 	if len(e.Alarms) > 0 {
 		state = cell{text: strings.Join(e.Alarms, ", "), tone: display.Bad}
 	}
 	if e.Error != "" {
-		return lostMember(e.Name, shard, e.Error)
+		return failedMember(e.Name, shard, e.Error)
 	}
 	return []cell{
-		text(e.Name), text(role), state, figure(e.Lag),
+		textCell(e.Name), textCell(role), state, numberCell(e.Lag),
 		{text: display.Size(e.DBSize), number: float64(e.DBSize)},
 		{text: display.Size(e.DBInUse), number: float64(e.DBInUse)},
-		text(shard), text(orDash(e.Version)),
+		textCell(shard), textCell(orDash(e.Version)),
 	}
 }
 
-// lostMember is one of which nothing is known but why.
-func lostMember(name, shard, why string) []cell {
-	none := text("-")
-	return []cell{text(name), none, {text: why, tone: display.Bad}, none, none, none, text(shard), none}
+// failedMember returns the row of a member whose status is not available.
+func failedMember(name, shard, reason string) []cell {
+	none := textCell("-")
+	return []cell{textCell(name), none, {text: reason, tone: display.Bad}, none, none, none, textCell(shard), none}
 }
 
 func orDash(s string) string { return cmp.Or(s, "-") }
 
-// lines draws some rows of a panel, below its headings.
-func (m model) lines(p panel, rows [][]cell, width int) []string {
-	return tableLines(m.cfg.Screen, width, heads[p], rows, m.orders[p])
+// panelTable formats rows of a panel below its headings.
+func (m model) panelTable(p panel, rows [][]cell, width int) []string {
+	return tableLines(m.cfg.Screen, width, headings[p], rows, m.sortOrders[p])
 }
 
-// tableLines is one line for the headings, and one for each row.
-func tableLines(s display.Screen, width int, heads []string, rows [][]cell, by order) []string {
+// tableLines formats rows as one line for the headings and one per row.
+func tableLines(s display.Screen, width int, heads []string, rows [][]cell, by sortOrder) []string {
 	head := slices.Clone(heads)
 	if by.column >= 0 {
 		arrow := "↓"

@@ -1,6 +1,6 @@
-// Package top shows a service while it runs: totals, how they went over the last
-// hour, and who and what they are made of. On a terminal it is redrawn every second
-// and listens to keys; otherwise it is printed once.
+// Package top displays the state of a running service: totals, the history of the last hour,
+// users, regions, nodes and etcd members. It is interactive on a terminal; elsewhere it
+// prints the state once.
 package top
 
 import (
@@ -11,31 +11,31 @@ import (
 	"streamcount/api/apitype"
 )
 
-// mostUsers is how many of the busiest users are asked for.
-const mostUsers = 100
+// maxUsers is the maximum number of users that are requested.
+const maxUsers = 100
 
-// A Source is a running service. client.Client is one.
+// A Source returns the state of a running service. It is implemented by client.Client.
 type Source interface {
 	Stats(ctx context.Context) (apitype.Stats, error)
 	History(ctx context.Context) (apitype.History, error)
-	BusiestUsers(ctx context.Context, prefix string, most int) (apitype.BusiestUsers, error)
+	TopUsers(ctx context.Context, prefix string, n int) (apitype.TopUsers, error)
 }
 
-// A Snapshot is all that is shown, at one time.
+// A Snapshot is the state of the service at one time.
 type Snapshot struct {
-	Stats   apitype.Stats        `json:"stats"`
-	History apitype.History      `json:"history"`
-	Users   apitype.BusiestUsers `json:"users"`
+	Stats   apitype.Stats    `json:"stats"`
+	History apitype.History  `json:"history"`
+	Users   apitype.TopUsers `json:"users"`
 }
 
-// Look asks for a snapshot, the users being those whose ids begin with prefix.
-func Look(ctx context.Context, source Source, prefix string) (Snapshot, error) {
+// Fetch requests a snapshot with the users whose ids begin with prefix.
+func Fetch(ctx context.Context, source Source, prefix string) (Snapshot, error) {
 	var s Snapshot
 	var wg sync.WaitGroup
 	var stats, history, users error
 	wg.Go(func() { s.Stats, stats = source.Stats(ctx) })
 	wg.Go(func() { s.History, history = source.History(ctx) })
-	wg.Go(func() { s.Users, users = source.BusiestUsers(ctx, prefix, mostUsers) })
+	wg.Go(func() { s.Users, users = source.TopUsers(ctx, prefix, maxUsers) })
 	wg.Wait()
-	return s, cmp.Or(stats, history, users) // they are likely to say the same
+	return s, cmp.Or(stats, history, users) // the errors probably have the same cause
 }

@@ -21,14 +21,14 @@ import (
 	"streamcount/internal/display"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write the golden screens anew")
+var rewrite = flag.Bool("rewrite", false, "rewrite the golden screens")
 
-// noon is when all this happens.
+// noon is the current time of the tests.
 var noon = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 
 func before(d time.Duration) *apitype.Time { return &apitype.Time{Time: noon.Add(-d)} }
 
-// fixture is a service that somebody tries to draw on our terminal with.
+// fixture returns a snapshot with texts that contain control characters.
 func fixture() Snapshot {
 	var s Snapshot
 	s.Stats = apitype.Stats{
@@ -56,23 +56,23 @@ func fixture() Snapshot {
 		})
 	}
 	for i := range 30 {
-		s.Users.Users = append(s.Users.Users, apitype.BusyUser{UserID: fmt.Sprintf("user-%02d", i), Streams: 4 - (i+9)/10, Limit: 3})
+		s.Users.Users = append(s.Users.Users, apitype.TopUser{UserID: fmt.Sprintf("user-%02d", i), Streams: 4 - (i+9)/10, Limit: 3})
 	}
 	s.Users.Users[3].UserID = "m\x1b]0;owned\x07aya"
 	s.Users.More = true
 	return s
 }
 
-// shown is a model that has the fixture, on a screen of this size.
-func shown(width, height int) model {
+// newTestModel returns a model with the fixture on a screen of this size.
+func newTestModel(width, height int) model {
 	m := newModel(context.Background(), Config{
 		Server: "http://127.0.0.1:3000", Every: time.Second, Explain: func(err error) string { return err.Error() },
 	})
 	m.now = func() time.Time { return noon }
-	return tell(m, tea.WindowSizeMsg{Width: width, Height: height}, seen{data: fixture()})
+	return update(m, tea.WindowSizeMsg{Width: width, Height: height}, snapshotMsg{data: fixture()})
 }
 
-func tell(m model, msgs ...tea.Msg) model {
+func update(m model, msgs ...tea.Msg) model {
 	for _, msg := range msgs {
 		next, _ := m.Update(msg)
 		m = next.(model)
@@ -80,7 +80,7 @@ func tell(m model, msgs ...tea.Msg) model {
 	return m
 }
 
-// key is the message of a key by its name.
+// key returns the message of a key.
 func key(name string) tea.KeyPressMsg {
 	codes := map[string]tea.Key{
 		"tab": {Code: tea.KeyTab}, "shift+tab": {Code: tea.KeyTab, Mod: tea.ModShift}, "esc": {Code: tea.KeyEscape},
@@ -96,12 +96,12 @@ func key(name string) tea.KeyPressMsg {
 
 func press(m model, keys string) model {
 	for name := range strings.FieldsSeq(keys) {
-		m = tell(m, key(name))
+		m = update(m, key(name))
 	}
 	return m
 }
 
-// golden holds got against a file of testdata.
+// golden compares got with a file in testdata.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", name+".txt")
@@ -127,18 +127,18 @@ func TestView_Screens(t *testing.T) {
 		"regions-60x15": {60, 15, "tab"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			golden(t, name, press(shown(tc.width, tc.height), tc.keys).draw())
+			golden(t, name, press(newTestModel(tc.width, tc.height), tc.keys).draw())
 		})
 	}
 }
 
-// Whatever the size, no line is wider than the screen and there are as many as it
-// has; colours change nothing else, and nothing but colours reaches the terminal.
+// At any size the screen has exactly the height of the terminal and no line is wider than it.
+// Colours change nothing else, and are the only escape sequences.
 func TestView_FitsAnySize(t *testing.T) {
 	for _, keys := range []string{"", "3", "4", "?", "/ x y z", "p"} {
 		for width := 1; width < 200; width += 13 {
 			for height := 1; height < 60; height += 7 {
-				m := press(shown(width, height), keys)
+				m := press(newTestModel(width, height), keys)
 				plain := m.draw()
 				m.cfg.Screen.Colour = true
 				coloured := m.draw()
@@ -173,27 +173,27 @@ func TestKeys(t *testing.T) {
 		"end":           func(is *assert.Assertions, m model) { is.Contains(m.draw(), "18-30 of 30") },
 		"end home":      func(is *assert.Assertions, m model) { is.Equal("user-00", firstUser(m)) },
 		"pgdown":        func(is *assert.Assertions, m model) { is.Contains(m.draw(), "13-25 of 30") },
-		"3 / m a":       func(is *assert.Assertions, m model) { is.True(m.typing); is.Equal(users, m.panel) },
+		"3 / m a":       func(is *assert.Assertions, m model) { is.True(m.editing); is.Equal(users, m.panel) },
 		"/ q ? p":       func(is *assert.Assertions, m model) { is.Equal("q?p", m.prefix); is.False(m.paused || m.help) },
-		"/ m backspace": func(is *assert.Assertions, m model) { is.Empty(m.prefix); is.True(m.typing) },
-		"/ m a enter":   func(is *assert.Assertions, m model) { is.Equal("ma", m.prefix); is.False(m.typing) },
+		"/ m backspace": func(is *assert.Assertions, m model) { is.Empty(m.prefix); is.True(m.editing) },
+		"/ m a enter":   func(is *assert.Assertions, m model) { is.Equal("ma", m.prefix); is.False(m.editing) },
 		"/ m enter / a esc": func(is *assert.Assertions, m model) {
 			is.Equal("m", m.prefix, "as it was")
-			is.False(m.typing)
+			is.False(m.editing)
 		},
 		"/ m enter esc": func(is *assert.Assertions, m model) { is.Empty(m.prefix) },
 		"/ m ctrl+u x":  func(is *assert.Assertions, m model) { is.Equal("x", m.prefix) },
 	} {
 		t.Run(keys, func(t *testing.T) {
 			keys := strings.ReplaceAll(keys, "home", "g")
-			check(assert.New(t), press(shown(80, 24), keys))
+			check(assert.New(t), press(newTestModel(80, 24), keys))
 		})
 	}
 	for _, name := range []string{"q", "ctrl+c"} {
-		_, cmd := shown(80, 24).Update(key(name))
+		_, cmd := newTestModel(80, 24).Update(key(name))
 		assert.Equal(t, tea.QuitMsg{}, cmd(), name)
 	}
-	_, cmd := press(shown(80, 24), "/").Update(key("ctrl+c"))
+	_, cmd := press(newTestModel(80, 24), "/").Update(key("ctrl+c"))
 	assert.Equal(t, tea.QuitMsg{}, cmd(), "also while typing")
 }
 
@@ -211,50 +211,50 @@ func firstUser(m model) string {
 	return strings.Fields(strings.TrimLeft(after, "↓↑"))[0]
 }
 
-func TestPaste_GoesIntoTheFilter(t *testing.T) {
-	m := tell(press(shown(80, 24), "/"), tea.PasteMsg{Content: "ma\x1b[2J y/a\n"})
+func TestPaste(t *testing.T) {
+	m := update(press(newTestModel(80, 24), "/"), tea.PasteMsg{Content: "ma\x1b[2J y/a\n"})
 	assert.Equal(t, "ma[2Jya", m.prefix)
-	assert.Equal(t, m.prefix, tell(m, tea.PasteMsg{Content: strings.Repeat("x", 200)}).prefix, "longer than a user id")
-	assert.Empty(t, tell(shown(80, 24), tea.PasteMsg{Content: "q"}).prefix, "not while nothing is typed")
+	assert.Equal(t, m.prefix, update(m, tea.PasteMsg{Content: strings.Repeat("x", 200)}).prefix, "longer than a user id")
+	assert.Empty(t, update(newTestModel(80, 24), tea.PasteMsg{Content: "q"}).prefix, "only while the prefix is edited")
 }
 
 func TestStale(t *testing.T) {
-	m := shown(80, 24)
+	m := newTestModel(80, 24)
 	assert.Contains(t, m.draw(), "live")
-	assert.Contains(t, tell(m, seen{err: errors.New("no answer")}).draw(), "STALE: 0s old", "it is known that there is no news")
+	assert.Contains(t, update(m, snapshotMsg{err: errors.New("no answer")}).draw(), "STALE: 0s old", "the error is shown at once")
 	m.now = func() time.Time { return noon.Add(12 * time.Second) }
 	assert.Contains(t, m.draw(), "STALE: 12s old")
-	m = tell(m, seen{err: errors.New("no server\x1b[2J answers"), again: true})
-	assert.Contains(t, m.draw(), `no news: no server\x1b[2J answers`)
-	assert.Contains(t, m.draw(), "12,345", "what was known is still shown")
-	m = tell(m, seen{data: fixture(), again: true})
+	m = update(m, snapshotMsg{err: errors.New("no server\x1b[2J answers"), periodic: true})
+	assert.Contains(t, m.draw(), `unavailable: no server\x1b[2J answers`)
+	assert.Contains(t, m.draw(), "12,345", "the last data is still shown")
+	m = update(m, snapshotMsg{data: fixture(), periodic: true})
 	assert.Contains(t, m.draw(), "live")
-	assert.NotContains(t, m.draw(), "no news")
+	assert.NotContains(t, m.draw(), "unavailable")
 
 	empty := newModel(context.Background(), m.cfg)
 	assert.Contains(t, empty.draw(), "connecting")
 	assert.NotContains(t, empty.draw(), "none")
 }
 
-func TestPause_HoldsWhatIsShown(t *testing.T) {
-	m := press(shown(80, 24), "p")
+func TestPause(t *testing.T) {
+	m := press(newTestModel(80, 24), "p")
 	other := fixture()
 	other.Stats.Streams = 99
-	m = tell(m, seen{data: other, again: true})
+	m = update(m, snapshotMsg{data: other, periodic: true})
 	assert.Contains(t, m.draw(), "PAUSED")
 	assert.Contains(t, m.draw(), "12,345")
 	m.now = func() time.Time { return noon.Add(time.Hour) }
-	assert.NotContains(t, m.draw(), "STALE", "nobody expects news")
-	m = tell(press(m, "p"), seen{data: other, again: true})
+	assert.NotContains(t, m.draw(), "STALE", "no newer data is expected")
+	m = update(press(m, "p"), snapshotMsg{data: other, periodic: true})
 	assert.Contains(t, m.draw(), "streams 99")
 }
 
-func TestAnswersToAnOldFilterAreDropped(t *testing.T) {
-	m := press(shown(80, 24), "/ z")
+func TestUpdate_DropsOldPrefix(t *testing.T) {
+	m := press(newTestModel(80, 24), "/ z")
 	late := fixture()
 	late.Stats.Streams = 99
-	assert.Equal(t, 12345, tell(m, seen{data: late, prefix: ""}).data.Stats.Streams)
-	assert.Equal(t, 99, tell(m, seen{data: late, prefix: "z"}).data.Stats.Streams)
+	assert.Equal(t, 12345, update(m, snapshotMsg{data: late, prefix: ""}).data.Stats.Streams)
+	assert.Equal(t, 99, update(m, snapshotMsg{data: late, prefix: "z"}).data.Stats.Streams)
 }
 
 // fakeService fails while it is down.
@@ -273,15 +273,15 @@ func (f *fakeService) Stats(context.Context) (apitype.Stats, error) {
 
 func (f *fakeService) History(context.Context) (apitype.History, error) { return f.answer.History, nil }
 
-func (f *fakeService) BusiestUsers(_ context.Context, prefix string, most int) (apitype.BusiestUsers, error) {
+func (f *fakeService) TopUsers(_ context.Context, prefix string, n int) (apitype.TopUsers, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.asked = append(f.asked, fmt.Sprintf("%s %d", prefix, most))
+	f.asked = append(f.asked, fmt.Sprintf("%s %d", prefix, n))
 	return f.answer.Users, nil
 }
 
-// One regular look follows the other, whatever comes of it, and never two.
-func TestLooks(t *testing.T) {
+// Each regular request is followed by one other, whether it succeeds or fails.
+func TestRequests(t *testing.T) {
 	f := &fakeService{answer: fixture(), down: errors.New("down")}
 	m := newModel(t.Context(), Config{Source: f, Every: time.Millisecond, Explain: func(err error) string { return err.Error() }})
 	cmd := m.Init()
@@ -291,19 +291,19 @@ func TestLooks(t *testing.T) {
 		m, cmd = next.(model), then
 		return msg
 	}
-	assert.ErrorContains(t, step().(seen).err, "down")
-	assert.Equal(t, due{}, step())
+	assert.ErrorContains(t, step().(snapshotMsg).err, "down")
+	assert.Equal(t, tickMsg{}, step())
 	f.down = nil
-	require.NoError(t, step().(seen).err)
-	assert.True(t, m.known)
+	require.NoError(t, step().(snapshotMsg).err)
+	assert.True(t, m.loaded)
 	m.paused = true
-	assert.Equal(t, due{}, step())
-	assert.Equal(t, due{}, step(), "paused: it waits on")
+	assert.Equal(t, tickMsg{}, step())
+	assert.Equal(t, tickMsg{}, step(), "paused: it waits on")
 	_, once := press(m, "/").Update(key("z"))
-	answer := once().(seen)
+	answer := once().(snapshotMsg)
 	assert.Equal(t, "z", answer.prefix)
 	_, then := m.Update(answer)
-	assert.Nil(t, then, "a look out of turn is not followed by others")
+	assert.Nil(t, then, "other requests are not followed by one")
 	assert.Equal(t, "z 100", f.asked[len(f.asked)-1])
 }
 

@@ -1,16 +1,16 @@
-// Calls of the API, and the key that they carry.
+// Calls of the API, and the API key.
 
 const storage = "streamcount-key";
 let key = read();
-let offset = 0; // how far the node's clock is ahead of this one, in milliseconds
-let asking = null; // a promise of a key, while somebody is asked for it
+let offset = 0; // of the node's clock relative to this one, in milliseconds
+let asking = null; // a promise of a key while the dialog is open
 let askForKey = async () => "";
 
 function read() {
   try { return sessionStorage.getItem(storage) ?? ""; } catch { return ""; }
 }
 
-/** A Problem is an answer that is an error, or none at all (status 0). */
+/** A Problem is an error answer, or a missing answer (status 0). */
 export class Problem extends Error {
   constructor(status, body) {
     super(body.detail || body.title || `The node answered ${status}.`);
@@ -20,40 +20,40 @@ export class Problem extends Error {
   }
 }
 
-/** Says how a key is asked for: a function from a reason to a promise of the key. */
+/** Sets the function that asks for a key: it takes a reason and returns a promise of the key. */
 export const onKeyNeeded = (ask) => { askForKey = ask; };
 
-/** Reports whether there is a key. */
+/** Returns whether there is a key. */
 export const hasKey = () => key !== "";
 
-/** Keeps a key for as long as the tab lives; "" forgets it. */
-export function keep(next) {
+/** Stores a key until the tab is closed; "" deletes it. */
+export function storeKey(next) {
   key = next;
   try {
     if (next) sessionStorage.setItem(storage, next);
     else sessionStorage.removeItem(storage);
-  } catch { /* memory will do */ }
+  } catch { /* storage is blocked */ }
 }
 
-/** Asks for a key, once however many calls need it. */
+/** Asks for a key. Concurrent calls share one dialog. */
 export function needKey(why) {
-  asking ??= askForKey(why).then(keep).finally(() => { asking = null; });
+  asking ??= askForKey(why).then(storeKey).finally(() => { asking = null; });
   return asking;
 }
 
-/** The time on the node, as far as it is known. */
+/** Returns the node's time in milliseconds. */
 export const now = () => Date.now() + offset;
 
-/** The headers that a request has to carry. */
+/** Returns the headers with the credential. */
 export const credentials = () => (key ? { Authorization: `Bearer ${key}` } : {});
 
-/** Says why a key is needed for what was answered, or "" if it is not. */
+/** Returns why an answer requires another key, or "". */
 export function keyProblem(status, detail, reading) {
-  if (status === 401) return hasKey() ? `The key was refused. ${detail}` : "This node asks who you are.";
+  if (status === 401) return hasKey() ? `The key is not valid. ${detail}` : "This node requires an API key.";
   return status === 403 && reading ? "This key may not read statistics. Use one of scope read, operator or all." : "";
 }
 
-/** Makes a call, and returns the decoded answer. It throws a Problem. */
+/** Makes a call and returns the decoded answer. It throws a Problem. */
 export async function call(method, path, body) {
   if (asking) await asking;
   const sent = key;
@@ -72,10 +72,10 @@ export async function call(method, path, body) {
     if (!response?.ok) throw new Problem(response?.status ?? 0, { detail: "The node does not answer." });
     throw new Problem(0, { detail: "The answer could not be read." });
   }
-  noteClock(response, began);
+  updateClock(response, began);
   const why = keyProblem(response.status, answer.detail ?? "", method === "GET");
   if (why) {
-    // Others may have asked for one and got it while this call was under way.
+    // Another call may have received a new key while this call was in flight.
     if (sent === key) await needKey(why);
     return call(method, path, body);
   }
@@ -83,7 +83,7 @@ export async function call(method, path, body) {
   return answer;
 }
 
-/** Makes a GET, and returns undefined where there is nothing (404). */
+/** Makes a GET and returns the answer, or undefined after a 404. */
 export async function find(path) {
   try {
     return await call("GET", path);
@@ -93,15 +93,15 @@ export async function find(path) {
   }
 }
 
-/** The path of a user's streams, or of one of them. */
+/** Returns the path of a user's streams, or of one stream. */
 export const streamsPath = (user, id) =>
   `/api/v1/streams/users/${encodeURIComponent(user)}` + (id ? `/streams/${encodeURIComponent(id)}` : "");
 
-/** The path of what a user has of its own. */
+/** Returns the path of a user's override. */
 export const limitPath = (user) => `/api/v1/limits/users/${encodeURIComponent(user)}`;
 
-// A node's Date has whole seconds: less than two may be nothing.
-function noteClock(response, began) {
+// The header Date has whole seconds, so an offset of less than two seconds is ignored.
+function updateClock(response, began) {
   const there = Date.parse(response.headers.get("Date") ?? "");
   const off = there + 500 - (began + Date.now()) / 2;
   offset = Math.abs(off) > 2000 ? off : 0;

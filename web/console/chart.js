@@ -1,6 +1,5 @@
-// Line charts over time, drawn as SVG. The plot can be read with the pointer, and
-// with the arrow keys as a slider whose value is spoken; a table has the same
-// figures.
+// Line charts over time, drawn as SVG. The plot can be read with the pointer, with the
+// arrow keys as a slider whose value screen readers read out, and as a table.
 
 import { h, reconcile, s, text } from "./dom.js";
 import { clock, minute } from "./format.js";
@@ -9,7 +8,7 @@ const margin = { top: 8, right: 10, bottom: 20, left: 40 };
 const hour = 3_600_000;
 const axis = new Intl.NumberFormat("en", { notation: "compact" });
 
-/** The steps of an axis from 0 to at least max: three to five, of round size. */
+/** Returns the ticks of an axis from 0 to at least max: three to five round steps. */
 export function ticks(max) {
   const rough = Math.max(max, 1e-9) / 4;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -24,7 +23,7 @@ export class TimeChart {
   #series;
   #format;
   #samples = [];
-  #chosen = -1; // the sample that is pointed at
+  #chosen = -1; // index of the sample under the pointer
   #host;
   #svg;
   #plot;
@@ -36,8 +35,8 @@ export class TimeChart {
   #floor;
 
   /**
-   * series are {key, label, cls}; the first one's area is filled. format writes a
-   * value, floor is the least that the axis reaches to.
+   * series are {key, label, cls}. The area of the first series is filled. format formats a
+   * value. floor is the minimum of the upper end of the axis.
    */
   constructor(host, { title, series, format, height = 170, floor = 4 }) {
     this.#series = series;
@@ -135,7 +134,7 @@ export class TimeChart {
   #scales() {
     const width = this.#plot.clientWidth;
     const to = this.#samples.at(-1)?.at ?? Date.now();
-    // A node that has just started has little to show: it gets five minutes at least.
+    // The axis spans at least five minutes, also if the node has just started.
     const from = Math.min(to - 300_000, Math.max(to - hour, this.#samples[0]?.at ?? to));
     const most = this.#samples.reduce((m, v) =>
       Math.max(m, ...this.#series.map(({ key }) => v[key] ?? 0)), this.#floor);
@@ -225,7 +224,7 @@ export class TimeChart {
   }
 }
 
-/** Cuts samples where some are missing, so that no line is drawn over what nobody knows. */
+/** Splits samples where some are missing, so that no line is drawn across a gap. */
 function pieces(samples) {
   const out = [];
   samples.forEach((v, i) => {
@@ -235,7 +234,7 @@ function pieces(samples) {
   return out;
 }
 
-/** A small line without axes, for a number's recent past. */
+/** Draws a small line without axes, for the recent history of a value. */
 export function sparkline(svg, values, cls) {
   const width = 100;
   const height = 24;

@@ -1,28 +1,27 @@
-// How many streams users have at once, and how often a limit was in the way: what
-// one has to know to choose a limit, and a price for a higher one.
+// How many concurrent streams users have, and how often the limit was reached. These
+// figures help to choose a limit, and a price for a higher one.
 
 import { $, attr, bar, h, lines, reconcile, row, table, text } from "./dom.js";
 import { count, moment, parse, percent, plural } from "./format.js";
 
 const columns = [
-  { name: "streams", title: "At once", head: true }, { name: "bar", hidden: "Bar", cls: "wide" },
+  { name: "streams", title: "Streams", head: true }, { name: "bar", hidden: "Bar", cls: "wide" },
   { name: "users", title: "Users", cls: "n" }, { name: "share", title: "Share", cls: "n" },
   { name: "refused", title: "Refused", cls: "n" },
 ];
 
-/** Shows today's histogram. */
+/** Shows the histogram of today. */
 export function showConcurrency(data) {
   const into = $("concurrency");
   if (!into.body) {
-    const made = table("Users by how many streams they had at once today, and those refused at that limit", columns);
+    const made = table("Users by their maximum of concurrent streams today, and users refused at that limit", columns);
     into.body = made.body;
-    into.said = h("p", { class: "finding" });
+    into.finding = h("p", { class: "finding" });
     into.partial = h("p", { class: "muted small", hidden: true },
-      "There were more users than the node remembers: those who came later are left out.");
-    into.append(into.said, made.el, into.partial, h("p", { class: "muted small" },
-      "A row counts the users who had so many streams or more. Those refused at a limit are who would notice a " +
-      "higher one: few of them, and the limit costs little goodwill; many, and a plan with one stream more has " +
-      "buyers. Refusals are those of the node that answers."));
+      "There were more users than the node can count: later users are missing.");
+    into.append(into.finding, made.el, into.partial, h("p", { class: "muted small" },
+      "A row counts the users who had this many concurrent streams or more, and the users who were refused at this limit. " +
+      "If many were refused, they may want a plan with one stream more. Refusals are those of this node."));
   }
   text($("concurrency-since"), data.since ? `since ${moment(parse(data.since))}` : "");
   const rows = histogram(data);
@@ -39,11 +38,11 @@ export function showConcurrency(data) {
     },
   });
   attr(into.partial, "hidden", !data.partial);
-  text(into.said, finding(data, rows, all));
+  text(into.finding, finding(data, rows, all));
 }
 
-// A row for each number of streams up to the largest that anybody had or was
-// refused at; a limit of 0 blocks, and has one too.
+// Returns a row for each number of streams up to the largest that a user had or was
+// refused at. A limit of 0, which blocks a user, has a row too.
 function histogram({ reached, refused }) {
   const most = Math.max(0, ...reached.map((v) => v.streams), ...refused.map((v) => v.limit));
   const least = refused.some((v) => v.limit === 0) ? 0 : 1;
@@ -56,8 +55,8 @@ function histogram({ reached, refused }) {
   return out.length && out[0].streams === 0 ? [...out.slice(1), out[0]] : out;
 }
 
-// Who was refused here had so many streams, unless that was yesterday: the rest of
-// the bar is who was content.
+// The users who were refused at this limit had this many streams, except for those who
+// reached it before midnight. The rest of the bar is the users who were not refused.
 function bars({ users, refused, streams }, all) {
   if (!all) return [];
   const wanted = streams === 0 ? 0 : Math.min(refused, users);
@@ -65,15 +64,15 @@ function bars({ users, refused, streams }, all) {
 }
 
 function finding({ refused }, rows, all) {
-  if (!all) return "Nobody has watched yet today.";
+  if (!all) return "No streams today.";
   const people = refused.filter((v) => v.limit > 0).toSorted((a, b) => b.users - a.users);
   if (!people.length) {
     const most = rows.findLast((v) => v.users > 0);
-    return `${plural(all, "user")} watched; the most anybody had at once was ${most.streams}, and nobody was refused.`;
+    return `${plural(all, "user")} had streams; the maximum per user was ${most.streams}, and no start was refused.`;
   }
   const { limit, users, starts } = people[0];
   const reached = rows.find((v) => v.streams === limit)?.users ?? 0;
-  return `${plural(all, "user")} watched; ${count(reached)} (${percent(reached, all)}) had ${limit} at once, and ` +
+  return `${plural(all, "user")} had streams; ${count(reached)} (${percent(reached, all)}) had ${limit} at once, and ` +
     `${count(users)} ${users === 1 ? "was" : "were"} refused at the limit of ${limit} (${plural(starts, "start")}): ` +
-    `a limit of ${limit + 1} would matter to them.`;
+    `a limit of ${limit + 1} would have admitted more of their starts.`;
 }

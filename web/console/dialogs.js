@@ -1,14 +1,13 @@
-// Dialogs. The browser's own <dialog> keeps the focus inside, closes on Escape and
-// gives the focus back.
+// Dialogs. The element <dialog> traps the focus, closes on Escape and restores the focus.
 
 import { h, text } from "./dom.js";
 
 let serial = 0;
 
 /**
- * Opens a dialog with a form. submit does the deed: what it throws is shown, and
- * the dialog stays. The promise is of true once the deed is done, of false where
- * the dialog was left.
+ * Opens a dialog with a form, and calls submit when the user submits it. If submit throws,
+ * the dialog shows the message and stays open. The promise resolves to true after submit
+ * has succeeded, and to false if the user closes the dialog.
  */
 export function ask({ title, body = [], action, danger = false, must = false, submit }) {
   const id = `dialog-${++serial}`;
@@ -26,7 +25,7 @@ export function ask({ title, body = [], action, danger = false, must = false, su
     });
   });
   dialog.addEventListener("cancel", (e) => { if (must) e.preventDefault(); });
-  // Escape twice would close it nevertheless.
+  // Browsers do not fire "cancel" for a second Escape.
   dialog.addEventListener("keydown", (e) => { if (must && e.key === "Escape") e.preventDefault(); });
   form.addEventListener("submit", async (e) => {
     e.preventDefault();
@@ -44,13 +43,13 @@ export function ask({ title, body = [], action, danger = false, must = false, su
   });
   document.body.append(dialog);
   dialog.showModal();
-  // What cannot be undone is not what Enter does first.
+  // Enter must not trigger an action that cannot be undone.
   if (danger) cancel.focus();
   else form.querySelector("input:not([type=radio]), select, button")?.focus();
   return finished;
 }
 
-/** Asks for an API key; a promise of it. */
+/** Asks for an API key and returns it. */
 export async function askKey(why) {
   const input = h("input", {
     type: "password", id: "key", name: "key", autocomplete: "off", spellcheck: "false", required: true,
@@ -60,13 +59,13 @@ export async function askKey(why) {
     body: [
       h("p", null, why),
       h("label", { for: "key" }, "Key"), input,
-      h("p", { class: "muted small" }, "Scope read is enough to look; stopping streams and changing limits needs operator. " +
-        "The key stays in this tab, until it is closed or you forget the key, and is sent to this node alone."),
+      h("p", { class: "muted small" }, "Reading requires a key with scope read; stopping streams and changing limits requires scope operator. " +
+        "The key is stored in this tab until you close the tab or forget the key, and is sent to this node only."),
     ],
     submit: async () => {
-      // Anything else could not be sent.
+      // A header can carry no other characters.
       if (!/^[\x21-\x7e]+$/.test(input.value.trim())) {
-        throw new Error("Type or paste a key: it has no spaces, and letters without accents.");
+        throw new Error("Enter a key: it has no spaces and no letters with accents.");
       }
     },
   });

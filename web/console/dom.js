@@ -1,9 +1,9 @@
-// Building and changing the page. Text is only ever set as text, so that what
-// comes from devices and users cannot become markup.
+// Functions that build and change the page. Text is only set as text content, so that
+// input from devices and users cannot become markup.
 
 const svgNS = "http://www.w3.org/2000/svg";
 
-/** Finds an element by its id. */
+/** Returns the element with an id. */
 export const $ = (id) => document.getElementById(id);
 
 function fill(el, attrs, children) {
@@ -16,29 +16,29 @@ function fill(el, attrs, children) {
   return el;
 }
 
-/** Makes an element with attributes, listeners ("onclick") and children; strings become text. */
+/** Creates an element with attributes, listeners ("onclick") and children; strings become text. */
 export const h = (tag, attrs, ...children) => fill(document.createElement(tag), attrs, children);
 
-/** Makes an SVG element likewise. */
+/** Creates an SVG element in the same way. */
 export const s = (tag, attrs, ...children) => fill(document.createElementNS(svgNS, tag), attrs, children);
 
-/** Sets an element's text, touching the page only where it differs. */
+/** Sets an element's text if it differs. */
 export function text(el, value) {
   const next = String(value ?? "");
   if (el.textContent !== next) el.textContent = next;
   return el;
 }
 
-/** Sets or removes an attribute, touching the page only where it differs. */
+/** Sets or removes an attribute if it differs. */
 export function attr(el, name, value) {
   if (value === undefined || value === null || value === false) el.removeAttribute(name);
   else if (el.getAttribute(name) !== String(value)) el.setAttribute(name, String(value));
 }
 
 /**
- * Makes the children of parent those of items, in their order. What is there for
- * an item's key already is kept and changed, so that focus, selection and scroll
- * position survive.
+ * Makes parent have one child per item, in the order of items. A child that exists for an
+ * item's key is updated and not replaced, so that focus, selection and scroll position do
+ * not change.
  */
 export function reconcile(parent, items, { key, create, update }) {
   const known = parent.known ??= new Map();
@@ -62,7 +62,7 @@ export function reconcile(parent, items, { key, create, update }) {
   }
 }
 
-/** A table row whose cells are found again by the names of the columns. */
+/** Creates a table row with its cells in the property of, by the names of the columns. */
 export function row(columns) {
   const tr = h("tr");
   tr.of = {};
@@ -72,7 +72,7 @@ export function row(columns) {
   return tr;
 }
 
-/** A table with a caption for screen readers and a head. */
+/** Creates a table with a caption for screen readers and a head. */
 export function table(caption, columns, cls = "list") {
   const body = h("tbody");
   const el = h("table", { class: cls }, h("caption", { class: "hidden" }, caption), h("thead", null, h("tr", null,
@@ -80,14 +80,14 @@ export function table(caption, columns, cls = "list") {
   return { el, body };
 }
 
-/** Two lines in one cell, the second quieter. */
+/** Sets a cell to two lines, the second one muted. */
 export function lines(cell, first, second) {
   if (!cell.lines) cell.append(...(cell.lines = [h("span", { class: "first" }), h("span", { class: "second" })]));
   text(cell.lines[0], first);
   text(cell.lines[1], second);
 }
 
-/** A horizontal bar: parts are shares of the whole, each with a class. It says nothing that the text beside it does not. */
+/** Draws a horizontal bar of parts, each with a share of the whole and a class. The text beside it has the same values. */
 export function bar(cell, parts) {
   const svg = cell.bar ??= cell.appendChild(s("svg", {
     class: "hbar", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true",
@@ -104,8 +104,8 @@ export function bar(cell, parts) {
   });
 }
 
-/** Says something to screen readers, without taking the focus. */
-export function say(what) {
-  text($("said"), "");
-  requestAnimationFrame(() => text($("said"), what));
+/** Announces a message to screen readers without moving the focus. */
+export function announce(message) {
+  text($("announcement"), "");
+  requestAnimationFrame(() => text($("announcement"), message));
 }

@@ -1,19 +1,19 @@
-// The feed of events: the newest first, filtered, and held still on request.
+// The feed of events, newest first. It can be filtered and paused.
 
 import { $, attr, h, reconcile, row, text } from "./dom.js";
 import { clock, count, parse, plural } from "./format.js";
 import { now } from "./api.js";
 
 const kinds = [["start", "Starts"], ["stop", "Stops"], ["refusal", "Refusals"], ["expiry", "Expiries"]];
-const remembered = 1000; // of all events, for when the filter changes
+const maxRecent = 1000; // events stored for a change of the filter
 const visible = 150; // rows
 const columns = [{ name: "time", cls: "time" }, { name: "kind", cls: "kind" }, { name: "what", cls: "free" }];
 
 const chosen = new Set(kinds.map(([kind]) => kind));
 let user = "";
 let recent = []; // oldest first
-let matching = []; // those that the filter lets through
-let held = null; // what matching was when the feed was paused
+let matching = []; // recent events that match the filter
+let paused = null; // value of matching when the feed was paused; null if it is not paused
 let waiting = 0; // matching events since then
 let serial = 0;
 let timer = 0;
@@ -41,27 +41,27 @@ export function filterUser(prefix) {
   refilter();
 }
 
-/** Holds the feed still, or lets it go on. */
+/** Pauses or resumes the feed. */
 export function togglePause() {
-  held = held ? null : matching;
+  paused = paused ? null : matching;
   waiting = 0;
-  attr($("feed-pause"), "aria-pressed", held !== null);
-  text($("feed-pause"), held ? "Go on" : "Pause");
+  attr($("feed-pause"), "aria-pressed", paused !== null);
+  text($("feed-pause"), paused ? "Resume" : "Pause");
   show();
 }
 
-/** Takes events in the order in which they happened. */
+/** Adds events, which are in the order in which they happened. */
 export function add(events) {
   const known = events.map((e) => ({ ...e, serial: ++serial, at: parse(e.at) ?? now() }));
-  recent = [...recent, ...known].slice(-remembered);
+  recent = [...recent, ...known].slice(-maxRecent);
   const fresh = known.filter(matches);
   matching = [...matching, ...fresh].slice(-visible);
-  if (held) waiting += fresh.length;
-  // However fast events come, the page is drawn four times a second.
+  if (paused) waiting += fresh.length;
+  // The page is drawn at most four times per second.
   timer ||= setTimeout(show, 250);
 }
 
-/** Says how the event stream is: "open", "lost" or "off". */
+/** Sets the state of the event stream: "open", "lost" or "off". */
 export function setState(next) {
   state = next;
   show();
@@ -71,7 +71,7 @@ const matches = (e) => e.type === "gap" || chosen.has(e.type) && (user === "" ||
 
 function refilter() {
   matching = recent.filter(matches).slice(-visible);
-  if (held) held = matching;
+  if (paused) paused = matching;
   waiting = 0;
   show();
 }
@@ -79,16 +79,16 @@ function refilter() {
 function show() {
   clearTimeout(timer);
   timer = 0;
-  const list = (held ?? matching).toReversed();
+  const list = (paused ?? matching).toReversed();
   reconcile($("feed").tBodies[0], list, {
     key: (e) => e.serial,
     create: (e) => describe(row(columns), e),
   });
-  text($("feed-state"), held ? `paused, ${count(waiting)} new` : state === "lost" ? "interrupted, trying again" : "");
+  text($("feed-state"), paused ? `paused, ${count(waiting)} new` : state === "lost" ? "disconnected, retrying" : "");
   attr($("feed-empty"), "hidden", list.length > 0);
   const filtered = user !== "" || chosen.size < kinds.length;
   text($("feed-empty"), state !== "open" && !list.length ? "Waiting for the node." : filtered && recent.length
-    ? "No event that the filter lets through." : "Nothing has happened since the page was opened.");
+    ? "No event matches the filter." : "No events since the page was opened.");
 }
 
 function describe(tr, e) {
@@ -96,7 +96,7 @@ function describe(tr, e) {
   text(tr.of.kind, e.type);
   attr(tr.of.kind, "data-kind", e.type);
   if (e.type === "gap") {
-    text(tr.of.what, `Events were missed. ${e.detail ?? ""}`);
+    text(tr.of.what, `Events are missing. ${e.detail ?? ""}`);
     return tr;
   }
   tr.of.what.append(
@@ -111,9 +111,9 @@ function details({ type, stream, reason, by, node, limit, shard }) {
   const what = [stream?.device?.name ?? stream?.device?.type, stream?.content?.title, stream?.region];
   const taker = by?.device?.name ? ` by ${by.device.name}` : "";
   switch (type) {
-    case "refusal": return [limit === 0 ? "blocked" : `has all ${plural(limit, "stream")}`, node, shard];
+    case "refusal": return [limit === 0 ? "blocked" : `at the limit of ${plural(limit, "stream")}`, node, shard];
     case "stop": return [reason && reason !== "stopped" ? reason + taker : "", ...what, shard];
-    case "expiry": return ["went silent", ...what, shard];
+    case "expiry": return ["no heartbeats", ...what, shard];
     default: return [...what, shard];
   }
 }

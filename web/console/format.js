@@ -1,4 +1,4 @@
-// How numbers and times are written: short, and each kind the same everywhere.
+// Formats of numbers and times.
 
 const whole = new Intl.NumberFormat("en");
 const clockFormat = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
@@ -11,7 +11,7 @@ export const count = (n) => whole.format(n ?? 0);
 /** "1 stream", "2 streams" */
 export const plural = (n, one, many = one + "s") => `${count(n)} ${n === 1 ? one : many}`;
 
-/** A rate a second: 0, 0.3, 12, 1,240 */
+/** A rate per second: 0, 0.3, 12, 1,240 */
 export function rate(n = 0) {
   if (n === 0) return "0";
   if (n < 0.05) return "<0.1";
@@ -39,7 +39,7 @@ export function bytes(n = 0) {
   return `${n < 10 && i > 0 ? n.toFixed(1) : Math.round(n)} ${units[i]}`;
 }
 
-/** A length of time: 8 s, 4 min, 2 h 5 min, 3 d */
+/** A duration: 8 s, 4 min, 2 h 5 min, 3 d */
 export function span(ms) {
   const sec = Math.max(0, Math.round(ms / 1000));
   if (sec < 60) return `${sec} s`;
@@ -50,13 +50,13 @@ export function span(ms) {
   return `${Math.floor(hours / 24)} d`;
 }
 
-/** What is left of a short time, to the second: 84 s, 4:05 min */
+/** A remaining time in seconds: 84 s, 4:05 min */
 export function countdown(ms) {
   const sec = Math.ceil(ms / 1000);
   return sec < 120 ? `${sec} s` : `${Math.floor(sec / 60)}:${String(sec % 60).padStart(2, "0")} min`;
 }
 
-/** A time on the wire as milliseconds, or undefined. */
+/** A time of the API in milliseconds, or undefined. */
 export const parse = (at) => (at ? Date.parse(at) : undefined);
 
 /** 14:03:59 */

@@ -1,17 +1,17 @@
-// The dialogs that change what a user may have.
+// The dialogs that change a user's limit.
 
 import { attr, h } from "./dom.js";
 import { call, find, limitPath, Problem } from "./api.js";
 import { ask } from "./dialogs.js";
 import { plural } from "./format.js";
 
-const mostStreams = 60;
+const maxLimit = 60;
 
-/** Asks for a user's own limit or plan, and sets it. The promise is of whether it was. */
+/** Asks for a limit or plan and sets it as the user's override. Returns whether it was set. */
 export async function changeLimit(user, { own, streams }) {
   const plans = (await find("/api/v1/plans").catch(() => undefined))?.plans ?? [];
   const number = h("input", {
-    type: "number", id: "limit-number", min: 0, max: mostStreams, step: 1, inputmode: "numeric", required: true,
+    type: "number", id: "limit-number", min: 0, max: maxLimit, step: 1, inputmode: "numeric", required: true,
     value: own?.limit ?? streams?.limit ?? 3,
   });
   const plan = h("select", { id: "limit-plan" }, plans.map(({ name, limit }) =>
@@ -27,12 +27,12 @@ export async function changeLimit(user, { own, streams }) {
     attr(plan, "disabled", kind !== "plan");
   };
   const body = [
-    h("fieldset", null, h("legend", { class: "hidden" }, "What holds for this user"),
-      choice("limit", "A limit of its own", h("label", { class: "hidden", for: number.id }, "Limit"), number),
+    h("fieldset", null, h("legend", { class: "hidden" }, "Limit or plan of this user"),
+      choice("limit", "A limit", h("label", { class: "hidden", for: number.id }, "Limit"), number),
       choice("plan", plans.length ? "A plan" : "A plan (none exists)",
         h("label", { class: "hidden", for: plan.id }, "Plan"), plan)),
-    h("p", { class: "muted small" }, "It holds for every start from now on, on every node. Streams that run go on, " +
-      "also above a lower limit; 0 blocks."),
+    h("p", { class: "muted small" }, "It applies to every start from now on, on every node. Running streams continue, " +
+      "even above a lower limit. 0 blocks the user."),
   ];
   pick(kind);
   return ask({
@@ -43,32 +43,33 @@ export async function changeLimit(user, { own, streams }) {
 
 function chosenNumber(field) {
   const n = Number(field.value);
-  if (field.value.trim() === "" || !Number.isInteger(n) || n < 0 || n > mostStreams) {
-    throw new Error(`A limit is 0 to ${mostStreams}.`);
+  if (field.value.trim() === "" || !Number.isInteger(n) || n < 0 || n > maxLimit) {
+    throw new Error(`A limit is 0 to ${maxLimit}.`);
   }
   return n;
 }
 
-const set = (user, rule) => sure(call("PUT", limitPath(user), rule));
+const set = (user, rule) => explainUnknown(call("PUT", limitPath(user), rule));
 
-/** Asks whether what a user has of its own is to go, and removes it. */
+/** Asks for confirmation and removes a user's override. */
 export function removeLimit(user, own) {
   return ask({
     title: "Remove the override?", action: "Remove override", danger: true,
     body: [h("p", null, own?.plan ? `The plan ${own.plan}` : `The limit of ${own?.limit}`, " of ", h("strong", null, user),
-      ": from then on the start's plan holds, or the default.")],
-    submit: () => sure(call("DELETE", limitPath(user)).catch((problem) => {
+      ". Afterwards the plan of each start applies, or the default.")],
+    submit: () => explainUnknown(call("DELETE", limitPath(user)).catch((problem) => {
       if (problem.status !== 404) throw problem;
     })),
   });
 }
 
-async function sure(doing) {
+// Explains the unknown outcome of a call without an answer.
+async function explainUnknown(pending) {
   try {
-    await doing;
+    await pending;
   } catch (problem) {
     if (problem instanceof Problem && problem.status === 0) {
-      throw new Error("The node did not answer: it may be set, or not. Look again, or try again.");
+      throw new Error("The node did not answer, so the change may or may not have been made. Check the limit or try again.");
     }
     throw problem;
   }

@@ -1,8 +1,8 @@
-// The console: it asks for the statistics every two seconds, follows the events,
-// and says how old what it shows is.
+// The console. It polls the statistics every two seconds, follows the events, and shows
+// the age of its figures.
 
 import { $, attr, text } from "./dom.js";
-import { call, hasKey, keep, onKeyNeeded } from "./api.js";
+import { call, hasKey, onKeyNeeded, storeKey } from "./api.js";
 import { askKey } from "./dialogs.js";
 import { clock, span } from "./format.js";
 import { Poll, pollAll } from "./poll.js";
@@ -14,23 +14,23 @@ import * as overview from "./overview.js";
 import * as user from "./user.js";
 import * as users from "./users.js";
 
-const stale = 6500; // three polls and a bit
+const staleAfter = 6500; // ms; a little more than three polls
 
-let last = 0; // when statistics came
-let looking = Date.now(); // since when the page can be seen
-let trouble = ""; // what the last answer said was wrong
+let updatedAt = 0; // of the statistics
+let visibleSince = Date.now();
+let lastError = ""; // of the last poll
 
 const stats = new Poll(2, async () => {
   try {
     const answer = await call("GET", "/api/v1/stats");
-    if (trouble || Date.now() - last > stale) stream.retry();
-    last = Date.now();
-    trouble = "";
+    if (lastError || Date.now() - updatedAt > staleAfter) stream.retry();
+    updatedAt = Date.now();
+    lastError = "";
     overview.showStats(answer);
     showService(answer);
     text($("who"), [answer.node.id, answer.node.region, answer.node.version].filter(Boolean).join(" · "));
   } catch (problem) {
-    trouble = problem.message;
+    lastError = problem.message;
   }
   attr($("forget"), "hidden", !hasKey());
   showState();
@@ -43,31 +43,31 @@ const stream = new EventStream({
   onState: feed.setState,
   onEvents: (events) => {
     feed.add(events);
-    user.happened(events);
+    user.onEvents(events);
     if (events.some((e) => e.type === "gap")) pollAll();
   },
 });
 
-// The header says how old the figures are, each second; the banner is spoken, so
-// its words change only when there is something new to say.
+// The header shows the age of the figures and changes every second. Screen readers read
+// the banner out, so its text changes only with the state.
 function showState() {
-  const age = Date.now() - last;
-  const waited = Date.now() - Math.max(last, looking);
-  const old = trouble !== "" && last === 0 || waited > stale || trouble !== "" && age > stale;
-  const state = old ? "stale" : last ? "live" : "wait";
+  const age = Date.now() - updatedAt;
+  const waited = Date.now() - Math.max(updatedAt, visibleSince);
+  const old = lastError !== "" && updatedAt === 0 || waited > staleAfter || lastError !== "" && age > staleAfter;
+  const state = old ? "stale" : updatedAt ? "live" : "wait";
   attr($("state"), "data-state", state);
-  const words = { live: `Live, ${span(age)} old`, wait: "Connecting", stale: last ? `Stale, ${span(age)} old` : "No data" };
+  const words = { live: `Live, ${span(age)} old`, wait: "Connecting", stale: updatedAt ? `Stale, ${span(age)} old` : "No data" };
   text($("state-text"), words[state]);
   attr(document.body, "data-stale", old);
-  const since = last ? `The figures are from ${clock(last)}.` : "There are no figures yet.";
-  text($("banner"), old ? `${trouble || "The node does not answer."} ${since} Trying again.` : "");
+  const since = updatedAt ? `The figures are from ${clock(updatedAt)}.` : "There are no figures yet.";
+  text($("banner"), old ? `${lastError || "The node does not answer."} ${since} Retrying.` : "");
   attr($("banner"), "class", old ? "banner shown" : "banner");
 }
 
 function route() {
   const [, id] = /^#user\/(.+)$/.exec(location.hash) ?? [];
   let name = "";
-  try { name = id ? decodeURIComponent(id) : ""; } catch { /* a mangled link leads to nobody */ }
+  try { name = id ? decodeURIComponent(id) : ""; } catch { /* an invalid link opens no user */ }
   users.mark(name);
   user.open(name);
   document.title = name ? `${name} · streamcount` : "streamcount";
@@ -89,14 +89,14 @@ function shortcuts(e) {
   if (e.key === "p") feed.togglePause();
 }
 
-// A browser has six connections to a node at most, for all tabs together: those
-// that nobody sees give theirs back.
-function seen() {
+// A browser opens at most six connections to a node, for all tabs together. So a hidden
+// page closes its event stream.
+function onVisibilityChange() {
   if (document.hidden) {
     stream.stop();
     return;
   }
-  looking = Date.now();
+  visibleSince = Date.now();
   stream.start();
 }
 
@@ -107,10 +107,10 @@ users.build();
 route();
 addEventListener("hashchange", route);
 addEventListener("keydown", shortcuts);
-document.addEventListener("visibilitychange", seen);
+document.addEventListener("visibilitychange", onVisibilityChange);
 $("forget").addEventListener("click", () => {
-  keep("");
-  location.reload(); // so that nothing it was shown stays on the page
+  storeKey("");
+  location.reload(); // removes the figures from the page
 });
 setInterval(() => {
   showState();
@@ -119,4 +119,4 @@ setInterval(() => {
 stats.now();
 history.now();
 concurrency.now();
-seen();
+onVisibilityChange();

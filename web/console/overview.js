@@ -1,4 +1,4 @@
-// The figures of all users together: tiles, charts, latency, regions.
+// The figures of all users: tiles, charts, latency, regions.
 
 import { $, attr, bar, h, reconcile, row, s, table, text } from "./dom.js";
 import { sparkline, TimeChart } from "./chart.js";
@@ -12,7 +12,7 @@ const tiles = [
   },
   {
     key: "users", label: "Users", cls: "c2", value: (v) => count(v.users),
-    note: (v) => (v.users ? `${(v.streams / v.users).toFixed(2)} each` : "nobody watches"),
+    note: (v) => (v.users ? `${(v.streams / v.users).toFixed(2)} each` : "no streams"),
   },
   {
     key: "usersAtLimit", label: "At their limit", cls: "c3", value: (v) => count(v.usersAtLimit),
@@ -28,17 +28,17 @@ const tiles = [
   },
   {
     key: "expiries", label: "Expiries", unit: "/s", cls: "c3", value: (v) => rate(v.rates.expiries),
-    note: (v) => `${rate(v.rates.heartbeats)} beats/s`,
+    note: (v) => `${rate(v.rates.heartbeats)} heartbeats/s`,
   },
 ];
 
 let streams;
 let rates;
 let past = []; // the samples of the history
-let happened = ""; // the history's sums, in words
-let live = null; // the totals now, which the charts end with
+let totals = ""; // text with the sums of the history
+let live = null; // the current totals, the last sample of the charts
 
-/** Builds what the figures go into. */
+/** Creates the elements for the figures. */
 export function build() {
   reconcile($("tiles"), tiles, {
     key: ({ key }) => key,
@@ -88,7 +88,7 @@ export function showHistory(history) {
     at: parse(v.at), streams: v.streams, users: v.users, usersAtLimit: v.usersAtLimit, starts: v.starts / every,
     stops: v.stops / every, expiries: v.expiries / every, refusals: v.refusals / every,
   }));
-  happened = past.length ? `${plural(sum(history, "starts"), "start")}, ` +
+  totals = past.length ? `${plural(sum(history, "starts"), "start")}, ` +
     `${plural(sum(history, "refusals"), "refusal")} and ${plural(sum(history, "expiries"), "expiry", "expiries")} ` +
     `since ${minute(past[0].at)}.` : "";
   [...$("tiles").children].forEach((tile, i) => {
@@ -100,21 +100,21 @@ export function showHistory(history) {
 function draw() {
   const samples = live && !(past.at(-1)?.at > live.at) ? [...past, live] : past;
   streams.update(samples, describe(samples));
-  rates.update(samples, happened);
+  rates.update(samples, totals);
 }
 
 const sum = (history, key) => history.samples.reduce((n, v) => n + v[key], 0);
 
 function describe(samples) {
-  if (samples.length < 2) return "The node notes the totals every ten seconds: the line begins soon.";
-  const by = (better) => samples.reduce((best, v) => (better(v.streams, best.streams) ? v : best));
-  const most = by((a, b) => a > b);
-  const least = by((a, b) => a < b);
-  return `${plural(samples.at(-1).streams, "stream")} now; most ${count(most.streams)} at ${minute(most.at)}, ` +
-    `fewest ${count(least.streams)} at ${minute(least.at)}.`;
+  if (samples.length < 2) return "The node samples the totals every ten seconds: the line appears soon.";
+  const pick = (better) => samples.reduce((best, v) => (better(v.streams, best.streams) ? v : best));
+  const max = pick((a, b) => a > b);
+  const min = pick((a, b) => a < b);
+  return `${plural(samples.at(-1).streams, "stream")} now; maximum ${count(max.streams)} at ${minute(max.at)}, ` +
+    `minimum ${count(min.streams)} at ${minute(min.at)}.`;
 }
 
-// A sparkline is 100 px wide: the means of as many pieces say as much as all values.
+// A sparkline is 100 px wide, so it shows the means of n groups of values.
 function thin(values, n) {
   if (values.length <= n) return values;
   const out = [];
@@ -134,7 +134,7 @@ function showRegions({ regions, streams: all }) {
   const into = $("regions");
   const list = Object.entries(regions).sort(([a, n], [b, m]) => m - n || a.localeCompare(b));
   into.table ??= into.appendChild(table("Streams by region", regionColumns).el);
-  into.empty ??= into.appendChild(h("p", { class: "empty" }, "No streams anywhere."));
+  into.empty ??= into.appendChild(h("p", { class: "empty" }, "No streams."));
   attr(into.table, "hidden", list.length === 0);
   attr(into.empty, "hidden", list.length > 0);
   reconcile(into.table.tBodies[0], list, {
@@ -158,9 +158,9 @@ const latencyColumns = [
 function showLatency(latency) {
   const into = $("latency");
   into.body ??= (() => {
-    const made = table("How long calls took, in milliseconds", latencyColumns);
+    const made = table("Latency of calls in milliseconds", latencyColumns);
     into.append(made.el, h("p", { class: "muted small" },
-      "In milliseconds, from the request's arrival to the end of the answer."));
+      "In milliseconds, from the arrival of the request to the end of the answer."));
     return made.body;
   })();
   reconcile(into.body, ["start", "heartbeat", "stop"], {

@@ -1,8 +1,8 @@
-// Asking again and again, while somebody looks.
+// Polling while the page is visible.
 
 const polls = new Set();
 
-/** A Poll calls a function every few seconds, never twice at once, and not while the page is hidden. */
+/** A Poll calls a function every few seconds while the page is visible. Its calls do not overlap. */
 export class Poll {
   #run;
   #seconds;
@@ -10,14 +10,14 @@ export class Poll {
   #busy = false;
   #again = false;
 
-  /** The function's own errors are its own business: it must not throw. */
+  /** run must not throw. */
   constructor(seconds, run) {
     this.#seconds = seconds;
     this.#run = run;
     polls.add(this);
   }
 
-  /** Calls the function now; if it is running, once more after that. */
+  /** Calls the function now, or after the call in progress. */
   async now() {
     clearTimeout(this.#timer);
     if (this.#busy) {
@@ -39,7 +39,7 @@ export class Poll {
   }
 }
 
-/** Makes all polls call at once. */
+/** Runs all polls now. */
 export const pollAll = () => polls.forEach((p) => p.now());
 
 document.addEventListener("visibilitychange", () => {

@@ -1,11 +1,11 @@
-// The service itself: nodes, etcd's members and shards, and what is wrong with them.
+// The service: nodes, members of etcd, shards, and their problems.
 
 import { $, attr, bar, h, lines, reconcile, row, table, text } from "./dom.js";
 import { bytes, count, parse, plural, span } from "./format.js";
 import { now } from "./api.js";
 
-const silent = 35_000; // nodes report every ten seconds
-const behind = 1000; // raft entries
+const maxReportAge = 35_000; // ms; nodes report every ten seconds
+const maxLag = 1000; // raft entries
 
 const nodeColumns = [
   { name: "node", title: "Node", head: true, cls: "free" }, { name: "region", title: "Region" },
@@ -23,7 +23,7 @@ const memberColumns = [
 export function showService(stats) {
   showNodes(stats);
   showEtcd(stats.shards);
-  showAttention(troubles(stats));
+  showAttention(findProblems(stats));
 }
 
 function showNodes({ nodes, node: self }) {
@@ -38,23 +38,23 @@ function showNodes({ nodes, node: self }) {
     key: ({ id }) => id,
     create: () => row(nodeColumns),
     update: (tr, n) => {
-      lines(tr.of.node, n.id, [n.id === self.id ? "answers here" : "", n.address].filter(Boolean).join(" · "));
+      lines(tr.of.node, n.id, [n.id === self.id ? "this node" : "", n.address].filter(Boolean).join(" · "));
       lines(tr.of.region, n.region, n.version);
       lines(tr.of.starts, n.admitted === undefined ? "–" : count(n.admitted),
         n.refused === undefined ? "" : `${count(n.refused)} refused`);
       const ago = n.reportedAt && now() - parse(n.reportedAt);
       lines(tr.of.up, n.startedAt ? span(now() - parse(n.startedAt)) : "–",
         ago === undefined ? "" : `reported ${span(ago)} ago`);
-      attr(tr.of.up, "data-level", ago > silent ? "bad" : null);
+      attr(tr.of.up, "data-level", ago > maxReportAge ? "bad" : null);
     },
   });
 }
 
-// A table for each shard, with the shard in its caption.
+// Shows a table per shard, with the shard in the caption.
 function showEtcd(shards) {
   const into = $("etcd");
   into.list ??= into.appendChild(h("div"));
-  into.empty ??= into.appendChild(h("p", { class: "empty" }, "Nothing is known of etcd."));
+  into.empty ??= into.appendChild(h("p", { class: "empty" }, "No data about etcd."));
   attr(into.empty, "hidden", shards.length > 0);
   reconcile(into.list, shards, {
     key: ({ name }) => name,
@@ -69,7 +69,7 @@ function showEtcd(shards) {
 }
 
 function summary({ streams, leader, members, error }) {
-  return error ? `nothing is known of it: ${error}`
+  return error ? `no data: ${error}`
     : [plural(streams, "stream"), plural(members, "member"), leader ? `led by ${leader}` : "no leader known"].join(" · ");
 }
 
@@ -80,27 +80,27 @@ function showMember(tr, m) {
   lines(tr.of.size, m.error ? "–" : bytes(m.dbSizeBytes), m.error ? "" : `${bytes(m.dbInUseBytes)} in use`);
   bar(tr.of.bar, [{ share: m.dbSizeBytes ? m.dbInUseBytes / m.dbSizeBytes : 0, cls: "c1" }]);
   text(tr.of.lag, m.error ? "–" : count(m.lag));
-  attr(tr.of.lag, "data-level", m.lag > behind ? "bad" : null);
+  attr(tr.of.lag, "data-level", m.lag > maxLag ? "bad" : null);
   text(tr.of.alarms, m.alarms.join(", ") || (m.error ? "–" : "none"));
   attr(tr.of.alarms, "data-level", m.alarms.length ? "bad" : null);
 }
 
-function troubles({ shards, nodes }) {
+function findProblems({ shards, nodes }) {
   const out = [];
   for (const shard of shards) {
     if (shard.error) out.push(`Shard ${shard.name}: ${shard.error}`);
     else if (shard.etcd.length && !shard.etcd.some((m) => m.leader)) {
-      out.push(`Shard ${shard.name} has no leader: nobody can start a stream, and those that play go on.`);
+      out.push(`Shard ${shard.name} has no leader: no stream can be started; running streams continue.`);
     }
     for (const m of shard.etcd) {
       if (m.error) out.push(`etcd member ${m.name} (${shard.name}): ${m.error}`);
       if (m.alarms.length) out.push(`etcd member ${m.name} (${shard.name}) has raised ${m.alarms.join(", ")}.`);
-      if (m.lag > behind) out.push(`etcd member ${m.name} (${shard.name}) is ${count(m.lag)} entries behind its leader.`);
+      if (m.lag > maxLag) out.push(`etcd member ${m.name} (${shard.name}) is ${count(m.lag)} entries behind its leader.`);
     }
   }
   for (const n of nodes) {
     const ago = n.reportedAt && now() - parse(n.reportedAt);
-    if (ago > silent) out.push(`Node ${n.id} has not reported for ${span(Math.floor(ago / 10_000) * 10_000)}.`);
+    if (ago > maxReportAge) out.push(`Node ${n.id} has not reported for ${span(Math.floor(ago / 10_000) * 10_000)}.`);
   }
   return out;
 }

@@ -1,25 +1,25 @@
-// The event stream. EventSource cannot send a key, so this reads the same format
-// with fetch, and resumes where it was when the connection is lost.
+// The event stream. EventSource cannot send a key, so this module reads the same format
+// with fetch. After a lost connection it resumes at the last event.
 
 import { call, credentials, keyProblem, needKey } from "./api.js";
 
 const path = "/api/v1/events";
-const silence = 40_000; // the node says something every 15 s
+const maxSilence = 40_000; // ms; the node sends something every 15 s
 const maxWait = 10_000;
 
-/** Makes events of the text of a stream that arrives in pieces. */
+/** Parses the text of an event stream, which arrives in pieces. */
 export class Parser {
   #rest = "";
   #data = [];
   #type = "";
   #id;
 
-  /** Where a later connection is to go on; undefined if nothing was said of it. */
+  /** The id of the last event, at which a new connection resumes; undefined if no event had an id. */
   cursor;
-  /** How long the node wants to be left alone before another connection, in milliseconds. */
+  /** The minimum wait before a new connection in milliseconds, as the node sends it. */
   retry = 500;
 
-  /** Takes a piece, and returns the events that it completes. */
+  /** Adds a piece and returns the events that it completes. */
   push(piece) {
     const lines = (this.#rest + piece).split(/\r\n|\n|\r(?!$)/);
     this.#rest = lines.pop();
@@ -43,16 +43,16 @@ export class Parser {
   }
 }
 
-/** An EventStream follows the events until it is stopped, however often the connection is lost. */
+/** An EventStream follows the events until it is stopped. It reconnects after a lost connection. */
 export class EventStream {
   #onEvents;
   #onState;
   #abort = null;
   #cursor = "";
-  #rest = 500; // the least time before another connection
+  #minWait = 500; // ms before a new connection
   #wake = () => {};
 
-  /** onEvents gets decoded events, several at a time; onState "open", "lost" or "off". */
+  /** onEvents receives arrays of decoded events, onState "open", "lost" or "off". */
   constructor({ onEvents, onState }) {
     this.#onEvents = onEvents;
     this.#onState = onState;
@@ -73,20 +73,20 @@ export class EventStream {
     this.#onState("off");
   }
 
-  /** Tries again now, if it is waiting to. */
+  /** Reconnects now, if it waits to reconnect. */
   retry() {
     this.#wake();
   }
 
   async #follow(signal) {
-    for (let wait = this.#rest; !signal.aborted; wait = Math.min(wait * 2, maxWait)) {
+    for (let wait = this.#minWait; !signal.aborted; wait = Math.min(wait * 2, maxWait)) {
       try {
         await this.#connect(signal, () => { wait = 0; });
-      } catch { /* whatever it was: the connection is gone */ }
+      } catch { /* the connection is lost */ }
       if (signal.aborted) return;
       this.#onState("lost");
       await new Promise((resolve) => {
-        wait = Math.max(wait, this.#rest);
+        wait = Math.max(wait, this.#minWait);
         const timer = setTimeout(resolve, wait * (0.75 + Math.random() / 2));
         this.#wake = () => { clearTimeout(timer); resolve(); };
       });
@@ -95,7 +95,7 @@ export class EventStream {
 
   async #connect(stopped, opened) {
     const dead = new AbortController();
-    let watchdog = setTimeout(() => dead.abort(), silence);
+    let watchdog = setTimeout(() => dead.abort(), maxSilence);
     try {
       const response = await fetch(path, {
         cache: "no-store", credentials: "omit", redirect: "error", signal: AbortSignal.any([stopped, dead.signal]),
@@ -116,10 +116,10 @@ export class EventStream {
         const { value, done } = await reader.read();
         if (done) return;
         clearTimeout(watchdog);
-        watchdog = setTimeout(() => dead.abort(), silence);
+        watchdog = setTimeout(() => dead.abort(), maxSilence);
         this.#deliver(parser.push(value));
         this.#cursor = parser.cursor ?? this.#cursor;
-        this.#rest = Math.min(parser.retry, maxWait);
+        this.#minWait = Math.min(parser.retry, maxWait);
       }
     } finally {
       clearTimeout(watchdog);
@@ -129,7 +129,7 @@ export class EventStream {
 
   async #refused(response) {
     const problem = await response.json().catch(() => ({}));
-    if (response.status === 422 || response.status === 400) this.#cursor = ""; // a cursor that is of no use any more
+    if (response.status === 422 || response.status === 400) this.#cursor = ""; // the cursor is not valid
     const why = keyProblem(response.status, problem.detail ?? "", true);
     if (why) await call("GET", "/api/v1/stats").catch(() => needKey(why));
   }
@@ -137,7 +137,7 @@ export class EventStream {
   #deliver(raw) {
     const events = [];
     for (const { data } of raw) {
-      try { events.push(JSON.parse(data)); } catch { /* not an event of ours */ }
+      try { events.push(JSON.parse(data)); } catch { /* not an event */ }
     }
     if (events.length) this.#onEvents(events);
   }

@@ -1,4 +1,4 @@
-// Sets the theme before anything is drawn; it is no module because those run later.
+// Sets the theme before the page is drawn. This is not a module, because modules run later.
 (() => {
   "use strict";
   const key = "streamcount-theme";
@@ -15,7 +15,7 @@
     select.value = document.documentElement.dataset.theme ?? "";
     select.addEventListener("change", () => {
       apply(select.value);
-      try { localStorage.setItem(key, select.value); } catch { /* it holds until the page is closed */ }
+      try { localStorage.setItem(key, select.value); } catch { /* storage is blocked: the theme is lost when the page is closed */ }
     });
   });
 })();

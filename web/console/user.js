@@ -1,23 +1,24 @@
-// One user: the streams, the limit, and what can be done about them.
+// One user: the streams, the limit, and the actions on them.
 
-import { $, attr, bar, h, lines, reconcile, row, say, table, text } from "./dom.js";
+import { $, announce, attr, bar, h, lines, reconcile, row, table, text } from "./dom.js";
 import { call, find, limitPath, now, streamsPath } from "./api.js";
 import { ask } from "./dialogs.js";
 import { filterUser } from "./feed.js";
 import { changeLimit, removeLimit } from "./limit.js";
 import { countdown, minute, moment, parse, plural } from "./format.js";
 import { Poll } from "./poll.js";
-import { whyNot } from "./users.js";
+import { invalidReason } from "./users.js";
 
 const columns = [
   { name: "device", title: "Device, title", head: true, cls: "free" }, { name: "since", title: "Since, region" },
   { name: "left", title: "Expires in", cls: "left" }, { name: "act", hidden: "Stop", cls: "act" },
 ];
-const mostPips = 12;
+const maxPips = 12;
 
 let id = "";
 let parts = null;
-let known = {}; // what is shown: the user's streams, and what they have of their own
+let known = {}; // the user's streams and override, as shown
+let readOnly = false; // the key may only read: streams have handles instead of ids
 
 const poll = new Poll(2, refresh);
 
@@ -29,10 +30,10 @@ export function open(user) {
   const into = $("user");
   if (!user) {
     into.replaceChildren(h("p", { class: "empty" },
-      "Choose a user, to see the streams and to stop one, or to change the limit."));
+      "Choose a user to see their streams, stop one, or change the limit."));
     return;
   }
-  const why = whyNot(user);
+  const why = invalidReason(user);
   if (why) {
     into.replaceChildren(h("p", { class: "empty" }, why));
     return;
@@ -44,8 +45,8 @@ export function open(user) {
   poll.now();
 }
 
-/** Looks at the user again where events are about them. */
-export function happened(events) {
+/** Refreshes the user after events about them. */
+export function onEvents(events) {
   if (parts && events.some((e) => e.userId === id || e.type === "gap")) poll.now();
 }
 
@@ -55,7 +56,8 @@ function build() {
     title: h("h3", { tabindex: -1 }, id),
     usage: h("p", { class: "usage" }), pips: h("span", { class: "pips", "aria-hidden": "true" }), used: h("span"),
     source: h("p", { class: "muted small" }), error: h("p", { class: "error", role: "alert" }),
-    table: made.el, body: made.body, empty: h("p", { class: "empty", hidden: true }, "No streams at the moment."),
+    setLimit: h("button", { type: "button", onclick: setLimit }, "Change limit"),
+    table: made.el, body: made.body, empty: h("p", { class: "empty", hidden: true }, "No streams."),
     removeLimit: h("button", { type: "button", hidden: true, onclick: dropLimit }, "Remove override"),
     removeAll: h("button", { type: "button", class: "danger-quiet", hidden: true, onclick: removeAll }, "Stop all"),
   };
@@ -67,7 +69,7 @@ function build() {
       h("a", { class: "close", href: "#", "aria-label": "Close this user" }, "×")),
     p.source,
     h("div", { class: "actions" },
-      h("button", { type: "button", onclick: setLimit }, "Change limit"), p.removeLimit,
+      p.setLimit, p.removeLimit,
       h("button", { type: "button", onclick: () => filterUser(id) }, "Filter events"), p.removeAll),
     p.error, p.table, p.empty,
   ];
@@ -92,16 +94,22 @@ function show() {
   const { streams, own } = known;
   const list = streams?.active ?? [];
   showUsage(streams, own);
-  attr(parts.removeLimit, "hidden", !own);
-  attr(parts.removeAll, "hidden", list.length === 0);
+  if (list.length) readOnly = list.every((v) => !v.id);
+  attr(parts.removeLimit, "hidden", !own || readOnly);
+  attr(parts.setLimit, "hidden", readOnly);
+  attr(parts.removeAll, "hidden", list.length === 0 || readOnly);
   const hadFocus = parts.all.some((el) => el.contains(document.activeElement));
   reconcile(parts.body, list, {
-    key: (v) => v.id,
+    key: (v) => v.id ?? v.handle,
     create: (v) => {
       const tr = row(columns);
-      const device = v.device?.name ?? v.device?.type ?? "a device without a name";
-      tr.of.act.append(h("button", { type: "button", class: "danger-quiet", "aria-label": `Stop ${device}`,
-        onclick: () => stop(tr.shown) }, "Stop"));
+      const device = v.device?.name ?? v.device?.type ?? "an unnamed device";
+      if (v.id) {
+        tr.of.act.append(h("button", { type: "button", class: "danger-quiet", "aria-label": `Stop ${device}`,
+          onclick: () => stop(tr.shown) }, "Stop"));
+      } else {
+        tr.of.act.append(h("span", { class: "muted small", title: "The stream's handle" }, v.handle));
+      }
       return tr;
     },
     update: (tr, v) => {
@@ -112,7 +120,7 @@ function show() {
   });
   attr(parts.table, "hidden", list.length === 0);
   attr(parts.empty, "hidden", list.length > 0);
-  // The row whose button had the focus may be gone: the next thing to read is the user.
+  // If the focused row is gone, focus the user.
   if (hadFocus && !$("user").contains(document.activeElement)) parts.title.focus();
   countDown();
 }
@@ -124,18 +132,18 @@ function showUsage(streams, own) {
   text(parts.used, limit === undefined ? plural(n, "stream")
     : `${n} of ${plural(limit, "stream")}` + (counted === n ? "" : `, counted as ${counted}`));
   attr(parts.used, "data-level", limit !== undefined && counted >= limit ? "warn" : null);
-  const pips = limit > mostPips || counted > mostPips ? 0 : Math.max(limit ?? 0, counted);
+  const pips = limit > maxPips || counted > maxPips ? 0 : Math.max(limit ?? 0, counted);
   parts.pips.replaceChildren(...Array.from({ length: pips }, (_, i) =>
     h("i", { class: i >= (limit ?? pips) ? "over" : i < counted ? "full" : "" })));
   text(parts.source, source(own));
 }
 
 function source(own) {
-  if (!own) return "Nothing of its own: the limit is that of the start's plan, or the default.";
+  if (!own) return "No override: the plan of each start applies, or the default.";
   return own.plan ? `The plan ${own.plan}, set for this user.` : `A limit of ${own.limit}, set for this user.`;
 }
 
-/** Brings the seconds up to date that streams have left. */
+/** Updates the remaining times of the streams. */
 export function countDown() {
   if (!parts) return;
   for (const tr of parts.body.rows) {
@@ -156,11 +164,11 @@ async function stop(stream) {
       h("p", null, h("strong", null, device), stream.content?.title ? ` plays ${stream.content.title}` : "",
         stream.startedAt ? ` since ${minute(parse(stream.startedAt))}` : "", ", user ", h("strong", null, user), "."),
       h("p", { class: "muted small" },
-        "Its slot is free at once. The player hears of it by its next heartbeat, and may start again."),
+        "The slot is free at once. The player is notified at its next heartbeat and may start again."),
     ],
-    submit: () => gone(call("DELETE", streamsPath(user, stream.id))),
+    submit: () => ensureEnded(call("DELETE", streamsPath(user, stream.id))),
   });
-  if (done) say(`The stream on ${device} is stopped.`);
+  if (done) announce(`The stream on ${device} has been stopped.`);
   poll.now();
 }
 
@@ -169,23 +177,23 @@ async function removeAll() {
   const n = known.streams?.streams ?? 0;
   const done = await ask({
     title: "Stop all streams?", action: "Stop all", danger: true,
-    body: [h("p", null, plural(n, "stream"), " of ", h("strong", null, user), ", and any that starts meanwhile."),
-      h("p", { class: "muted small" }, "The node's log notes who did it.")],
-    submit: () => gone(call("DELETE", streamsPath(user))),
+    body: [h("p", null, plural(n, "stream"), " of ", h("strong", null, user), ", and any stream that starts in the meantime."),
+      h("p", { class: "muted small" }, "The node's audit log records this.")],
+    submit: () => ensureEnded(call("DELETE", streamsPath(user))),
   });
-  if (done) say(`All streams of ${user} are stopped.`);
+  if (done) announce(`All streams of ${user} have been stopped.`);
   poll.now();
 }
 
-// What has ended meanwhile is what was asked for; and a call that was not answered
-// may have been done.
-async function gone(doing) {
+// Accepts that the stream has already ended, and explains the unknown outcome of a call
+// without an answer.
+async function ensureEnded(pending) {
   try {
-    await doing;
+    await pending;
   } catch (problem) {
     if (problem.status === 404 || problem.status === 410) return;
     if (problem.status === 0) {
-      throw new Error("The node did not answer: it may be done, or not. Look at the list, or try again.");
+      throw new Error("The node did not answer, so the stop may or may not have happened. Check the list or try again.");
     }
     throw problem;
   }
@@ -193,12 +201,12 @@ async function gone(doing) {
 
 async function setLimit() {
   const user = id;
-  if (await changeLimit(user, known)) say(`The limit of ${user} is changed.`);
+  if (await changeLimit(user, known)) announce(`The limit of ${user} has been changed.`);
   poll.now();
 }
 
 async function dropLimit() {
   const user = id;
-  if (await removeLimit(user, known.own)) say(`${user} has nothing of its own any more.`);
+  if (await removeLimit(user, known.own)) announce(`The override of ${user} has been removed.`);
   poll.now();
 }

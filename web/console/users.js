@@ -1,24 +1,27 @@
-// Finding users: the busiest, or those whose id begins with what is typed.
+// The list of users: those with the most streams, or those whose id begins with the input.
 
 import { $, attr, h, reconcile, text } from "./dom.js";
 import { call } from "./api.js";
 import { Poll } from "./poll.js";
 
-const most = 20;
-const legal = /^[A-Za-z0-9._~@:|+=-]{1,128}$/;
+const maxMatches = 20;
+const maxIdBytes = 128;
 let open = "";
 let asked = 0;
 
-/** Says why a browser cannot ask about a user, or "" if it can. */
-export function whyNot(user) {
-  if (!legal.test(user)) return "A user id has 1 to 128 characters out of A-Z a-z 0-9 . _ ~ @ : | + = -";
-  return user === "." || user === ".." ? "Browsers cannot ask about a user of that id: use the command line." : "";
+/** Returns why the console cannot show a user id, or "". */
+export function invalidReason(user) {
+  const bytes = new TextEncoder().encode(user).length;
+  if (bytes < 1 || bytes > maxIdBytes || /\p{Cc}|\p{Cs}/u.test(user)) {
+    return "A user id has 1 to 128 bytes of UTF-8 and no control characters.";
+  }
+  return user === "." || user === ".." ? "Browsers cannot send this user id: use the command line." : "";
 }
 
-/** The address of a user in this page. */
+/** Returns the link to a user in this page. */
 export const address = (user) => `#user/${encodeURIComponent(user)}`;
 
-/** Keeps the list of users up to date, and the field to find them by. */
+/** Builds the list of users and the search field, and keeps the list up to date. */
 export function build() {
   const poll = new Poll(5, refresh);
   const field = $("find");
@@ -31,11 +34,11 @@ export function build() {
     e.preventDefault();
     const user = field.value.trim();
     if (user === "") return;
-    const why = whyNot(user);
+    const why = invalidReason(user);
     if (why) text($("find-hint"), why);
     else location.hash = address(user);
   });
-  // Arrows go from the field through the list and back.
+  // The arrow keys move the focus between the field and the list.
   $("search").addEventListener("keydown", (e) => e.key === "ArrowDown" && move(e, 0));
   $("matches").addEventListener("keydown", (e) => {
     const at = links().indexOf(document.activeElement);
@@ -46,7 +49,7 @@ export function build() {
   return poll;
 }
 
-/** Marks the user that is open. */
+/** Marks the open user in the list. */
 export function mark(user) {
   open = user;
   for (const a of links()) attr(a, "aria-current", a.textContent === open ? "true" : null);
@@ -64,13 +67,13 @@ function move(e, to) {
 async function refresh() {
   const prefix = $("find").value.trim();
   const mine = ++asked;
-  const why = prefix ? whyNot(prefix) : "";
-  if (why && !legal.test(prefix)) {
+  const why = prefix && !/^\.{1,2}$/.test(prefix) ? invalidReason(prefix) : "";
+  if (why) {
     show({ users: [] }, why);
     return;
   }
   try {
-    const found = await call("GET", `/api/v1/streams/users?prefix=${encodeURIComponent(prefix)}&most=${most}`);
+    const found = await call("GET", `/api/v1/streams/users?prefix=${encodeURIComponent(prefix)}&max=${maxMatches}`);
     if (mine === asked) show(found, hint(prefix, found));
   } catch (problem) {
     text($("find-hint"), problem.message);
@@ -79,15 +82,15 @@ async function refresh() {
 
 function hint(prefix, { users, more }) {
   if (!users.length) {
-    return prefix ? `Nobody whose id begins with “${prefix}” is watching. Open shows a user nevertheless.`
-      : "Nobody is watching.";
+    return prefix ? `No user whose id begins with “${prefix}” has streams. Open shows a user without streams too.`
+      : "No users have streams.";
   }
-  const which = prefix ? `Watching, and beginning with “${prefix}”` : "The busiest users";
+  const which = prefix ? `Users with streams whose id begins with “${prefix}”` : "Users with the most streams";
   return more ? `${which}; there are more` : which;
 }
 
-function show({ users }, said) {
-  text($("find-hint"), said);
+function show({ users }, hintText) {
+  text($("find-hint"), hintText);
   attr($("matches"), "hidden", users.length === 0);
   reconcile($("matches").tBodies[0], users, {
     key: ({ userId }) => userId,

@@ -1,285 +1,305 @@
-// The demo player: a film that plays while its stream lives. It shows what a real
-// player does with streamcount.js, and nothing that a real one could not do.
+// The demo player: a film that plays while its stream has a slot. It uses streamcount.js as
+// any player can.
 
 import { Stream } from "/streamcount.js";
 import { Film, films } from "/demo/film.js";
 import { Screens } from "/demo/screens.js";
-import { clock, ending, nameOf, places, played } from "/demo/words.js";
+import { clock, endingText, nameOf, placesText, playingTime } from "/demo/texts.js";
 
-const LOOK_EVERY = 2_000; // at the user's screens
-const HEARD_MOST = 60; // lines of what the player heard
+const REFRESH_INTERVAL = 2_000; // of the user's screens
+const MAX_LOG_LINES = 60;
 
 const $ = (id) => document.getElementById(id);
 
-/** Storage may be forbidden; then nothing is remembered. */
-const memory = {
+/** The storage of the browser. It may be blocked; then nothing is stored. */
+const storage = {
   get(store, key, otherwise) {
     try { return store().getItem(`streamcount.demo.${key}`) ?? otherwise; } catch { return otherwise; }
   },
   set(store, key, value) {
-    try { store().setItem(`streamcount.demo.${key}`, value); } catch { /* as above */ }
+    try { store().setItem(`streamcount.demo.${key}`, value); } catch { /* storage is blocked */ }
   },
 };
 const thisTab = () => sessionStorage;
 const allTabs = () => localStorage;
 
 const film = new Film($("film"));
-let showing = films[0];
+let currentFilm = films[0];
 let stream = null;
-let skew = 0; // what the service's clock is ahead of ours, in milliseconds
-let active = []; // the user's screens, as far as we know
+let skew = 0; // of the service's clock relative to this one, in milliseconds
+let active = []; // the user's screens, as the service last listed them
 let limit = null;
-let heardAt = null; // when the service last told us of them; null before
-let stale = false; // it did not answer when it was asked again
+let updatedAt = null; // of active; null before the first answer
+let stale = false; // the last list was not answered
+let paused = false; // by the viewer
+let pauseAfter = 20; // minutes
 
-const others = new Screens($("curtain-others"), [
-  { label: "Play here instead", about: (name) => `Play here instead of ${name}`,
+const others = new Screens($("overlay-others"), [
+  { label: "Play here instead", describe: (name) => `Play here instead of ${name}`,
     act: (other) => play({ replaces: other.id }) },
-  { label: "Stop", about: (name) => `Stop ${name}`, act: stopOther },
+  { label: "Stop", describe: (name) => `Stop ${name}`, act: stopOther },
 ]);
 const screens = new Screens($("screens"), [
-  { label: "Stop", about: (name) => `Stop ${name}`, act: stopOther },
+  { label: "Stop", describe: (name) => `Stop ${name}`, act: stopOther },
 ]);
 
 function setUp() {
-  const asked = new URLSearchParams(location.search);
-  $("user").value = asked.get("user") ?? memory.get(allTabs, "user", "maya");
-  $("device").value = asked.get("device") ?? memory.get(thisTab, "device", null) ?? nextDevice();
-  remember();
+  const query = new URLSearchParams(location.search);
+  $("user").value = query.get("user") ?? storage.get(allTabs, "user", "maya");
+  $("device").value = query.get("device") ?? storage.get(thisTab, "device", null) ?? nextDevice();
+  if (query.get("pauseAfter") > 0) pauseAfter = Number(query.get("pauseAfter"));
+  saveSettings();
   for (const f of films) $("films").append(new Option(f.title, f.id));
-  choose(memory.get(thisTab, "film", films[Math.floor(Math.random() * films.length)].id));
-  use($("user").value);
+  selectFilm(storage.get(thisTab, "film", films[Math.floor(Math.random() * films.length)].id));
+  openStream($("user").value);
   $("stop").addEventListener("click", stop);
-  $("curtain-main").addEventListener("click", () => play());
-  $("curtain-oldest").addEventListener("click", () => play({ onLimit: "replace-oldest" }));
+  $("pause").addEventListener("click", pauseOrResume);
+  $("overlay-main").addEventListener("click", () => play());
+  $("overlay-oldest").addEventListener("click", () => play({ onLimit: "replace-oldest" }));
   $("films").addEventListener("change", changeFilm);
   $("settings").addEventListener("submit", (event) => event.preventDefault());
   $("settings").addEventListener("change", changeSettings);
-  document.addEventListener("visibilitychange", look);
-  setInterval(look, LOOK_EVERY);
+  document.addEventListener("visibilitychange", refreshScreens);
+  setInterval(refreshScreens, REFRESH_INTERVAL);
   setInterval(tick, 250);
-  // Whoever reloads a page that plays wants it to play.
-  if (memory.get(thisTab, "playing", "") === "yes") play();
-  else look();
+  // A reloaded page continues to play.
+  if (storage.get(thisTab, "playing", "") === "yes") play();
+  else refreshScreens();
 }
 
-/** Each tab of a browser begins as another device, so that they can be told apart. */
+/** Each tab of a browser begins with another device name. */
 function nextDevice() {
   const names = ["Living room TV", "Laptop", "Phone", "Tablet", "Bedroom TV", "Kitchen screen"];
-  const n = Number(memory.get(allTabs, "screens", "0")) || 0;
-  memory.set(allTabs, "screens", String(n + 1));
+  const n = Number(storage.get(allTabs, "screens", "0")) || 0;
+  storage.set(allTabs, "screens", String(n + 1));
   return names[n % names.length];
 }
 
-function remember() {
-  memory.set(allTabs, "user", $("user").value);
-  memory.set(thisTab, "device", $("device").value);
+function saveSettings() {
+  storage.set(allTabs, "user", $("user").value);
+  storage.set(thisTab, "device", $("device").value);
 }
 
-/** Makes a Stream for a user, and listens to it. */
-function use(user) {
-  stream = new Stream({ user, token: ({ refused }) => (refused ? "" : $("token").value) });
-  const mine = stream;
+/** Creates a Stream for a user and listens to its events. */
+function openStream(user) {
+  stream = new Stream({ user, pauseAfter, token: ({ refused }) => (refused ? "" : $("token").value) });
+  const current = stream;
   const on = (type, act) => stream.addEventListener(type, ({ detail }) => {
-    note(type, detail);
-    if (mine === stream) act?.(detail);
+    appendLog(type, detail);
+    if (current === stream) act?.(detail);
   });
   on("change", render);
   on("started", (d) => {
     limit = d.limit;
     render();
-    look();
+    refreshScreens();
   });
   on("refused", (d) => {
-    know(d);
+    setScreens(d);
     render();
   });
   for (const type of ["waiting", "degraded", "recovered", "lost", "problem", "ended"]) on(type, render);
 }
 
-function onAir() {
-  return stream.mayPlay || stream.state === "starting";
+function isActive() {
+  return stream.mayPlay || ["starting", "paused"].includes(stream.state);
 }
 
-async function play(wish = {}) {
+/** A paused film keeps its place for pauseAfter minutes. After that, a resume starts the stream again. */
+function pauseOrResume() {
+  paused = !paused;
+  if (paused) stream.pause();
+  else stream.resume();
+  render();
+}
+
+async function play(options = {}) {
   if (!$("settings").reportValidity()) return;
-  memory.set(thisTab, "playing", "yes");
-  await stream.start({ ...wish, device: { name: $("device").value, type: "browser" },
-    content: { id: showing.id, title: showing.title } });
-  look();
+  storage.set(thisTab, "playing", "yes");
+  paused = false;
+  await stream.start({ ...options, device: { name: $("device").value, type: "browser" },
+    content: { id: currentFilm.id, title: currentFilm.title } });
+  refreshScreens();
 }
 
 async function stop() {
-  memory.set(thisTab, "playing", "");
+  storage.set(thisTab, "playing", "");
   await stream.stop();
-  look();
+  refreshScreens();
 }
 
 async function stopOther(other, button) {
   button.disabled = true;
   if (!(await stream.stopOther(other.id))) button.disabled = false;
-  look();
+  refreshScreens();
 }
 
-function choose(id) {
-  showing = films.find((f) => f.id === id) ?? films[0];
-  $("films").value = showing.id;
-  memory.set(thisTab, "film", showing.id);
-  film.show(showing);
+function selectFilm(id) {
+  currentFilm = films.find((f) => f.id === id) ?? films[0];
+  $("films").value = currentFilm.id;
+  storage.set(thisTab, "film", currentFilm.id);
+  film.show(currentFilm);
 }
 
-/** Another film, or another name, is another start: it takes over the slot of the one before. */
+/** Another film or device name is a new start, which takes over the slot of the session. */
 function changeFilm() {
-  choose($("films").value);
-  if (onAir()) play();
+  selectFilm($("films").value);
+  if (isActive()) play();
 }
 
 async function changeSettings(event) {
   if (!$("settings").reportValidity()) return;
-  remember();
+  saveSettings();
   if (event.target === $("device")) {
-    if (onAir()) play();
+    if (isActive()) play();
     return;
   }
-  const before = stream, resume = onAir();
+  const before = stream, resume = isActive();
   active = [];
-  limit = heardAt = null;
-  use($("user").value);
+  limit = updatedAt = null;
+  openStream($("user").value);
   render();
   await before.close();
   if (resume) play();
-  else look();
+  else refreshScreens();
 }
 
-/** Asks which screens the user has. */
-async function look() {
+/** Updates the list of the user's screens. */
+async function refreshScreens() {
   if (document.hidden) return;
-  const asked = stream;
-  const seen = await asked.list();
-  if (asked !== stream) return;
-  stale = !seen;
-  if (seen) know(seen);
-  keepingFocus(drawScreens);
+  const current = stream;
+  const list = await current.list();
+  if (current !== stream) return;
+  stale = !list;
+  if (list) setScreens(list);
+  keepFocus(drawScreens);
 }
 
-function know(seen) {
-  active = seen.active;
-  limit = seen.limit ?? limit;
-  heardAt = new Date();
-  if (seen.at > 0) skew = seen.at + 500 - Date.now(); // the header has whole seconds
+function setScreens(list) {
+  active = list.active;
+  limit = list.limit ?? limit;
+  updatedAt = new Date();
+  if (list.at > 0) skew = list.at + 500 - Date.now(); // the header has whole seconds
 }
 
 function render() {
-  keepingFocus(draw);
+  keepFocus(draw);
 }
 
 function draw() {
   const state = stream.state;
   $("stage").dataset.state = stream.degraded ? "degraded" : state;
-  film.run(stream.mayPlay);
-  $("film").setAttribute("aria-label", `${showing.title}, ${stream.mayPlay ? "playing" : "not playing"}`);
-  $("stop").hidden = !onAir();
-  $("curtain").hidden = onAir();
-  const [title, text] = curtain();
-  setText("curtain-title", title);
-  setText("curtain-text", text);
-  setText("curtain-main", state === "ended" ? "Play here again" : "Play");
+  const runs = stream.mayPlay && !paused;
+  film.run(runs);
+  $("film").setAttribute("aria-label", `${currentFilm.title}, ${runs ? "playing" : "not playing"}`);
+  $("stop").hidden = $("pause").hidden = !isActive();
+  setText("pause", paused ? "Resume" : "Pause");
+  $("overlay").hidden = isActive();
+  const [title, text] = overlay();
+  setText("overlay-title", title);
+  setText("overlay-text", text);
+  setText("overlay-main", state === "ended" ? "Play here again" : "Play");
   setText("chip", chip());
   $("chip").hidden = $("chip").textContent === "";
-  $("status").classList.toggle("unseen", !onAir()); // the curtain says it
+  $("status").classList.toggle("unseen", !isActive()); // the overlay shows the status
   drawScreens();
 }
 
-/** Whoever pressed a button that is gone now is next to what took its place. */
-function keepingFocus(change) {
+/** If the change removes the focused button, focuses the button that replaces it. */
+function keepFocus(change) {
   const focused = document.activeElement;
   change();
   if (focused === document.body || focused.checkVisibility()) return;
-  if (onAir()) $("stop").focus();
-  else $("curtain-title").focus();
+  if (isActive()) $("stop").focus();
+  else $("overlay-title").focus();
 }
 
-/** What is said where the film would be. */
-function curtain() {
+/** Returns the title and the text that are shown instead of the film. */
+function overlay() {
   switch (stream.state) {
     case "refused": {
       const n = stream.refusal.limit;
-      if (active.length < n) return ["A place is free now", "Press play to take it."];
-      if (n === 0) return ["Nothing may be played", `${$("user").value} has no places at all.`];
+      if (active.length < n) return ["A place is free now", "Press play to use it."];
+      if (n === 0) return ["Nothing may be played", `The limit of ${$("user").value} is 0.`];
       const wait = stream.refusal.evictAfterSeconds;
       return [n === 1 ? "The only place is in use" : `All ${n} places are in use`,
-        wait ? `This screen was itself replaced a moment ago, and may take over again in ${wait} s.` :
-          "These screens are playing. Choose which one should give way."];
+        wait ? `This screen was replaced a moment ago and can replace another one in ${wait} s.` :
+          "These screens are playing. Choose one to stop."];
     }
     case "ended":
-      return ending(stream.ending.reason, stream.ending.by);
+      return endingText(stream.ending.reason, stream.ending.by);
     default:
-      return ["Ready when you are", "Playing takes one of the places that you have."];
+      return ["Ready when you are", "Playing uses one of your places."];
   }
 }
 
 function chip() {
-  if (stream.degraded) return `Not heard since ${clock(stream.degraded)}. Playing on, and trying again`;
-  if (stream.state === "waiting") return "No answer to the start. Playing on, and trying again";
-  if (stream.state === "failed") return "The service does not take this request. See what the player heard";
+  if (stream.state === "paused") return "Paused. The place is free for another screen until you resume";
+  if (stream.degraded) return `No answer since ${clock(stream.degraded)}. Playing on and retrying`;
+  if (stream.state === "waiting") return "No answer to the start. Playing on and retrying";
+  if (stream.state === "failed") return "The service rejects this request. See the event log";
   return "";
 }
 
 function status() {
   switch (stream.state) {
-    case "starting": return "Asking for a place.";
+    case "starting": return "Starting.";
+    case "paused": return "Paused for a long time. The place was released.";
     case "playing":
       if (stream.degraded) return "The service is not answering. The film plays on.";
-      return `Playing ${showing.title} as “${$("device").value}”.`;
+      if (paused) return `Paused. The place is kept for ${pauseAfter} minutes.`;
+      return `Playing ${currentFilm.title} as “${$("device").value}”.`;
     case "waiting": return "The service did not answer. The film plays on.";
-    case "failed": return "The service refuses the request as it is; that is no limit, so the film plays on.";
+    case "failed": return "The service rejects the request. This is not the limit, so the film plays on.";
     case "refused":
-    case "ended": return `${$("curtain-title").textContent}. ${$("curtain-text").textContent}`;
+    case "ended": return `${$("overlay-title").textContent}. ${$("overlay-text").textContent}`;
     default: return "Nothing is playing here.";
   }
 }
 
 function drawScreens() {
   const now = Date.now() + skew, mine = stream.info?.id;
-  screens.show(active, mine, stale && heardAt ? heardAt.getTime() + skew : now);
-  setText("count", active.length > 0 || limit !== null ? places(active.length, limit) : "");
+  screens.show(active, mine, stale && updatedAt ? updatedAt.getTime() + skew : now);
+  setText("count", active.length > 0 || limit !== null ? placesText(active.length, limit) : "");
   $("nobody").hidden = active.length > 0 || stale;
   $("stale").hidden = !stale;
-  setText("stale", heardAt ? `The service is not answering. This was so at ${clock(heardAt)}.` :
-    "The service does not say.");
+  setText("stale", updatedAt ? `The service is not answering. This is the list of ${clock(updatedAt)}.` :
+    "The service is not answering.");
   const full = stream.state === "refused" && active.length >= stream.refusal.limit;
   others.show(full ? active : [], mine, now);
-  $("curtain-others").hidden = !full || active.length === 0;
-  $("curtain-oldest").hidden = !full || active.length === 0;
-  $("curtain-main").hidden = full;
+  $("overlay-others").hidden = !full || active.length === 0;
+  $("overlay-oldest").hidden = !full || active.length === 0;
+  $("overlay-main").hidden = full;
   if (stream.state === "refused") {
-    const [title, text] = curtain();
-    setText("curtain-title", title);
-    setText("curtain-text", text);
+    const [title, text] = overlay();
+    setText("overlay-title", title);
+    setText("overlay-text", text);
   }
   setText("status", status());
 }
 
 function tick() {
-  setText("clock", played(film.played));
-  keepingFocus(drawScreens);
+  setText("clock", playingTime(film.played));
+  keepFocus(drawScreens);
 }
 
-/** Text that is the same is left alone, so that screen readers do not read it again. */
+/** Sets a text if it differs, so that screen readers do not read it again. */
 function setText(id, text) {
   if ($(id).textContent !== text) $(id).textContent = text;
 }
 
-function note(type, detail) {
+function appendLog(type, detail) {
   const words = [clock(new Date()), type];
   if (type === "change") words.push(detail.state);
   if (detail.reason) words.push(detail.reason);
   if (detail.by?.device?.name) words.push(`by ${nameOf(detail.by)}`);
   if (detail.why ?? detail.title) words.push(`(${detail.why ?? detail.title})`);
+  if (detail.detail) words.push(detail.detail);
+  for (const { location: at, message } of detail.members ?? []) words.push(`${at}: ${message};`);
   const line = document.createElement("li");
   line.textContent = words.join(" ");
   $("log").prepend(line);
-  while ($("log").children.length > HEARD_MOST) $("log").lastChild.remove();
+  while ($("log").children.length > MAX_LOG_LINES) $("log").lastChild.remove();
 }
 
 setUp();

@@ -1,6 +1,6 @@
-// A film that needs no file: hills that pass under a slow sun, drawn on a canvas.
+// An animated film on a canvas: hills that pass under a slow sun.
 
-/** What is on. Each film has its time of day: [sky above, sky below, light, far hills, near hills], and stars or none. */
+/** The films. colours are [upper sky, lower sky, light, far hills, near hills]. */
 export const films = [
   { id: "metropolis", title: "Metropolis", colours: ["#1d2b3a", "#c98d5b", "#f7dfb0", "#3c4a57", "#141c24"], stars: true },
   { id: "nosferatu", title: "Nosferatu", colours: ["#0f1c2e", "#476a86", "#dbe6e6", "#22384d", "#0a121c"], stars: true },
@@ -11,14 +11,14 @@ export const films = [
 
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** A Film runs while it is told to, and stands still otherwise. */
+/** A Film is an animation that can be run and stopped. */
 export class Film {
   #canvas;
   #pen;
   #film = films[0];
   #running = false;
   #played = 0; // milliseconds
-  #last = 0; // of the clock that counts them
+  #last = 0; // time of the last change of #played, by performance.now()
   #drawn = 0;
   #stars = [];
 
@@ -30,7 +30,7 @@ export class Film {
   }
 
   get running() { return this.#running; }
-  /** Milliseconds of the film that were shown. */
+  /** The playing time in milliseconds. */
   get played() { return this.#played + (this.#running ? performance.now() - this.#last : 0); }
 
   show(film) {
@@ -51,7 +51,7 @@ export class Film {
 
   #frame(now) {
     if (!this.#running) return;
-    // Thirty pictures a second do, and one where motion is not wanted.
+    // 30 frames per second, or one if the user prefers reduced motion.
     if (now - this.#drawn > (STILL.matches ? 1000 : 30)) {
       this.#drawn = now;
       this.#draw();
@@ -112,7 +112,7 @@ export class Film {
     pen.fill();
   }
 
-  /** A train crosses the foreground every so often: something to see that time passes. */
+  /** Draws the train that crosses the foreground at intervals. */
   #drawTrain(w, h, body, light, t) {
     const y = h * 0.91;
     const x = ((t * 90) % (w * 1.7)) - w * 0.35;
@@ -128,7 +128,7 @@ export class Film {
   }
 }
 
-/** Always the same for the same n, between 0 and 1. */
+/** Returns a pseudo-random number between 0 and 1 that depends on n only. */
 function noise(n) {
   const x = Math.sin(n * 127.1 + 311.7) * 43758.5453;
   return x - Math.floor(x);

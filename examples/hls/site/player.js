@@ -1,4 +1,4 @@
-// The page's player: streamcount.js holds the slot, and the film follows it.
+// The page's player: streamcount.js holds the slot, and the film plays while it does.
 const $ = (css) => document.querySelector(css);
 const viewer = () => fetch("/viewer").then((answer) => (answer.ok ? answer.json() : null));
 const say = (text) => { $("#say").textContent = text; };
@@ -7,6 +7,7 @@ async function player({ user, server, token }) {
   const { Stream } = await import(`${server}/streamcount.js`);
   const stream = new Stream({
     user, server,
+    media: $("video"), // a pause of 20 minutes frees the slot until playback resumes
     token: async ({ refused }) => (refused ? (await viewer())?.token : token),
     device: { name: `Browser, opened ${new Date().toLocaleTimeString()}`, type: "browser" },
     content: { id: "film", title: "Test film" },
@@ -14,7 +15,12 @@ async function player({ user, server, token }) {
   const film = new Film($("video"), () => stream.info?.id);
 
   stream.addEventListener("started", () => { $("#others").replaceChildren(); say("Playing."); film.play(); });
-  stream.addEventListener("waiting", () => film.play()); // the service is away: that is not the viewer's fault
+  // Neither an outage nor a request that the service rejects is the viewer's fault: the film continues.
+  stream.addEventListener("waiting", () => film.play());
+  stream.addEventListener("problem", ({ detail }) => {
+    console.warn("streamcount:", detail.status, detail.title, detail.detail, detail.members);
+    if (stream.mayPlay) film.play();
+  });
   stream.addEventListener("ended", ({ detail: { reason, by } }) => {
     film.pause();
     say(`Ended (${reason})${by?.device?.name ? ` by ${by.device.name}` : ""}.`);
@@ -25,7 +31,7 @@ async function player({ user, server, token }) {
     $("#others").replaceChildren(...active.map(({ id, device, startedAt }) => {
       const button = document.createElement("button");
       button.textContent = `${device?.name ?? "A device"}, since ${new Date(startedAt).toLocaleTimeString()}`;
-      button.onclick = () => stream.start({ replaces: id }); // both in one step: nobody gets between
+      button.onclick = () => stream.start({ replaces: id }); // one transaction, so no other start can take the slot in between
       const item = document.createElement("li");
       item.append(button);
       return item;
@@ -38,19 +44,19 @@ async function player({ user, server, token }) {
 }
 
 // A Film is an HLS film of fMP4 segments at /watch/{stream}/film.m3u8. Its segments
-// are fetched under the id that the stream has then, since a stream that lapsed goes on
-// under a new one. (In a real player a library does the rest of this.)
+// are fetched under the id that the stream has then, because a stream that expired continues
+// under a new id. (In a real player a library does the rest.)
 class Film {
   #video;
   #id;
-  #last = "-"; // is no stream, so it opens the door only while the service is away
+  #last = "-"; // not the id of a stream that exists, so the site accepts it only during an outage
   #loading = null;
 
   constructor(video, id) { this.#video = video; this.#id = id; }
 
   play() {
     this.#loading ??= this.#load().catch((err) => { this.#loading = null; say(`No film: ${err.message}`); });
-    this.#video.play().catch(() => {}); // there is nothing to play yet, or the viewer has to press play
+    this.#video.play().catch(() => {}); // no data yet, or the browser requires the viewer to press play
   }
 
   pause() { this.#video.pause(); }
@@ -71,7 +77,7 @@ class Film {
     await event(source, "sourceopen");
     const buffer = source.addSourceBuffer('video/mp4; codecs="avc1.42c01e"');
     for (const file of [init, ...segments].filter(Boolean)) {
-      while (this.#ahead(buffer) > 10) await event(this.#video, "timeupdate"); // it does not run ahead
+      while (this.#ahead(buffer) > 10) await event(this.#video, "timeupdate"); // at most 10 s are buffered ahead
       buffer.appendBuffer(await (await this.#fetch(file)).arrayBuffer());
       await event(buffer, "updateend");
     }
@@ -91,4 +97,4 @@ function event(target, name) {
 const me = await viewer();
 $("#login").hidden = Boolean(me);
 if (me) await player(me);
-$("#player").hidden = !me; // not before its buttons do something
+$("#player").hidden = !me; // only after its buttons have handlers

@@ -1,4 +1,4 @@
-// Package child runs other programs so that none is left behind.
+// Package child runs other programs and ends them with this process.
 package child
 
 import (
@@ -16,19 +16,18 @@ type Process struct {
 	err  error // of its end, valid once done
 }
 
-// Start starts cmd. Where the system can do that (Linux), cmd is killed when
-// this process ends, however that happens.
-func Start(cmd *exec.Cmd) (*Process, error) { return begin(cmd, cmd.Start) }
+// Start starts cmd. On Linux, cmd is killed when this process ends for any reason.
+func Start(cmd *exec.Cmd) (*Process, error) { return startWith(cmd, cmd.Start) }
 
-// StartApart is Start where cmd gets one half of the processors, and this process
-// keeps to the other from then on, so that neither takes the other's. On one
-// processor, and where the system is not Linux, they share.
-func StartApart(cmd *exec.Cmd) (*Process, error) {
-	return begin(cmd, func() error { return startApart(cmd.Start) })
+// StartOnOtherCPUs is like Start. It restricts cmd to one half of the processors and
+// this process to the other half. With a single processor, and on other systems than
+// Linux, both share all processors.
+func StartOnOtherCPUs(cmd *exec.Cmd) (*Process, error) {
+	return startWith(cmd, func() error { return startOnOtherCPUs(cmd.Start) })
 }
 
-func begin(cmd *exec.Cmd, start func() error) (*Process, error) {
-	dieWithParent(cmd)
+func startWith(cmd *exec.Cmd, start func() error) (*Process, error) {
+	killWithParent(cmd)
 	p := &Process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
@@ -48,19 +47,28 @@ func begin(cmd *exec.Cmd, start func() error) (*Process, error) {
 	return p, nil
 }
 
-// PID is its process id.
+// PID returns the process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Done is closed when the program has ended.
+// Done returns a channel that is closed when the program has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Err says how the program ended, once it has: nil for exit code 0.
+// Err returns how the program ended: nil for exit code 0. It is valid once Done is
+// closed.
 func (p *Process) Err() error { return p.err }
 
-// Stop asks the program to end, and ends it if it has not after grace. It
-// returns when it has.
+// Kill ends the program at once, and returns when it has ended.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill() // it fails if the program has ended
+	<-p.done
+}
+
+// Stop sends the program SIGTERM and kills it if it is still running after grace. It
+// returns when the program has ended.
 func (p *Process) Stop(grace time.Duration) {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it fails if the program has ended
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil { // the program has ended, or the system has no such signal
+		_ = p.cmd.Process.Kill()
+	}
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {

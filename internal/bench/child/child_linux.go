@@ -5,6 +5,6 @@ import (
 	"syscall"
 )
 
-func dieWithParent(cmd *exec.Cmd) {
+func killWithParent(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

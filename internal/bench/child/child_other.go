@@ -4,4 +4,4 @@ package child
 
 import "os/exec"
 
-func dieWithParent(*exec.Cmd) {}
+func killWithParent(*exec.Cmd) {}

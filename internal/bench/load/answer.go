@@ -9,9 +9,8 @@ import (
 	"strconv"
 )
 
-// ErrMalformed means that an answer is not HTTP/1.1 as this package
-// understands it. Guessing what was meant could take the rest of one answer
-// for the next.
+// ErrMalformed means that an answer is not in the part of HTTP/1.1 that this package
+// supports. The connection cannot be used again.
 var ErrMalformed = errors.New("malformed answer")
 
 const (
@@ -19,27 +18,27 @@ const (
 	maxBody    = 4 << 20
 )
 
-// An Answer is what a server answered.
+// An Answer is the answer to a request.
 type Answer struct {
 	Status int
 	Body   []byte
 }
 
-// head is what the headers say of the body.
-type head struct {
+// framing describes the end of a body.
+type framing struct {
 	length  int64 // -1 without a Content-Length
 	chunked bool
-	last    bool // the server closes the connection afterwards
+	closes  bool // the server closes the connection afterwards
 }
 
-// readAnswer reads one answer, the body into buf, and reports whether the
-// connection ends with it. The returned body has buf's memory even on error.
+// readAnswer reads one answer. It reads the body into buf, and reports whether the
+// server closes the connection. The returned body shares buf's memory even on error.
 func readAnswer(r *bufio.Reader, buf []byte) (a Answer, last bool, err error) {
 	a.Body = buf[:0]
 	if a.Status, err = readStatus(r); err != nil {
 		return a, false, err
 	}
-	h, err := readHead(r)
+	h, err := readHeaders(r)
 	if err != nil {
 		return a, false, err
 	}
@@ -49,9 +48,9 @@ func readAnswer(r *bufio.Reader, buf []byte) (a Answer, last bool, err error) {
 	case h.length >= 0:
 		a.Body, err = readExactly(r, a.Body, h.length)
 	case a.Status != 204 && a.Status != 304:
-		err = fmt.Errorf("%w: it does not say how long it is", ErrMalformed)
+		err = fmt.Errorf("%w: no length of the body", ErrMalformed)
 	}
-	return a, h.last, err
+	return a, h.closes, err
 }
 
 func readStatus(r *bufio.Reader) (int, error) {
@@ -70,8 +69,8 @@ func readStatus(r *bufio.Reader) (int, error) {
 	return int(status), nil
 }
 
-func readHead(r *bufio.Reader) (head, error) {
-	h := head{length: -1}
+func readHeaders(r *bufio.Reader) (framing, error) {
+	h := framing{length: -1}
 	for range maxHeaders {
 		line, err := readLine(r)
 		if err != nil {
@@ -79,7 +78,7 @@ func readHead(r *bufio.Reader) (head, error) {
 		}
 		if len(line) == 0 {
 			if h.chunked && h.length >= 0 {
-				return h, fmt.Errorf("%w: it gives its length in two ways", ErrMalformed)
+				return h, fmt.Errorf("%w: both Content-Length and Transfer-Encoding", ErrMalformed)
 			}
 			return h, nil
 		}
@@ -87,36 +86,36 @@ func readHead(r *bufio.Reader) (head, error) {
 		if !ok || len(name) == 0 || bytes.ContainsAny(name, " \t") {
 			return h, fmt.Errorf("%w: header line %.60q", ErrMalformed, line)
 		}
-		if err := h.take(name, bytes.TrimSpace(value)); err != nil {
+		if err := h.readHeader(name, bytes.TrimSpace(value)); err != nil {
 			return h, err
 		}
 	}
 	return h, fmt.Errorf("%w: more than %d headers", ErrMalformed, maxHeaders)
 }
 
-// take notes the headers that say where the body ends.
-func (h *head) take(name, value []byte) error {
+// readHeader reads a header if it describes the end of the body.
+func (h *framing) readHeader(name, value []byte) error {
 	switch {
-	case is(name, "content-length"):
+	case equalFold(name, "content-length"):
 		n, ok := digits(value)
 		if !ok || n > maxBody || h.length >= 0 && h.length != n {
 			return fmt.Errorf("%w: Content-Length %.60q", ErrMalformed, value)
 		}
 		h.length = n
-	case is(name, "transfer-encoding"):
-		if !is(value, "chunked") || h.chunked {
+	case equalFold(name, "transfer-encoding"):
+		if !equalFold(value, "chunked") || h.chunked {
 			return fmt.Errorf("%w: Transfer-Encoding %.60q", ErrMalformed, value)
 		}
 		h.chunked = true
-	case is(name, "content-encoding"):
-		return fmt.Errorf("%w: Content-Encoding %.60q, which nobody asked for", ErrMalformed, value)
-	case is(name, "connection"):
-		h.last = h.last || is(value, "close")
+	case equalFold(name, "content-encoding"):
+		return fmt.Errorf("%w: Content-Encoding %.60q, which was not requested", ErrMalformed, value)
+	case equalFold(name, "connection"):
+		h.closes = h.closes || equalFold(value, "close")
 	}
 	return nil
 }
 
-func is(text []byte, lower string) bool {
+func equalFold(text []byte, lower string) bool {
 	return len(text) == len(lower) && bytes.EqualFold(text, []byte(lower))
 }
 
@@ -135,7 +134,7 @@ func readChunks(r *bufio.Reader, body []byte) ([]byte, error) {
 				return body, err
 			}
 		}
-		end, err := readLine(r) // after the last chunk, the end of no trailers
+		end, err := readLine(r) // after the last chunk, the end of the empty trailer section
 		if err != nil {
 			return body, err
 		}
@@ -179,7 +178,7 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	return line, nil
 }
 
-// digits reads a number that is nothing but digits.
+// digits parses a number that consists of digits only.
 func digits(text []byte) (int64, bool) {
 	if len(text) == 0 || len(text) > 15 {
 		return 0, false
@@ -194,9 +193,9 @@ func digits(text []byte) (int64, bool) {
 	return n, true
 }
 
-// Text returns the string after the first key in a JSON document, where key is
-// written as in `"id":`. It takes no string with an escape, and does not parse
-// the rest of the document.
+// Text returns the string after the first occurrence of key in a JSON document. key
+// includes the quotes and the colon, as in `"id":`. Text does not parse the rest of the
+// document, and does not accept a string with an escape.
 func Text(doc []byte, key string) ([]byte, bool) {
 	rest, ok := after(doc, key)
 	if !ok || len(rest) == 0 || rest[0] != '"' {
@@ -210,7 +209,7 @@ func Text(doc []byte, key string) ([]byte, bool) {
 	return rest[:end], true
 }
 
-// Number is Text for a whole number that is not negative.
+// Number is like Text for a non-negative integer.
 func Number(doc []byte, key string) (int, bool) {
 	rest, ok := after(doc, key)
 	if !ok {

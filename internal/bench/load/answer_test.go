@@ -42,7 +42,7 @@ func TestReadAnswer(t *testing.T) {
 	}
 }
 
-func TestReadAnswer_Refuses(t *testing.T) {
+func TestReadAnswer_Malformed(t *testing.T) {
 	for name, text := range map[string]string{
 		"http_1_0":       "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
 		"no_status":      "HTTP/1.1 OK\r\nContent-Length: 0\r\n\r\n",
@@ -78,8 +78,7 @@ func TestReadAnswer_Refuses(t *testing.T) {
 	}
 }
 
-// Whatever arrives, nothing is read that is not the answer's, and nothing
-// panics.
+// Of any input, only the bytes of the answer are read, and nothing panics.
 func TestReadAnswer_AnyInput(t *testing.T) {
 	piece := rapid.SampledFrom([]string{
 		"HTTP/1.1 ", "200", " OK", "\r\n", "\n", "Content-Length: ", "3", "abc", "Transfer-Encoding: chunked", "0",

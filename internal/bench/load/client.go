@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// maxIdle is how long a connection may rest before it is not used again:
-// servers close idle ones, and a request must not meet that.
-const maxIdle = 30 * time.Second
+// maxIdleTime is how long a connection may be idle and still be used again. Servers
+// close idle connections, and a request must not be sent while they do.
+const maxIdleTime = 30 * time.Second
 
 // A Client makes connections to one server.
 type Client struct {
@@ -31,7 +31,7 @@ func NewClient(base string, timeout time.Duration) (*Client, error) {
 		return nil, fmt.Errorf("server %q: want http://HOST:PORT: %w", base, err)
 	}
 	if u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Path != "" && u.Path != "/" {
-		return nil, fmt.Errorf("server %q: want http://HOST:PORT: the load generator speaks plain HTTP only",
+		return nil, fmt.Errorf("server %q: want http://HOST:PORT: the load generator supports plain HTTP only",
 			u.Redacted())
 	}
 	addr := u.Host
@@ -41,27 +41,27 @@ func NewClient(base string, timeout time.Duration) (*Client, error) {
 	return &Client{addr: addr, timeout: timeout}, nil
 }
 
-// A Conn is one keep-alive HTTP/1.1 connection, used by one goroutine. It is
-// dialled when it is needed, and again after an error.
+// A Conn is one keep-alive HTTP/1.1 connection. One goroutine uses it. The connection
+// is opened by the first call, and again after an error.
 type Conn struct {
 	Credential string // sent as a bearer token; "" for none
 
 	client *Client
 	r      *bufio.Reader
-	out    []byte // the request, reused
-	body   []byte // the answer's, reused
+	out    []byte // the request; reused
+	body   []byte // the body of the answer; reused
 	used   time.Time
-	due    time.Time // the deadline that the connection has
+	due    time.Time // the deadline that is set on the connection
 
-	mu  sync.Mutex // guards what cut shares with Do
-	c   net.Conn   // nil while there is none
+	mu  sync.Mutex // guards the fields that abort uses concurrently with Do
+	c   net.Conn   // nil while there is no connection
 	end error      // set once ctx has ended
 }
 
 // Conn returns a connection whose calls fail at once when ctx ends.
 func (c *Client) Conn(ctx context.Context) *Conn {
 	conn := &Conn{client: c, r: bufio.NewReaderSize(nil, 8<<10)}
-	context.AfterFunc(ctx, func() { conn.cut(context.Cause(ctx)) })
+	context.AfterFunc(ctx, func() { conn.abort(context.Cause(ctx)) })
 	return conn
 }
 
@@ -96,7 +96,7 @@ func (c *Conn) Do(method string, path, body []byte) (Answer, error) {
 
 // ready returns the open connection, or opens one.
 func (c *Conn) ready(now time.Time) (net.Conn, error) {
-	if now.Sub(c.used) > maxIdle {
+	if now.Sub(c.used) > maxIdleTime {
 		c.Close()
 	}
 	c.mu.Lock()
@@ -111,8 +111,7 @@ func (c *Conn) ready(now time.Time) (net.Conn, error) {
 			return nil, err
 		}
 	}
-	// Setting a deadline costs more than a request can spare, so one serves
-	// for several.
+	// Setting a deadline is expensive, so one deadline serves several requests.
 	if c.due.Sub(now) < c.client.timeout {
 		c.due = now.Add(c.client.timeout + c.client.timeout/2)
 		if err := conn.SetDeadline(c.due); err != nil {
@@ -139,7 +138,7 @@ func (c *Conn) dial() (net.Conn, error) {
 	return conn, nil
 }
 
-// compose writes the request into c.out.
+// compose encodes the request into c.out.
 func (c *Conn) compose(method string, path, body []byte) {
 	b := append(c.out[:0], method...)
 	b = append(b, ' ')
@@ -161,8 +160,8 @@ func (c *Conn) compose(method string, path, body []byte) {
 	c.out = append(b, body...)
 }
 
-// cut makes the call in flight, and all later ones, fail.
-func (c *Conn) cut(cause error) {
+// abort makes the call in flight and all later calls fail.
+func (c *Conn) abort(cause error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.end = cause
@@ -176,7 +175,7 @@ func (c *Conn) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.c != nil {
-		_ = c.c.Close() // whatever was in flight is of no interest any more
+		_ = c.c.Close() // no call is in flight
 		c.c = nil
 	}
 }

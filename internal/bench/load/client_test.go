@@ -77,7 +77,7 @@ func TestConn_DialsAgain(t *testing.T) {
 	assert.Len(t, a.Body, 5000)
 }
 
-// serveRaw answers each connection's requests with text, as it is.
+// serveRaw answers each connection's requests with text.
 func serveRaw(t *testing.T, text string) string {
 	t.Helper()
 	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -93,7 +93,7 @@ func serveRaw(t *testing.T, text string) string {
 			_, _ = http.ReadRequest(bufio.NewReader(c))
 			_, _ = io.WriteString(c, text)
 			if text == "" {
-				_, _ = io.Copy(io.Discard, c) // silence, until the other side goes
+				_, _ = io.Copy(io.Discard, c) // sends nothing until the client closes the connection
 			}
 			c.Close()
 		}
@@ -102,7 +102,7 @@ func serveRaw(t *testing.T, text string) string {
 	return "http://" + ln.Addr().String()
 }
 
-func TestConn_RefusesMoreThanTheAnswer(t *testing.T) {
+func TestConn_DataAfterTheAnswer(t *testing.T) {
 	c := dial(t, serveRaw(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi there"))
 	_, err := c.Do("GET", []byte("/"), nil)
 	assert.ErrorIs(t, err, ErrMalformed)

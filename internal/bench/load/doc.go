@@ -1,6 +1,6 @@
-// Package load makes requests at a given pace and measures how long their
-// answers take. It is built to be cheap, because it shares a machine with the
-// server it measures, and to be honest: in an open loop the clock of a request
-// starts when the request was due, so a server that stalls is charged for every
-// request that had to wait for it (no coordinated omission).
+// Package load makes requests at a given rate and measures the latency of their
+// answers. It uses little CPU time, because it shares a machine with the server under
+// test. In an open loop the latency of a request is measured from the time at which the
+// request is due, so a stall of the server counts for every request that it delays (no
+// coordinated omission).
 package load

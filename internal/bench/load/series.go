@@ -8,47 +8,46 @@ import (
 )
 
 const (
-	longest = time.Hour // longer latencies are recorded as this
-	figures = 3         // significant ones of every latency
+	maxLatency         = time.Hour // longer latencies are recorded as this
+	significantFigures = 3         // of every latency
 )
 
 func newHistogram() *hdrhistogram.Histogram {
-	return hdrhistogram.New(1, longest.Microseconds(), figures)
+	return hdrhistogram.New(1, maxLatency.Microseconds(), significantFigures)
 }
 
-// A Series collects the latencies of one kind of call: all of them in one
-// histogram, and their course over time. It is safe for concurrent use.
+// A Series collects the latencies of one kind of call, in one histogram and over time.
+// It is safe for concurrent use.
 type Series struct {
 	begin time.Time
 	step  time.Duration
 
-	mu     sync.Mutex
-	all    *hdrhistogram.Histogram
-	now    *hdrhistogram.Histogram // of the step that has not ended
-	at     int64                   // its number
-	points []Point
-	first  time.Time // when the earliest call was due
-	last   time.Time // when the latest was answered
+	mu      sync.Mutex
+	all     *hdrhistogram.Histogram
+	current *hdrhistogram.Histogram // of the current step
+	at      int64                   // number of the current step
+	points  []Point
+	first   time.Time // when the earliest call was due
+	last    time.Time // when the latest call was answered
 }
 
-// A Point sums up one step of time.
+// A Point summarizes one step of time.
 type Point struct {
-	At    time.Duration // its end, since the beginning
+	At    time.Duration // end of the step, since the beginning of the series
 	Count int64
 	P50   time.Duration
 	P99   time.Duration
 	Max   time.Duration
 }
 
-// NewSeries starts a series with one point for each step of time.
+// NewSeries returns a Series with one point per step of time.
 func NewSeries(begin time.Time, step time.Duration) *Series {
-	return &Series{begin: begin, step: step, all: newHistogram(), now: newHistogram()}
+	return &Series{begin: begin, step: step, all: newHistogram(), current: newHistogram()}
 }
 
-// Add records that a call which stands for n was answered at done after
-// latency.
+// Add records n calls that were answered at done with the given latency.
 func (s *Series) Add(done time.Time, latency time.Duration, n int64) {
-	us := min(max(latency.Microseconds(), 1), longest.Microseconds())
+	us := min(max(latency.Microseconds(), 1), maxLatency.Microseconds())
 	at := int64(done.Sub(s.begin) / s.step)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,34 +60,34 @@ func (s *Series) Add(done time.Time, latency time.Duration, n int64) {
 	if done.After(s.last) {
 		s.last = done
 	}
-	// They fail only out of range, which us is not.
+	// RecordValues fails only for a value out of range.
 	_ = s.all.RecordValues(us, n)
-	_ = s.now.RecordValues(us, n)
+	_ = s.current.RecordValues(us, n)
 }
 
-// flush ends the current step, and those without any call up to step at.
+// flush ends the current step and the empty steps before step at.
 func (s *Series) flush(at int64) {
 	for ; s.at < at; s.at++ {
-		p := Point{At: time.Duration(s.at+1) * s.step, Count: s.now.TotalCount()}
+		p := Point{At: time.Duration(s.at+1) * s.step, Count: s.current.TotalCount()}
 		if p.Count > 0 {
-			p.P50, p.P99, p.Max = quantile(s.now, 50), quantile(s.now, 99), quantile(s.now, 100)
-			s.now.Reset()
+			p.P50, p.P99, p.Max = quantile(s.current, 50), quantile(s.current, 99), quantile(s.current, 100)
+			s.current.Reset()
 		}
 		s.points = append(s.points, p)
 	}
 }
 
-// A Summary is what a Series came to.
+// A Summary is the result of a Series.
 type Summary struct {
 	Count int64
-	Took  time.Duration // from when the first was due to the last answer
+	Took  time.Duration // from the time at which the first call was due to the last answer
 	Hist  *hdrhistogram.Histogram
-	// Points leave the last, unfinished step out, unless it is the only one.
+	// Points omits the last, incomplete step unless it is the only one.
 	Points []Point
 	Step   time.Duration
 }
 
-// Summary sums up what was recorded so far.
+// Summary summarizes the calls recorded so far.
 func (s *Series) Summary() Summary {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,7 +104,7 @@ func (s *Series) Summary() Summary {
 	return out
 }
 
-// Quantile is the latency that percent of the calls did not exceed.
+// Quantile returns the latency that percent of the calls did not exceed.
 func (s Summary) Quantile(percent float64) time.Duration { return quantile(s.Hist, percent) }
 
 func quantile(h *hdrhistogram.Histogram, percent float64) time.Duration {

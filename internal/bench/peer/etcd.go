@@ -16,29 +16,30 @@ import (
 
 	"streamcount/cluster"
 	"streamcount/lease"
+	"streamcount/lease/streamid"
 )
 
-// connect returns a client of the etcd that cfg names, or of one in cfg.Dir.
+// connect returns a client of the etcd at cfg.EtcdEndpoints, or of an embedded etcd in
+// cfg.Dir.
 func connect(ctx context.Context, cfg Config) (c *clientv3.Client, died <-chan error, end func() error, err error) {
-	endpoints, closeEtcd := cfg.EtcdEndpoints, func() error { return nil }
-	if len(endpoints) == 0 {
+	clientCfg, closeEtcd := cluster.ClientConfig{Endpoints: cfg.EtcdEndpoints}, func() error { return nil }
+	if len(clientCfg.Endpoints) == 0 {
 		e, err := cluster.StartEmbedded(ctx, cluster.EmbedConfig{
 			DataDir: filepath.Join(cfg.Dir, "etcd"), Log: cfg.EtcdLog,
 		})
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		endpoints, died, closeEtcd = e.Endpoints(), e.Err(), e.Close
+		clientCfg, died, closeEtcd = e.ClientConfig(), e.Err(), e.Close
 	}
-	c, err = cluster.Connect(ctx, cluster.ClientConfig{
-		Endpoints: endpoints, Prefix: cfg.EtcdPrefix, Log: cfg.EtcdLog,
-	})
+	clientCfg.Prefix, clientCfg.Log = cfg.EtcdPrefix, cfg.EtcdLog
+	c, err = cluster.Connect(ctx, clientCfg)
 	if err != nil {
 		return nil, nil, nil, errors.Join(err, closeEtcd())
 	}
 	end = func() error {
 		err := c.Close()
-		if errors.Is(err, context.Canceled) { // its own context's end
+		if errors.Is(err, context.Canceled) { // a closed client reports its own context
 			err = nil
 		}
 		return errors.Join(err, closeEtcd())
@@ -46,22 +47,24 @@ func connect(ctx context.Context, cfg Config) (c *clientv3.Client, died <-chan e
 	return c, died, end, nil
 }
 
-// naive is what one writes first on etcd: a lease and a slot for each stream,
-// by one call after another.
-type naive struct {
-	rest
+// naiveEtcd is the obvious limiter on etcd: each stream has a lease and a slot, and each
+// operation is a separate call.
+type naiveEtcd struct {
+	unsupported
 	cfg Config
 	c   *clientv3.Client
 }
 
 func openNaive(ctx context.Context, cfg Config) (limiter, <-chan error, func() error, error) {
 	c, died, end, err := connect(ctx, cfg)
-	return &naive{cfg: cfg, c: c}, died, end, err
+	return &naiveEtcd{cfg: cfg, c: c}, died, end, err
 }
 
-func (n *naive) users(user string) string { return n.cfg.EtcdPrefix + "/users/" + user + "/" }
+func (n *naiveEtcd) userPrefix(user string) string { return n.cfg.EtcdPrefix + "/users/" + user + "/" }
 
-func (n *naive) slot(user string, slot int) string { return fmt.Sprintf("%s%03d", n.users(user), slot) }
+func (n *naiveEtcd) slot(user string, slot int) string {
+	return fmt.Sprintf("%s%03d", n.userPrefix(user), slot)
+}
 
 func naiveID(slot int, id clientv3.LeaseID) string { return fmt.Sprintf("%03d-%016x", slot, id) }
 
@@ -69,13 +72,13 @@ func naiveLease(id string) (clientv3.LeaseID, error) {
 	_, hex, ok := strings.Cut(id, "-")
 	l, err := strconv.ParseInt(hex, 16, 64)
 	if !ok || err != nil {
-		return 0, lease.ErrBadID
+		return 0, streamid.ErrMalformed
 	}
 	return clientv3.LeaseID(l), nil
 }
 
-// Start grants a lease, and puts a key on it in the first free slot.
-func (n *naive) Start(ctx context.Context, user string, r lease.Request) (lease.Started, error) {
+// Start grants a lease and puts a key with the lease into the first free slot.
+func (n *naiveEtcd) Start(ctx context.Context, user string, r lease.Request) (lease.Started, error) {
 	if r.Replaces != "" {
 		if _, err := n.Stop(ctx, user, r.Replaces); err != nil && !errors.Is(err, lease.ErrEnded) {
 			return lease.Started{}, err
@@ -86,22 +89,23 @@ func (n *naive) Start(ctx context.Context, user string, r lease.Request) (lease.
 	if err != nil {
 		return lease.Started{}, unavailable("grant", err)
 	}
-	slot, count, err := n.take(ctx, user, granted.ID)
+	slot, count, err := n.claimSlot(ctx, user, granted.ID)
 	if err != nil {
-		return lease.Started{}, unavailable("take a slot", err)
+		return lease.Started{}, unavailable("claim a slot", err)
 	}
 	if slot < 0 {
 		if _, err := n.c.Revoke(ctx, granted.ID); err != nil {
 			return lease.Started{}, unavailable("revoke", err)
 		}
-		return lease.Started{}, n.cfg.full(count)
+		return lease.Started{}, n.cfg.limitError(count)
 	}
 	return n.cfg.started(user, naiveID(slot, granted.ID), count, now), nil
 }
 
-// take returns slot -1 where none was free, and how many are taken now.
-func (n *naive) take(ctx context.Context, user string, id clientv3.LeaseID) (slot, count int, err error) {
-	countOp := clientv3.OpGet(n.users(user), clientv3.WithPrefix(), clientv3.WithCountOnly())
+// claimSlot returns the claimed slot, or -1 if none was free, and the number of slots in
+// use.
+func (n *naiveEtcd) claimSlot(ctx context.Context, user string, id clientv3.LeaseID) (slot, count int, err error) {
+	countOp := clientv3.OpGet(n.userPrefix(user), clientv3.WithPrefix(), clientv3.WithCountOnly())
 	next := countOp
 	for s := n.cfg.Limit - 1; s >= 0; s-- {
 		key := n.slot(user, s)
@@ -126,7 +130,7 @@ func (n *naive) take(ctx context.Context, user string, id clientv3.LeaseID) (slo
 	return -1, count, nil
 }
 
-func (n *naive) Heartbeat(ctx context.Context, user, id string) (lease.Stream, error) {
+func (n *naiveEtcd) Heartbeat(ctx context.Context, user, id string) (lease.Stream, error) {
 	l, err := naiveLease(id)
 	if err != nil {
 		return lease.Stream{}, err
@@ -134,7 +138,7 @@ func (n *naive) Heartbeat(ctx context.Context, user, id string) (lease.Stream, e
 	now := time.Now()
 	_, err = n.c.KeepAliveOnce(ctx, l)
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
-		return lease.Stream{}, ended()
+		return lease.Stream{}, endedError()
 	}
 	if err != nil {
 		return lease.Stream{}, unavailable("renew", err)
@@ -142,27 +146,27 @@ func (n *naive) Heartbeat(ctx context.Context, user, id string) (lease.Stream, e
 	return n.cfg.stream(user, id, now), nil
 }
 
-func (n *naive) Heartbeats(ctx context.Context, beats []lease.Beat) []lease.BeatResult {
-	return beatAll(ctx, beats, n.Heartbeat)
+func (n *naiveEtcd) Heartbeats(ctx context.Context, heartbeats []lease.HeartbeatRequest) []lease.HeartbeatResult {
+	return heartbeatAll(ctx, heartbeats, n.Heartbeat)
 }
 
 // Stop revokes the stream's lease, which deletes its key.
-func (n *naive) Stop(ctx context.Context, user, id string) (lease.Usage, error) {
+func (n *naiveEtcd) Stop(ctx context.Context, user, id string) (lease.Usage, error) {
 	l, err := naiveLease(id)
 	if err != nil {
 		return lease.Usage{}, err
 	}
 	if _, err := n.c.Revoke(ctx, l); errors.Is(err, rpctypes.ErrLeaseNotFound) {
-		return lease.Usage{}, ended()
+		return lease.Usage{}, endedError()
 	} else if err != nil {
 		return lease.Usage{}, unavailable("revoke", err)
 	}
-	count, err := countKeys(ctx, n.c, n.users(user))
+	count, err := countKeys(ctx, n.c, n.userPrefix(user))
 	return n.cfg.usage(user, count), err
 }
 
-func (n *naive) List(ctx context.Context, user string, _ lease.Consistency) (lease.Usage, error) {
-	return listKeys(ctx, n.cfg, n.c, user, n.users(user))
+func (n *naiveEtcd) List(ctx context.Context, user string, _ lease.Consistency) (lease.Usage, error) {
+	return listKeys(ctx, n.cfg, n.c, user, n.userPrefix(user))
 }
 
 func countKeys(ctx context.Context, c *clientv3.Client, prefix string) (int, error) {
@@ -181,52 +185,52 @@ func listKeys(ctx context.Context, cfg Config, c *clientv3.Client, user, prefix 
 	return cfg.usage(user, count), err
 }
 
-// raw is the yardstick: one etcd write for each call, whatever it means.
-type raw struct {
-	rest
+// rawEtcd makes one etcd write per call. It enforces no limit.
+type rawEtcd struct {
+	unsupported
 	cfg Config
 	c   *clientv3.Client
 }
 
 func openRaw(ctx context.Context, cfg Config) (limiter, <-chan error, func() error, error) {
 	c, died, end, err := connect(ctx, cfg)
-	return &raw{cfg: cfg, c: c}, died, end, err
+	return &rawEtcd{cfg: cfg, c: c}, died, end, err
 }
 
-func (r *raw) users(user string) string { return r.cfg.EtcdPrefix + "/users/" + user + "/" }
+func (r *rawEtcd) userPrefix(user string) string { return r.cfg.EtcdPrefix + "/users/" + user + "/" }
 
 // Start is one put.
-func (r *raw) Start(ctx context.Context, user string, _ lease.Request) (lease.Started, error) {
+func (r *rawEtcd) Start(ctx context.Context, user string, _ lease.Request) (lease.Started, error) {
 	now, id := time.Now(), randomID()
-	if _, err := r.c.Put(ctx, r.users(user)+id, user); err != nil {
+	if _, err := r.c.Put(ctx, r.userPrefix(user)+id, user); err != nil {
 		return lease.Started{}, unavailable("put", err)
 	}
 	return r.cfg.started(user, id, 1, now), nil
 }
 
 // Heartbeat is one put.
-func (r *raw) Heartbeat(ctx context.Context, user, id string) (lease.Stream, error) {
+func (r *rawEtcd) Heartbeat(ctx context.Context, user, id string) (lease.Stream, error) {
 	now := time.Now()
-	if _, err := r.c.Put(ctx, r.users(user)+id, user); err != nil {
+	if _, err := r.c.Put(ctx, r.userPrefix(user)+id, user); err != nil {
 		return lease.Stream{}, unavailable("put", err)
 	}
 	return r.cfg.stream(user, id, now), nil
 }
 
-func (r *raw) Heartbeats(ctx context.Context, beats []lease.Beat) []lease.BeatResult {
-	return beatAll(ctx, beats, r.Heartbeat)
+func (r *rawEtcd) Heartbeats(ctx context.Context, heartbeats []lease.HeartbeatRequest) []lease.HeartbeatResult {
+	return heartbeatAll(ctx, heartbeats, r.Heartbeat)
 }
 
 // Stop is one delete.
-func (r *raw) Stop(ctx context.Context, user, id string) (lease.Usage, error) {
-	if _, err := r.c.Delete(ctx, r.users(user)+id); err != nil {
+func (r *rawEtcd) Stop(ctx context.Context, user, id string) (lease.Usage, error) {
+	if _, err := r.c.Delete(ctx, r.userPrefix(user)+id); err != nil {
 		return lease.Usage{}, unavailable("delete", err)
 	}
 	return r.cfg.usage(user, 0), nil
 }
 
-func (r *raw) List(ctx context.Context, user string, _ lease.Consistency) (lease.Usage, error) {
-	return listKeys(ctx, r.cfg, r.c, user, r.users(user))
+func (r *rawEtcd) List(ctx context.Context, user string, _ lease.Consistency) (lease.Usage, error) {
+	return listKeys(ctx, r.cfg, r.c, user, r.userPrefix(user))
 }
 
 // randomID is an unguessable stream id.

@@ -17,8 +17,8 @@ import (
 // someID has the length of streamcount's own ids.
 const someID = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
-// serveNoop answers every call at once with a body of the usual size.
-func serveNoop(ctx context.Context, cfg Config, ln net.Listener) error {
+// serveNoop answers every call with a constant body of the usual size.
+func serveNoop(ctx context.Context, cfg Config, ln net.Listener, ready func()) error {
 	now := time.Now().UTC().Format("2006-01-02T15:04:05.000Z")
 	stream := fmt.Sprintf(`{"id":%q,"startedAt":%q,"expiresAt":%[2]q,"ttlSeconds":%d,"heartbeatSeconds":%d,"region":"local"}`,
 		someID, now, int(cfg.TTL.Seconds()), int(cfg.TTL.Seconds())/3)
@@ -36,50 +36,51 @@ func serveNoop(ctx context.Context, cfg Config, ln net.Listener) error {
 	} {
 		body := []byte(route.body + "\n")
 		r.HandleFunc(route.path, func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body) // whoever hung up hears nothing
+			_, _ = io.Copy(io.Discard, r.Body) // errors mean that the client has disconnected
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write(body)
 		}).Methods(route.method)
 	}
 	srv := &http.Server{Handler: r, ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // nothing is in flight that matters
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // no call in flight needs its answer
 	defer stop()
+	ready()
 	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve: %w", err)
 	}
 	return nil
 }
 
-// An empty limiter admits everything and remembers nothing.
-type empty struct {
-	rest
+// An emptyLimiter admits every start and has no state.
+type emptyLimiter struct {
+	unsupported
 	cfg Config
 }
 
 func openEmpty(_ context.Context, cfg Config) (limiter, <-chan error, func() error, error) {
-	return empty{cfg: cfg}, nil, func() error { return nil }, nil
+	return emptyLimiter{cfg: cfg}, nil, func() error { return nil }, nil
 }
 
-func (e empty) Start(_ context.Context, user string, _ lease.Request) (lease.Started, error) {
+func (e emptyLimiter) Start(_ context.Context, user string, _ lease.Request) (lease.Started, error) {
 	return e.cfg.started(user, someID, 1, time.Now()), nil
 }
 
-func (e empty) Heartbeat(_ context.Context, user, id string) (lease.Stream, error) {
+func (e emptyLimiter) Heartbeat(_ context.Context, user, id string) (lease.Stream, error) {
 	return e.cfg.stream(user, id, time.Now()), nil
 }
 
-func (e empty) Heartbeats(ctx context.Context, beats []lease.Beat) []lease.BeatResult {
-	out := make([]lease.BeatResult, len(beats))
-	for i, b := range beats {
-		out[i].Stream, out[i].Err = e.Heartbeat(ctx, b.User, b.ID)
+func (e emptyLimiter) Heartbeats(ctx context.Context, heartbeats []lease.HeartbeatRequest) []lease.HeartbeatResult {
+	out := make([]lease.HeartbeatResult, len(heartbeats))
+	for i, b := range heartbeats {
+		out[i] = lease.NewHeartbeatResult(e.Heartbeat(ctx, b.User, b.ID))
 	}
 	return out
 }
 
-func (e empty) Stop(_ context.Context, user, _ string) (lease.Usage, error) {
+func (e emptyLimiter) Stop(_ context.Context, user, _ string) (lease.Usage, error) {
 	return e.cfg.usage(user, 0), nil
 }
 
-func (e empty) List(_ context.Context, user string, _ lease.Consistency) (lease.Usage, error) {
+func (e emptyLimiter) List(_ context.Context, user string, _ lease.Consistency) (lease.Usage, error) {
 	return e.cfg.usage(user, 1), nil
 }

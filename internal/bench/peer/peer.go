@@ -1,6 +1,6 @@
-// Package peer serves what streamcount is measured against: the same HTTP calls
-// through the same router, with something else behind them. Each peer is built
-// to be as fast as its idea allows.
+// Package peer serves the peers that streamcount is compared with. They answer the same
+// HTTP calls, most of them through streamcount's API code with another limiter. Each
+// peer but plain is as fast as its design allows.
 package peer
 
 import (
@@ -17,111 +17,112 @@ import (
 	"streamcount/api"
 	"streamcount/api/apitype"
 	"streamcount/lease"
+	"streamcount/lease/policy"
 )
 
-// Config is what a peer runs on. All but the etcd fields are required.
+// Config configures a peer. All fields but those of etcd are required.
 type Config struct {
 	Name  string // one of Names
 	Dir   string // for its data
-	Limit int    // streams a user may have
+	Limit int    // maximum number of streams per user
 	TTL   time.Duration
-	// EtcdEndpoints are of an etcd to use below EtcdPrefix; without any, peers
-	// that need one run their own in Dir.
+	// EtcdEndpoints are the addresses of an etcd to use below EtcdPrefix. Without any, a
+	// peer that needs etcd embeds one in Dir.
 	EtcdEndpoints []string
 	EtcdPrefix    string
 	Log           *slog.Logger
 	EtcdLog       *zap.Logger // nil discards
 }
 
-// limiter is what [api.Backend] takes.
+// limiter is the limiter of an [api.Backend].
 type limiter interface {
 	Start(ctx context.Context, user string, r lease.Request) (lease.Started, error)
 	Heartbeat(ctx context.Context, user, id string) (lease.Stream, error)
-	Heartbeats(ctx context.Context, beats []lease.Beat) []lease.BeatResult
+	Heartbeats(ctx context.Context, heartbeats []lease.HeartbeatRequest) []lease.HeartbeatResult
 	Stop(ctx context.Context, user, id string) (lease.Usage, error)
-	StopQuietest(ctx context.Context, user string) (lease.Usage, error)
+	StopOldestHeartbeat(ctx context.Context, user string) (lease.Usage, error)
 	Remove(ctx context.Context, user string) (lease.Usage, error)
 	List(ctx context.Context, user string, how lease.Consistency) (lease.Usage, error)
 	Totals(ctx context.Context) (lease.Totals, error)
 }
 
-// A kind is one peer. open returns what answers its calls and how to end that;
-// died delivers an error if it ends by itself, and may be nil.
-type kind struct {
-	name, what string
-	counts     bool // it limits streams, and knows which are alive
-	open       func(context.Context, Config) (l limiter, died <-chan error, end func() error, err error)
+// A peerKind is one kind of peer. open returns its limiter and a function that closes
+// it. died receives an error if the limiter fails by itself; it may be nil. A peer
+// without the API code has serve instead.
+type peerKind struct {
+	name, about   string
+	enforcesLimit bool // it enforces the limit and reports which streams exist
+	open          func(context.Context, Config) (l limiter, died <-chan error, end func() error, err error)
+	serve         func(ctx context.Context, cfg Config, ln net.Listener, ready func()) error // it closes ln
 }
 
-// kinds is a function because noop, which has no open, would otherwise refer
-// to itself.
-func kinds() []kind {
-	return []kind{
-		{"redis", "a sorted set a user in Redis, each write fsynced", true, openRedis},
-		{"redis-nofsync", "the same without a log on disk", true, openRedis},
-		{"naive", "the plain etcd lifecycle: grant, slot transaction, keep-alive, revoke", true, openNaive},
-		{"etcd", "one etcd write a call: no limit, no leases", false, openRaw},
-		{"noop", "an empty handler on the same router: what HTTP costs", false, nil},
-		{"noop-api", "the whole API with nothing behind it", false, openEmpty},
+// allPeers returns all peers. It is a function to avoid an initialization cycle.
+func allPeers() []peerKind {
+	return []peerKind{
+		{"redis", "Redis, a sorted set per user, each write synced", true, openRedis, nil},
+		{"redis-nofsync", "the same without persistence", true, openRedis, nil},
+		{"plain", "a plain service: net/http, encoding/json, Redis with each write synced", true, nil, servePlain},
+		{"naive", "etcd: grant, transaction, keep-alive, revoke, one by one", true, openNaive, nil},
+		{"etcd", "etcd, one write per call: no limit, no leases", false, openRaw, nil},
+		{"noop", "an empty handler on the same router: the cost of HTTP", false, nil, serveNoop},
+		{"noop-api", "the whole API without a limiter", false, openEmpty, nil},
 	}
 }
 
-func find(name string) (kind, error) {
-	for _, k := range kinds() {
+func findPeer(name string) (peerKind, error) {
+	for _, k := range allPeers() {
 		if k.name == name {
 			return k, nil
 		}
 	}
-	return kind{}, fmt.Errorf("there is no peer %q: the peers are %s", name, strings.Join(Names(), ", "))
+	return peerKind{}, fmt.Errorf("there is no peer %q: the peers are %s", name, strings.Join(Names(), ", "))
 }
 
-// Names are those of all peers.
+// Names returns the names of all peers.
 func Names() []string {
 	var names []string
-	for _, k := range kinds() {
+	for _, k := range allPeers() {
 		names = append(names, k.name)
 	}
 	return names
 }
 
-// About says in a few words what a peer is.
+// About describes a peer in a few words.
 func About(name string) string {
-	k, err := find(name)
+	k, err := findPeer(name)
 	if err != nil {
 		return ""
 	}
-	return k.what
+	return k.about
 }
 
-// Counts reports whether a peer limits streams and knows which are alive. Of
-// others only the answers' form can be checked.
-func Counts(name string) bool {
-	k, err := find(name)
-	return err == nil && k.counts
+// EnforcesLimit reports whether a peer enforces the limit and reports which streams
+// exist. Of the others, only the form of the answers can be checked.
+func EnforcesLimit(name string) bool {
+	k, err := findPeer(name)
+	return err == nil && k.enforcesLimit
 }
 
-// Check says in one line why a peer cannot run on this machine, or nil.
+// Check returns an error if a peer does not exist or cannot run on this machine.
 func Check(name string) error {
-	if _, err := find(name); err != nil {
+	if _, err := findPeer(name); err != nil {
 		return err
 	}
-	if strings.HasPrefix(name, "redis") {
+	if strings.HasPrefix(name, "redis") || name == "plain" {
 		_, err := redisServer()
 		return err
 	}
 	return nil
 }
 
-// Run serves a peer on ln until ctx ends, and calls ready once it does. It
-// closes ln.
+// Run serves a peer on ln until ctx ends, and calls ready when it does. It closes ln.
 func Run(ctx context.Context, cfg Config, ln net.Listener, ready func()) (err error) {
-	k, err := find(cfg.Name)
+	k, err := findPeer(cfg.Name)
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	if k.open == nil {
-		ready()
-		return serveNoop(ctx, cfg, ln)
+	if k.serve != nil {
+		return k.serve(ctx, cfg, ln, ready)
 	}
 	server, err := api.New(api.Config{
 		Node: apitype.Node{ID: cfg.Name, Region: region, Version: "peer"}, Log: cfg.Log,
@@ -134,14 +135,14 @@ func Run(ctx context.Context, cfg Config, ln net.Listener, ready func()) (err er
 		return errors.Join(err, ln.Close())
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	server.Use(api.Backend{Limiter: l, Ready: func(context.Context) error { return nil }})
+	server.SetBackend(api.Backend{Limiter: l, Ready: func(context.Context) error { return nil }})
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {
 		select {
 		case <-ctx.Done():
 		case err := <-died:
-			cancel(fmt.Errorf("what is behind %s ended: %w", cfg.Name, err))
+			cancel(fmt.Errorf("the peer %s failed: %w", cfg.Name, err))
 		}
 	}()
 	ready()
@@ -154,7 +155,7 @@ func Run(ctx context.Context, cfg Config, ln net.Listener, ready func()) (err er
 
 const region = "local"
 
-// started is the answer to an admitted start.
+// started returns the result of an admitted start.
 func (cfg Config) started(user, id string, count int, now time.Time) lease.Started {
 	return lease.Started{Usage: cfg.usage(user, count), Stream: cfg.stream(user, id, now)}
 }
@@ -169,48 +170,51 @@ func (cfg Config) stream(user, id string, now time.Time) lease.Stream {
 	}
 }
 
-// full is a refusal. It names no stream, because the peers keep no records.
-func (cfg Config) full(count int) error {
+// limitError returns the error of a refused start. It names no streams, because peers
+// store no records.
+func (cfg Config) limitError(count int) error {
 	return &lease.LimitError{Limit: cfg.Limit, Active: make([]lease.Stream, count), RetryAfter: time.Second}
 }
 
-func ended() error { return &lease.EndedError{Reason: lease.ReasonEnded} }
+func endedError() error { return &lease.EndedError{Reason: policy.ReasonEnded} }
 
-// unavailable is for an error of what is behind a peer.
+// unavailable returns an error of the peer's backend.
 func unavailable(doing string, err error) error {
 	return fmt.Errorf("%w: %s: %w", lease.ErrUnavailable, doing, err)
 }
 
-// rest are the calls that no scenario makes.
-type rest struct{}
+// unsupported implements the calls that no scenario makes.
+type unsupported struct{}
 
-var errNotAPeersCall = errors.New("the peers do not have this call")
+var errUnsupported = errors.New("peers do not support this call")
 
-func (rest) StopQuietest(context.Context, string) (lease.Usage, error) {
-	return lease.Usage{}, errNotAPeersCall
+func (unsupported) StopOldestHeartbeat(context.Context, string) (lease.Usage, error) {
+	return lease.Usage{}, errUnsupported
 }
 
-func (rest) Remove(context.Context, string) (lease.Usage, error) {
-	return lease.Usage{}, errNotAPeersCall
+func (unsupported) Remove(context.Context, string) (lease.Usage, error) {
+	return lease.Usage{}, errUnsupported
 }
 
-func (rest) Totals(context.Context) (lease.Totals, error) { return lease.Totals{}, errNotAPeersCall }
+func (unsupported) Totals(context.Context) (lease.Totals, error) {
+	return lease.Totals{}, errUnsupported
+}
 
-// beatAll answers a batch by single heartbeats, some at a time.
-func beatAll(
-	ctx context.Context, beats []lease.Beat, beat func(context.Context, string, string) (lease.Stream, error),
-) []lease.BeatResult {
-	const atOnce = 64
-	out := make([]lease.BeatResult, len(beats))
-	free := make(chan struct{}, atOnce)
-	for i, b := range beats {
+// heartbeatAll processes a batch as single heartbeats, with bounded concurrency.
+func heartbeatAll(
+	ctx context.Context, heartbeats []lease.HeartbeatRequest, heartbeat func(context.Context, string, string) (lease.Stream, error),
+) []lease.HeartbeatResult {
+	const maxConcurrent = 64
+	out := make([]lease.HeartbeatResult, len(heartbeats))
+	free := make(chan struct{}, maxConcurrent)
+	for i, b := range heartbeats {
 		free <- struct{}{}
 		go func() {
-			out[i].Stream, out[i].Err = beat(ctx, b.User, b.ID)
+			out[i] = lease.NewHeartbeatResult(heartbeat(ctx, b.User, b.ID))
 			<-free
 		}()
 	}
-	for range atOnce {
+	for range maxConcurrent {
 		free <- struct{}{}
 	}
 	return out

@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"io"
@@ -16,6 +15,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"streamcount/internal/testing/longtest"
+	"streamcount/lease"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) }
@@ -24,14 +26,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) }
 func serve(t *testing.T, name string, ttl time.Duration) string {
 	t.Helper()
 	if err := Check(name); err != nil {
-		if os.Getenv("STREAMCOUNT_REQUIRE_ALL") != "" {
-			require.NoError(t, err)
-		}
-		t.Skip(err)
+		longtest.Missing(t, err.Error())
 	}
 	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	dir, err := os.MkdirTemp("", "peer") //nolint:usetesting // t.TempDir is too long for a socket's address
+	dir, err := os.MkdirTemp("", "peer") //nolint:usetesting // the path of t.TempDir is too long for a socket
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ready, ended := make(chan struct{}), make(chan error, 1)
@@ -65,7 +64,7 @@ type answer struct {
 	Ended []struct{ StreamID, Reason string }
 }
 
-// ask makes one HTTP call and wants a status.
+// ask makes one HTTP call and requires a status.
 func ask(t *testing.T, status int, method, url, body string) answer {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
@@ -88,10 +87,10 @@ func ask(t *testing.T, status int, method, url, body string) answer {
 
 const users = "/api/v1/streams/users/"
 
-// The peers that count do so as streamcount does.
-func TestPeers_Count(t *testing.T) {
+// The peers that enforce the limit answer as streamcount does.
+func TestPeers_EnforceLimit(t *testing.T) {
 	for _, name := range Names() {
-		if !Counts(name) {
+		if !EnforcesLimit(name) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
@@ -123,13 +122,33 @@ func TestPeers_Count(t *testing.T) {
 			ask(t, 410, "POST", streams+second.Stream.ID+"/stop", "")
 			assert.Equal(t, 0, ask(t, 200, "POST", streams+third.Stream.ID+"/stop", "").Streams)
 			ask(t, 404, "GET", maya, "")
-			ask(t, 500, "DELETE", maya, "")
+			if name != "plain" { // it has no route for this call
+				ask(t, 500, "DELETE", maya, "")
+			}
 		})
 	}
 }
 
-func TestPeers_Lapse(t *testing.T) {
-	for _, name := range []string{"redis", "naive"} {
+// The plain service rejects bodies that it cannot read, and reports what its process
+// uses.
+func TestPlain(t *testing.T) {
+	url := serve(t, "plain", 90*time.Second)
+	ask(t, 400, "POST", url+users+"maya/start", `{"replaces":1}`)
+	heartbeats := url + "/api/v1/streams/heartbeats"
+	ask(t, 400, "POST", heartbeats, `{"heartbeats":[]}`)
+	ask(t, 400, "POST", heartbeats, `[`)
+	ask(t, 200, "GET", url+"/readyz", "")
+	resp, err := http.Get(url + "/metrics") //nolint:noctx // the peer is ready
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	assert.Contains(t, string(text), "\ngo_cpu_classes_gc_total_cpu_seconds_total ")
+	assert.Contains(t, string(text), "\ngo_gc_heap_live_bytes ")
+}
+
+func TestPeers_Expiry(t *testing.T) {
+	for _, name := range []string{"redis", "plain", "naive"} {
 		t.Run(name, func(t *testing.T) {
 			url := serve(t, name, 2*time.Second)
 			maya := url + users + "maya"
@@ -149,10 +168,10 @@ func TestPeers_Lapse(t *testing.T) {
 	}
 }
 
-// The others answer every call.
-func TestPeers_Others(t *testing.T) {
+// The other peers answer every call.
+func TestPeers_WithoutLimit(t *testing.T) {
 	for _, name := range Names() {
-		if Counts(name) {
+		if EnforcesLimit(name) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
@@ -172,9 +191,10 @@ func TestPeers_Others(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	require.ErrorContains(t, Check("memcached"), `there is no peer "memcached": the peers are redis, redis-nofsync, naive`)
+	require.ErrorContains(t, Check("memcached"), `there is no peer "memcached": the peers are redis, redis-nofsync, plain, naive`)
 	t.Setenv("PATH", "")
 	require.ErrorContains(t, Check("redis"), "install it (Debian, Ubuntu: apt-get install redis-server)")
+	require.Error(t, Check("plain"))
 	require.NoError(t, Check("naive"))
 	for _, name := range Names() {
 		assert.NotEmpty(t, About(name))
@@ -182,44 +202,26 @@ func TestCheck(t *testing.T) {
 	assert.Empty(t, About("memcached"))
 	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	for _, name := range []string{"redis", "memcached"} {
+	for _, name := range []string{"redis", "plain", "memcached"} {
 		require.Error(t, Run(t.Context(), Config{Name: name, Dir: t.TempDir()}, ln, func() { t.Error("ready") }))
 	}
 }
 
-func TestReadReply(t *testing.T) {
-	for text, want := range map[string]struct {
-		n    int64
-		text string
-	}{
-		":42\r\n": {42, ""}, ":-3\r\n": {-3, ""}, "+OK\r\n": {0, "OK"}, "$3\r\nabc\r\n": {0, "abc"},
-	} {
-		n, s, err := readReply(bufio.NewReader(strings.NewReader(text)))
-		require.NoError(t, err)
-		assert.Equal(t, want.n, n)
-		assert.Equal(t, want.text, s)
+// A Redis server that exits ends the peer, and its calls fail.
+func TestRedis_ServerExits(t *testing.T) {
+	if err := Check("redis"); err != nil {
+		longtest.Missing(t, err.Error())
 	}
-	for _, text := range []string{"", ":42", ":x\r\n", "$-1\r\n", "$9\r\nabc\r\n", "*1\r\n:1\r\n", "\r\n", "$99999999\r\n"} {
-		_, _, err := readReply(bufio.NewReader(strings.NewReader(text)))
-		require.Error(t, err, "%q", text)
-	}
-	var refused *redisError
-	_, _, err := readReply(bufio.NewReader(strings.NewReader("-ERR no\r\n")))
-	require.ErrorAs(t, err, &refused)
-}
-
-// A connection that is lost fails the calls that wait, and all later ones.
-func TestLink_Lost(t *testing.T) {
-	ours, theirs := net.Pipe()
-	l := newLink(ours)
-	defer l.close()
-	waiting := l.send("PING")
-	_, err := bufio.NewReader(theirs).ReadString('G')
+	dir, err := os.MkdirTemp("", "peer") //nolint:usetesting // the path of t.TempDir is too long for a socket
 	require.NoError(t, err)
-	require.NoError(t, theirs.Close())
-	_, _, err = l.wait(waiting)
-	require.ErrorContains(t, err, "redis connection")
-	_, _, err = l.do("PING")
-	require.ErrorContains(t, err, "redis connection")
-	require.Error(t, <-l.died)
+	defer func() { assert.NoError(t, os.RemoveAll(dir)) }()
+	l, died, stop, err := openRedis(t.Context(), Config{Name: "redis", Dir: dir, Limit: 2, TTL: time.Minute})
+	require.NoError(t, err)
+	_, err = l.Start(t.Context(), "maya", lease.Request{})
+	require.NoError(t, err)
+	l.(*redisLimiter).rdb.Do(t.Context(), "SHUTDOWN", "NOSAVE")
+	require.ErrorContains(t, <-died, "redis-server exited")
+	_, err = l.Start(t.Context(), "maya", lease.Request{})
+	require.ErrorIs(t, err, lease.ErrUnavailable)
+	require.NoError(t, stop())
 }

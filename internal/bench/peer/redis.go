@@ -5,68 +5,85 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"streamcount/internal/bench/child"
 	"streamcount/lease"
 )
 
-// The permit that a team would write on Redis: a user's streams in a sorted
-// set, scored by when each lapses. Each script runs by itself, so the count
-// cannot pass the limit. Nothing sweeps the sets of users who never come back.
-const (
-	now = `local t = redis.call('TIME')
+// A user's streams are a sorted set, scored by when each expires. A script runs
+// atomically, so the count cannot exceed the limit. The sets of users who do not
+// return are not deleted.
+const now = `local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 `
-	// acquire answers the new count, or minus the count of a full house.
-	acquire = now + `redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+
+var (
+	// acquireScript returns the new count, or the negative count if the limit is reached.
+	acquireScript = redis.NewScript(now + `redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 if ARGV[4] ~= '' then redis.call('ZREM', KEYS[1], ARGV[4]) end
 local n = redis.call('ZCARD', KEYS[1])
 if n >= tonumber(ARGV[2]) then return -n end
 redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1])
-return n + 1`
-	// heartbeat answers 1, or 0 for a stream that is not there.
-	heartbeat = now + `local s = redis.call('ZSCORE', KEYS[1], ARGV[1])
+return n + 1`)
+	// renewScript returns 1, or 0 if the stream does not exist.
+	renewScript = redis.NewScript(now + `local s = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not s or tonumber(s) <= now then return 0 end
 redis.call('ZADD', KEYS[1], 'XX', now + ARGV[2], ARGV[1])
-return 1`
-	// release answers the new count, or -1 for a stream that is not there.
-	release = `if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return -1 end
-return redis.call('ZCARD', KEYS[1])`
-	count = now + `return redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf')`
+return 1`)
+	// releaseScript returns the new count, or -1 if the stream does not exist.
+	releaseScript = redis.NewScript(`if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return -1 end
+return redis.call('ZCARD', KEYS[1])`)
+	countScript = redis.NewScript(now + `return redis.call('ZCOUNT', KEYS[1], '(' .. now, '+inf')`)
 )
 
-type redis struct {
-	rest
-	cfg                               Config
-	link                              *link
-	acquire, heartbeat, release, list string // the scripts' hashes
-	ttl, limit                        string
+// redisLimiter calls Redis through one pipelined connection, which the callers
+// share: this costs Redis fewer system calls than a connection for each caller, and
+// fewer fsyncs of its log.
+type redisLimiter struct {
+	unsupported
+	cfg       Config
+	rdb       *redis.AutoPipeliner
+	ttlMillis int64
 }
 
-// redisServer finds the program.
+// redisServer returns the path of redis-server.
 func redisServer() (string, error) {
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
-		return "", errors.New("the redis peers need redis-server on the PATH: install it " +
+		return "", errors.New("the redis peers need redis-server in PATH: install it " +
 			"(Debian, Ubuntu: apt-get install redis-server), or leave them out of --peer")
 	}
 	return path, nil
 }
 
-// openRedis starts a Redis of its own in cfg.Dir, reached by a Unix socket.
+// openRedis starts a Redis server in cfg.Dir.
 func openRedis(ctx context.Context, cfg Config) (limiter, <-chan error, func() error, error) {
+	client, died, stop, err := startRedis(ctx, cfg, &redis.Options{Protocol: 2})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	pipeline, err := client.AutoPipeline()
+	if err != nil {
+		return nil, nil, nil, errors.Join(err, stop())
+	}
+	return &redisLimiter{cfg: cfg, rdb: pipeline, ttlMillis: cfg.TTL.Milliseconds()}, died, stop, nil
+}
+
+// startRedis starts a Redis server in cfg.Dir, which listens on a Unix socket, and
+// loads the scripts. stop closes the client and ends the server.
+func startRedis(ctx context.Context, cfg Config, opts *redis.Options) (c *redis.Client, died <-chan error, stop func() error, err error) {
 	path, err := redisServer()
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	socket := filepath.Join(cfg.Dir, "redis.sock")
-	if len(socket) > 100 { // of the 107 bytes that a socket's address may have
+	if len(socket) > 100 { // the address of a socket is limited to 107 bytes
 		return nil, nil, nil, fmt.Errorf("the path %s is too long for a socket: choose a shorter --dir", socket)
 	}
 	args := []string{"--port", "0", "--unixsocket", socket, "--dir", cfg.Dir, "--save", "", "--appendonly"}
@@ -75,73 +92,54 @@ func openRedis(ctx context.Context, cfg Config) (limiter, <-chan error, func() e
 	} else {
 		args = append(args, "yes", "--appendfsync", "always")
 	}
-	var said bytes.Buffer
-	// Not under ctx: what is still in flight at the end needs it.
+	var output bytes.Buffer
+	// The server outlives ctx, because calls in flight need it.
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), path, args...)
-	cmd.Stdout, cmd.Stderr = &said, &said
+	cmd.Stdout, cmd.Stderr = &output, &output
 	server, err := child.Start(cmd)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	end := func() { server.Stop(5 * time.Second) }
-	conn, err := dialRedis(ctx, socket, server)
-	if err != nil {
-		end()
-		return nil, nil, nil, fmt.Errorf("%w: %s", err, lastLine(said.String()))
+	opts.Network, opts.Addr, opts.DisableIdentity = "unix", socket, true
+	client := redis.NewClient(opts)
+	stop = func() error {
+		err := client.Close()
+		server.Stop(5 * time.Second)
+		return err
 	}
-	r := &redis{
-		cfg: cfg, link: newLink(conn),
-		ttl: strconv.FormatInt(cfg.TTL.Milliseconds(), 10), limit: strconv.Itoa(cfg.Limit),
+	if err := loadScripts(ctx, client, server); err != nil {
+		err = errors.Join(err, stop())
+		return nil, nil, nil, fmt.Errorf("%w: %s", err, lastLine(output.String()))
 	}
-	stop := func() error { r.link.close(); end(); return nil }
-	if err := r.load(ctx); err != nil {
-		return nil, nil, nil, errors.Join(err, stop())
-	}
-	return r, r.link.died, stop, nil
+	exited := make(chan error, 1)
+	go func() {
+		<-server.Done()
+		exited <- errors.New("redis-server exited")
+	}()
+	return client, exited, stop, nil
 }
 
-// load has Redis compile the scripts, as soon as it has read its log.
-func (r *redis) load(ctx context.Context) (err error) {
-	for _, s := range []struct {
-		hash *string
-		text string
-	}{{&r.acquire, acquire}, {&r.heartbeat, heartbeat}, {&r.release, release}, {&r.list, count}} {
+// loadScripts has a new server compile the scripts. It retries until the server
+// listens and has loaded its data.
+func loadScripts(ctx context.Context, client *redis.Client, server *child.Process) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for _, script := range []*redis.Script{acquireScript, renewScript, releaseScript, countScript} {
 		for {
-			_, *s.hash, err = r.link.do("SCRIPT", "LOAD", s.text)
+			err := script.Load(ctx, client).Err()
 			if err == nil {
 				break
 			}
-			refused, ok := errors.AsType[*redisError](err)
-			if !ok || !strings.HasPrefix(refused.text, "LOADING") || ctx.Err() != nil {
-				return fmt.Errorf("load a script: %w", err)
+			select {
+			case <-server.Done():
+				return errors.New("redis-server exited at once")
+			case <-ctx.Done():
+				return fmt.Errorf("redis-server is not ready: %w", err)
+			case <-time.After(10 * time.Millisecond):
 			}
-			time.Sleep(5 * time.Millisecond)
 		}
 	}
 	return nil
-}
-
-// dialRedis tries until the new server listens and has loaded its data.
-func dialRedis(ctx context.Context, socket string, server *child.Process) (net.Conn, error) {
-	deadline := time.NewTimer(20 * time.Second)
-	defer deadline.Stop()
-	again := time.NewTicker(10 * time.Millisecond)
-	defer again.Stop()
-	for {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		if err == nil {
-			return conn, nil
-		}
-		select {
-		case <-server.Done():
-			return nil, errors.New("redis-server ended at once")
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-deadline.C:
-			return nil, fmt.Errorf("redis-server does not answer: %w", err)
-		case <-again.C:
-		}
-	}
 }
 
 func lastLine(text string) string {
@@ -149,65 +147,70 @@ func lastLine(text string) string {
 	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
-// Start adds a stream to the user's set unless that is full.
-func (r *redis) Start(_ context.Context, user string, req lease.Request) (lease.Started, error) {
+// Start adds a stream to the user's set unless the set is full.
+func (r *redisLimiter) Start(ctx context.Context, user string, req lease.Request) (lease.Started, error) {
 	at, id := time.Now(), randomID()
-	n, _, err := r.link.do("EVALSHA", r.acquire, "1", user, id, r.limit, r.ttl, req.Replaces)
+	n, err := acquireScript.EvalSha(ctx, r.rdb, []string{user}, id, r.cfg.Limit, r.ttlMillis, req.Replaces).Int64()
 	switch {
 	case err != nil:
 		return lease.Started{}, unavailable("acquire", err)
 	case n <= 0:
-		return lease.Started{}, r.cfg.full(int(-n))
+		return lease.Started{}, r.cfg.limitError(int(-n))
 	}
 	return r.cfg.started(user, id, int(n), at), nil
 }
 
-func (r *redis) Heartbeat(_ context.Context, user, id string) (lease.Stream, error) {
-	return r.beaten(time.Now(), user, id, r.sendBeat(user, id))
+// Heartbeat sets the stream's expiry.
+func (r *redisLimiter) Heartbeat(ctx context.Context, user, id string) (lease.Stream, error) {
+	return r.renewed(time.Now(), user, id, r.renew(ctx, r.rdb, user, id))
 }
 
-func (r *redis) sendBeat(user, id string) *call {
-	return r.link.send("EVALSHA", r.heartbeat, "1", user, id, r.ttl)
+func (r *redisLimiter) renew(ctx context.Context, c redis.Scripter, user, id string) *redis.Cmd {
+	return renewScript.EvalSha(ctx, c, []string{user}, id, r.ttlMillis)
 }
 
-func (r *redis) beaten(at time.Time, user, id string, c *call) (lease.Stream, error) {
-	n, _, err := r.link.wait(c)
+// renewed is the answer to a heartbeat that was sent at at.
+func (r *redisLimiter) renewed(at time.Time, user, id string, reply *redis.Cmd) (lease.Stream, error) {
+	n, err := reply.Int64()
 	switch {
 	case err != nil:
 		return lease.Stream{}, unavailable("heartbeat", err)
 	case n == 0:
-		return lease.Stream{}, ended()
+		return lease.Stream{}, endedError()
 	}
 	return r.cfg.stream(user, id, at), nil
 }
 
-// Heartbeats sends all before it waits for the first.
-func (r *redis) Heartbeats(_ context.Context, beats []lease.Beat) []lease.BeatResult {
-	at, sent := time.Now(), make([]*call, len(beats))
-	for i, b := range beats {
-		sent[i] = r.sendBeat(b.User, b.ID)
+// Heartbeats sends all heartbeats in one pipeline.
+func (r *redisLimiter) Heartbeats(ctx context.Context, heartbeats []lease.HeartbeatRequest) []lease.HeartbeatResult {
+	at, pipeline := time.Now(), r.rdb.Pipeline()
+	replies := make([]*redis.Cmd, len(heartbeats))
+	for i, b := range heartbeats {
+		replies[i] = r.renew(ctx, pipeline, b.User, b.ID)
 	}
-	out := make([]lease.BeatResult, len(beats))
-	for i, b := range beats {
-		out[i].Stream, out[i].Err = r.beaten(at, b.User, b.ID, sent[i])
+	_, _ = pipeline.Exec(ctx) // each reply has its error
+	out := make([]lease.HeartbeatResult, len(heartbeats))
+	for i, b := range heartbeats {
+		out[i] = lease.NewHeartbeatResult(r.renewed(at, b.User, b.ID, replies[i]))
 	}
 	return out
 }
 
-// Stop takes a stream out of the user's set.
-func (r *redis) Stop(_ context.Context, user, id string) (lease.Usage, error) {
-	n, _, err := r.link.do("EVALSHA", r.release, "1", user, id)
+// Stop removes a stream from the user's set.
+func (r *redisLimiter) Stop(ctx context.Context, user, id string) (lease.Usage, error) {
+	n, err := releaseScript.EvalSha(ctx, r.rdb, []string{user}, id).Int64()
 	switch {
 	case err != nil:
 		return lease.Usage{}, unavailable("release", err)
 	case n < 0:
-		return lease.Usage{}, ended()
+		return lease.Usage{}, endedError()
 	}
 	return r.cfg.usage(user, int(n)), nil
 }
 
-func (r *redis) List(_ context.Context, user string, _ lease.Consistency) (lease.Usage, error) {
-	n, _, err := r.link.do("EVALSHA", r.list, "1", user)
+// List counts the user's streams.
+func (r *redisLimiter) List(ctx context.Context, user string, _ lease.Consistency) (lease.Usage, error) {
+	n, err := countScript.EvalSha(ctx, r.rdb, []string{user}).Int64()
 	switch {
 	case err != nil:
 		return lease.Usage{}, unavailable("count", err)

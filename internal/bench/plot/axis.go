@@ -5,32 +5,31 @@ import (
 	"strconv"
 )
 
-// A Scale says how values are laid out along an axis.
+// A Scale determines the positions of values along an axis.
 type Scale int
 
 // The scales.
 const (
 	// Linear begins at zero.
 	Linear Scale = iota
-	// Log gives each power of ten the same room. It shows no zero.
+	// Log is logarithmic. It shows positive values only.
 	Log
-	// Percentile is for 0 up to, but without, 100: 90, 99, 99.9 and so on are
-	// equally far apart.
+	// Percentile shows values from 0 to below 100. 90, 99, 99.9 and so on are
+	// equidistant.
 	Percentile
 )
 
-// An Axis is one of the two of a chart. Label names what it shows, and its
-// unit.
+// An Axis is one of the two axes of a chart. Label is the quantity and its unit.
 type Axis struct {
 	Label string
 	Scale Scale
 }
 
-// A ruler is an axis with a range, and a place on the page.
-type ruler struct {
+// A placedAxis is an axis with a range and a place on the page.
+type placedAxis struct {
 	scale    Scale
-	lo, hi   float64 // of what is shown, laid out by place
-	from, to float64 // where that is, in pixels
+	lo, hi   float64 // range, in units of position
+	from, to float64 // the same range, in pixels
 	ticks    []tick
 }
 
@@ -39,9 +38,9 @@ type tick struct {
 	text  string
 }
 
-// over makes the ruler that fits all curves between two places.
-func (a Axis) over(curves []Curve, of func(Curve) []float64, from, to float64) ruler {
-	r := ruler{scale: a.Scale, from: from, to: to}
+// fit returns the axis with a range that fits all curves, placed between two pixels.
+func (a Axis) fit(curves []Curve, of func(Curve) []float64, from, to float64) placedAxis {
+	r := placedAxis{scale: a.Scale, from: from, to: to}
 	lo, hi := math.Inf(1), math.Inf(-1)
 	for _, c := range curves {
 		for _, v := range of(c) {
@@ -50,7 +49,7 @@ func (a Axis) over(curves []Curve, of func(Curve) []float64, from, to float64) r
 			}
 		}
 	}
-	if lo > hi { // nothing to show
+	if lo > hi { // there are no values
 		lo, hi = 1, 10
 	}
 	switch a.Scale {
@@ -61,14 +60,14 @@ func (a Axis) over(curves []Curve, of func(Curve) []float64, from, to float64) r
 	default:
 		r.ticks = linearTicks(hi)
 	}
-	r.lo, r.hi = r.place(r.ticks[0].value), r.place(r.ticks[len(r.ticks)-1].value)
-	if a.Scale == Percentile { // it has no natural end
-		r.hi = max(r.hi, r.place(hi))
+	r.lo, r.hi = r.position(r.ticks[0].value), r.position(r.ticks[len(r.ticks)-1].value)
+	if a.Scale == Percentile { // the last tick may be below the last value
+		r.hi = max(r.hi, r.position(hi))
 	}
 	return r
 }
 
-func (r ruler) shows(v float64) bool {
+func (r placedAxis) shows(v float64) bool {
 	switch {
 	case math.IsNaN(v) || math.IsInf(v, 0):
 		return false
@@ -80,8 +79,8 @@ func (r ruler) shows(v float64) bool {
 	return true
 }
 
-// place is where a value is on a scale of equal steps.
-func (r ruler) place(v float64) float64 {
+// position returns the position of a value on a linear scale.
+func (r placedAxis) position(v float64) float64 {
 	switch r.scale {
 	case Log:
 		return math.Log10(v)
@@ -91,14 +90,14 @@ func (r ruler) place(v float64) float64 {
 	return v
 }
 
-func (r ruler) at(v float64) float64 {
+func (r placedAxis) pixel(v float64) float64 {
 	if r.hi == r.lo {
 		return r.from
 	}
-	return r.from + (r.place(v)-r.lo)/(r.hi-r.lo)*(r.to-r.from)
+	return r.from + (r.position(v)-r.lo)/(r.hi-r.lo)*(r.to-r.from)
 }
 
-// linearTicks go from 0 to at least hi in about five round steps.
+// linearTicks returns ticks from 0 to at least hi in about five round steps.
 func linearTicks(hi float64) []tick {
 	if hi <= 0 {
 		hi = 1
@@ -120,8 +119,8 @@ func linearTicks(hi float64) []tick {
 	}
 }
 
-// logTicks go around lo and hi in powers of ten, with 2 and 5 between them
-// where there is room.
+// logTicks returns ticks at powers of ten that enclose lo and hi, and at their multiples
+// by 2 and 5 if there is space.
 func logTicks(lo, hi float64) []tick {
 	steps := []float64{1, 2, 5}
 	if hi/lo > 2000 {
@@ -152,7 +151,7 @@ func logTicks(lo, hi float64) []tick {
 	return ticks
 }
 
-// percentTicks go from 0 as far as hi allows.
+// percentTicks returns ticks from 0 to at most hi.
 func percentTicks(hi float64) []tick {
 	ticks := []tick{{0, "0 %"}, {50, "50 %"}}
 	for _, v := range []float64{90, 99, 99.9, 99.99, 99.999, 99.9999} {
@@ -163,7 +162,7 @@ func percentTicks(hi float64) []tick {
 	return ticks
 }
 
-// number writes thousands as k and millions as M.
+// number formats a value, with k for thousands and M for millions.
 func number(v float64) string {
 	for _, unit := range []struct {
 		size float64

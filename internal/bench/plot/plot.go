@@ -1,5 +1,5 @@
-// Package plot draws line charts as SVG: with axes, units and a legend, and
-// readable on light and dark pages.
+// Package plot draws line charts as SVG, with axes, units and a legend, for light and
+// dark pages.
 package plot
 
 import (
@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// A Curve is one line of a chart. Points that its axes cannot show, as zero on
-// a logarithmic one, are left out.
+// A Curve is one line of a chart. Points that an axis cannot show, such as zero on a
+// logarithmic axis, are omitted.
 type Curve struct {
 	Name string
 	X, Y []float64
@@ -24,25 +24,25 @@ type Chart struct {
 	Curves []Curve
 }
 
-// A Page is one or more charts below each other, under one legend: curves of
-// the same place in their charts have the same look, and the names of the
-// first chart's.
+// A Page is one or more charts, one below the other, with a common legend. Curves at the
+// same index have the same style in all charts. The legend has the names of the curves
+// of the first chart.
 type Page struct {
 	Title, Subtitle string
 	Charts          []Chart
 }
 
-// The measures of a page, in pixels.
+// The dimensions of a page, in pixels.
 const (
-	width      = 860
-	left       = 76 // of the plotting area
-	right      = 28
-	plotHeight = 300
-	below      = 62 // of a plotting area: ticks and the axis's label
-	above      = 34 // its title
-	lineHeight = 20
-	charWidth  = 7.2 // of the legend's letters, about
-	looks      = 7
+	width       = 860
+	left        = 76 // margin of the plotting area
+	right       = 28
+	plotHeight  = 300
+	below       = 62 // space below a plotting area, for ticks and the label of the axis
+	above       = 34 // space above it, for the title
+	lineHeight  = 20
+	charWidth   = 7.2 // approximate, of letters in the legend
+	curveStyles = 7
 )
 
 const style = `
@@ -82,17 +82,17 @@ func (p Page) SVG() []byte {
 	return b.Bytes()
 }
 
-// entry is one curve's place in the legend.
-type entry struct {
-	look int
-	name string
-	x    float64
+// legendEntry is the entry of one curve in the legend.
+type legendEntry struct {
+	style int
+	name  string
+	x     float64
 }
 
 // legendRows breaks the legend into rows that fit.
-func (p Page) legendRows() [][]entry {
-	var rows [][]entry
-	var row []entry
+func (p Page) legendRows() [][]legendEntry {
+	var rows [][]legendEntry
+	var row []legendEntry
 	x := float64(left)
 	if len(p.Charts) == 0 {
 		return nil
@@ -102,32 +102,32 @@ func (p Page) legendRows() [][]entry {
 		if len(row) > 0 && x+w > width-right {
 			rows, row, x = append(rows, row), nil, left
 		}
-		row = append(row, entry{i % looks, c.Name, x})
+		row = append(row, legendEntry{i % curveStyles, c.Name, x})
 		x += w
 	}
 	return append(rows, row)
 }
 
-func drawLegend(b *bytes.Buffer, row []entry, y int) {
+func drawLegend(b *bytes.Buffer, row []legendEntry, y int) {
 	for _, e := range row {
-		fmt.Fprintf(b, `<path class="c%d" d="M%.1f %dh30"/>`, e.look, e.x, y)
+		fmt.Fprintf(b, `<path class="c%d" d="M%.1f %dh30"/>`, e.style, e.x, y)
 		text(b, e.x+36, float64(y)+4.5, "", "start", e.name)
 	}
 }
 
-// draw puts the chart's plotting area at y.
+// draw draws the chart with the top of its plotting area at y.
 func (c Chart) draw(b *bytes.Buffer, y float64) {
-	x := c.X.over(c.Curves, func(c Curve) []float64 { return c.X }, left, width-right)
-	v := c.Y.over(c.Curves, func(c Curve) []float64 { return c.Y }, y+plotHeight, y)
+	x := c.X.fit(c.Curves, func(c Curve) []float64 { return c.X }, left, width-right)
+	v := c.Y.fit(c.Curves, func(c Curve) []float64 { return c.Y }, y+plotHeight, y)
 	text(b, left, y-12, "", "start", c.Title)
 	for _, t := range v.ticks {
-		at := v.at(t.value)
+		at := v.pixel(t.value)
 		fmt.Fprintf(b, `<path class="grid" style="stroke-width:1" d="M%d %.1fH%d"/>`, left, at, width-right)
 		text(b, left-8, at+4, "tick", "end", t.text)
 	}
 	b.WriteByte('\n')
 	for _, t := range x.ticks {
-		at := x.at(t.value)
+		at := x.pixel(t.value)
 		fmt.Fprintf(b, `<path class="grid" style="stroke-width:1" d="M%.1f %.1fV%.1f"/>`, at, y, y+plotHeight)
 		text(b, at, y+plotHeight+18, "tick", "middle", t.text)
 	}
@@ -138,13 +138,13 @@ func (c Chart) draw(b *bytes.Buffer, y float64) {
 	b.WriteString("</g>\n")
 	for i, curve := range c.Curves {
 		if d := curve.path(x, v); d != "" {
-			fmt.Fprintf(b, `<path class="c%d" d="%s"/>`+"\n", i%looks, d)
+			fmt.Fprintf(b, `<path class="c%d" d="%s"/>`+"\n", i%curveStyles, d)
 		}
 	}
 }
 
-// path joins the points that both axes can show.
-func (c Curve) path(x, y ruler) string {
+// path connects the points that both axes can show.
+func (c Curve) path(x, y placedAxis) string {
 	var b strings.Builder
 	move := byte('M')
 	for i := range min(len(c.X), len(c.Y)) {
@@ -152,7 +152,7 @@ func (c Curve) path(x, y ruler) string {
 			move = 'M'
 			continue
 		}
-		fmt.Fprintf(&b, "%c%.1f %.1f", move, x.at(c.X[i]), y.at(c.Y[i]))
+		fmt.Fprintf(&b, "%c%.1f %.1f", move, x.pixel(c.X[i]), y.pixel(c.Y[i]))
 		move = 'L'
 	}
 	return b.String()
@@ -167,6 +167,6 @@ func text(b *bytes.Buffer, x, y float64, class, anchor, s string) {
 
 func escape(s string) string {
 	var b bytes.Buffer
-	_ = xml.EscapeText(&b, []byte(s)) // a Buffer takes everything
+	_ = xml.EscapeText(&b, []byte(s)) // a write to a Buffer does not fail
 	return b.String()
 }

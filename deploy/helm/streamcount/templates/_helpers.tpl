@@ -32,7 +32,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- end }}
 
-{{- /* The node's settings, as the file that --config names. */}}
+{{- define "streamcount.image" -}}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
+{{- else }}
+{{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) }}
+{{- end }}
+{{- end }}
+
+{{- /* The arguments of "streamcount health" for nodes that require client certificates. */}}
+{{- define "streamcount.probe" -}}
+--cert, /etc/streamcount/tls-probe/tls.crt, --key, /etc/streamcount/tls-probe/tls.key
+{{- end }}
+
+{{- /* The node's settings, in the format of the --config file. */}}
 {{- define "streamcount.config" -}}
 {{- $c := deepCopy .Values.config }}
 {{- $_ := set $c "listen" ":3000" }}
@@ -61,13 +74,30 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $_ := set $c "etcd-user" .Values.etcd.user }}
 {{- $_ := set $c "etcd-password-file" (printf "/etc/streamcount/etcd-password/%s" .Values.etcd.passwordSecret.key) }}
 {{- end }}
-{{- if .Values.auth.none }}{{ $_ := set $c "auth-none" true }}{{ end }}
+{{- /* Without credentials a node answers to configured host names only. A web page
+cannot have the host name of the Service. */}}
+{{- if .Values.auth.none }}
+{{- $_ := set $c "auth-none" true }}
+{{- end }}
+{{- if or .Values.auth.none $c.hosts }}
+{{- $name := include "streamcount.fullname" . }}
+{{- $ns := .Release.Namespace }}
+{{- $hosts := concat ($c.hosts | default list) (list $name (printf "%s.%s" $name $ns) (printf "%s.%s.svc" $name $ns) (printf "%s.%s.svc.%s" $name $ns .Values.clusterDomain)) }}
+{{- $_ := set $c "hosts" ($hosts | uniq) }}
+{{- end }}
+{{- if .Values.auth.fileSecret.name }}
+{{- $_ := set $c "auth-file" (printf "/etc/streamcount/auth/%s" .Values.auth.fileSecret.key) }}
+{{- end }}
 {{- if .Values.auth.keysSecret.name }}
 {{- $_ := set $c "auth-keys-file" (printf "/etc/streamcount/keys/%s" .Values.auth.keysSecret.key) }}
 {{- end }}
 {{- if .Values.tlsSecret }}
 {{- $_ := set $c "tls-cert" "/etc/streamcount/tls/tls.crt" }}
 {{- $_ := set $c "tls-key" "/etc/streamcount/tls/tls.key" }}
+{{- end }}
+{{- if .Values.tlsClientCA.secret }}
+{{- if not .Values.tlsSecret }}{{ fail "tlsClientCA needs tlsSecret: client certificates are part of HTTPS" }}{{ end }}
+{{- $_ := set $c "tls-client-ca" (printf "/etc/streamcount/tls-client-ca/%s" .Values.tlsClientCA.key) }}
 {{- end }}
 {{- toYaml $c }}
 {{- end }}

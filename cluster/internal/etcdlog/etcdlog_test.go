@@ -1,0 +1,26 @@
+package etcdlog
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// Repeated lines are dropped after the tenth. A fatal error always panics.
+func TestServer_DropsRepeatedLines(t *testing.T) {
+	core, lines := observer.New(zap.DebugLevel)
+	log := Server(zap.New(core), nil)
+	for range 50 {
+		log.Warn("failed to revoke lease")
+	}
+	log.Warn("something else")
+	log.Info("less than a warning")
+	assert.Equal(t, 10, lines.FilterMessage("failed to revoke lease").Len())
+	assert.Equal(t, 1, lines.FilterMessage("something else").Len())
+	assert.Equal(t, 11, lines.Len())
+	for range 20 {
+		assert.Panics(t, func() { log.Fatal("fatal") })
+	}
+}

@@ -1,5 +1,0 @@
-//go:build !linux
-
-package child
-
-func startApart(start func() error) error { return start() }

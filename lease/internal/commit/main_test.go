@@ -1,0 +1,10 @@
+package commit
+
+import (
+	"os"
+	"testing"
+
+	"streamcount/internal/testing/etcdtest"
+)
+
+func TestMain(m *testing.M) { os.Exit(etcdtest.Main(m)) }

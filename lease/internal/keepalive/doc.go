@@ -1,0 +1,2 @@
+// Package keepalive renews etcd leases over shared streams.
+package keepalive

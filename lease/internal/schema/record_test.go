@@ -1,0 +1,76 @@
+package schema
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"streamcount/lease/streamid"
+)
+
+func TestDecodeHead_AgreesWithJSON(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := Record{
+			Started: rapid.Int64Min(0).Draw(t, "started"), TTLSeconds: rapid.Int64Min(0).Draw(t, "ttl"),
+			Region: rapid.String().Draw(t, "region"), Session: rapid.String().Draw(t, "session"),
+			Device: &Device{Name: rapid.String().Draw(t, "device")},
+		}
+		copy(r.Nonce[:], rapid.SliceOfN(rapid.Byte(), 12, 12).Draw(t, "nonce"))
+		value, err := json.Marshal(r)
+		require.NoError(t, err)
+		var want Head
+		require.NoError(t, json.Unmarshal(value, &want))
+		require.Equal(t, want, DecodeHead(value))
+		if got, ok := scanHead(value); ok {
+			require.Equal(t, want, got)
+		}
+		cut := value[:rapid.IntRange(0, len(value)-1).Draw(t, "cut")]
+		_, _ = scanHead(cut) // no panic
+	})
+	h, ok := scanHead([]byte(`{"n":"AQAAAAAAAAAAAAAA","t":1,"l":90,"r":"eu","s":"tab-1"}`))
+	assert.True(t, ok, "without encoding/json")
+	assert.Equal(t, Head{streamid.Nonce{1}, 90, "eu", "tab-1"}, h)
+}
+
+func TestRecord_IsStoredWithoutEscapes(t *testing.T) {
+	rec := Record{
+		Nonce: streamid.Nonce{1}, Started: 1, TTLSeconds: 90, Session: "<&>", Region: "eu",
+		Content: &Content{Title: "<<<<&&&&>>>>"},
+	}
+	short := Encode(rec)
+	assert.Contains(t, string(short), "<<<<&&&&>>>>")
+	assert.NotContains(t, string(short), "\n")
+	assert.Equal(t, rec, DecodeRecord(short))
+	h, ok := scanHead(short)
+	require.True(t, ok)
+	assert.Equal(t, Head{Nonce: streamid.Nonce{1}, TTLSeconds: 90, Region: "eu", Session: "<&>"}, h)
+	old := []byte(`{"n":"AQAAAAAAAAAAAAAA","t":1,"l":90,"r":"eu","s":"\u003c\u0026\u003e"}`)
+	assert.Equal(t, "<&>", DecodeHead(old).Session)
+}
+
+// The claims of a start are found in its record, and in no other text.
+func TestDecodeClaims(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := Record{Started: 1, TTLSeconds: 90, Session: rapid.String().Draw(t, "session")}
+		title := rapid.SampledFrom([]string{`,"p":"gold"`, `"p":"gold"`, `,"m":4`, `\",\"m\":4`, "plain"}).Draw(t, "title")
+		r.Content = &Content{Title: title + rapid.String().Draw(t, "rest")}
+		r.Plan = rapid.SampledFrom([]string{"", "gold"}).Draw(t, "plan")
+		if rapid.Bool().Draw(t, "limited") {
+			n := rapid.IntRange(0, 60).Draw(t, "limit")
+			r.Limit = &n
+		}
+		plan, limit := DecodeClaims(r.Encode())
+		require.Equal(t, r.Plan, plan)
+		require.Equal(t, r.Limit, limit)
+	})
+}
+
+// A record with a member of a later version is decoded as JSON, because more of its head
+// may follow that member.
+func TestDecodeHead_LaterVersion(t *testing.T) {
+	h := DecodeHead([]byte(`{"n":"AQAAAAAAAAAAAAAA","t":1,"l":90,"new":"","s":"tab"}`))
+	assert.Equal(t, Head{Nonce: streamid.Nonce{1}, TTLSeconds: 90, Session: "tab"}, h)
+}

@@ -1,0 +1,132 @@
+package policy
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// MaxLimit is the maximum limit, and the maximum number of streams of a user however
+// they are counted. A start may end all of them in one transaction, in which etcd
+// allows 128 operations (its flag --max-txn-ops).
+const MaxLimit = 60
+
+// DefaultPlan is the name of the plan for users without another. If etcd contains no
+// plan of that name, the limit in the configuration of the node applies.
+const DefaultPlan = "default"
+
+var (
+	// ErrBadRule means that a plan, an override or the name of a plan is invalid. The
+	// text of the error states the reason.
+	ErrBadRule = errors.New("lease: not a valid rule")
+
+	// ErrNoPlan means that there is no plan of that name.
+	ErrNoPlan = errors.New("lease: no such plan")
+)
+
+// Counting says what a limit counts.
+type Counting string
+
+// The ways to count. A stream without a content or device id counts separately.
+const (
+	CountStreams Counting = "streams" // every stream
+	CountContent Counting = "content" // streams of the same content once
+	CountDevices Counting = "devices" // streams on the same device once
+)
+
+// PerStream reports whether each stream counts separately.
+func (c Counting) PerStream() bool { return c != CountContent && c != CountDevices }
+
+// Group returns the group of a stream that plays content on device. Streams of one
+// group count once. A stream whose group is "" counts separately.
+func (c Counting) Group(device, content string) string {
+	switch c {
+	case CountContent:
+		return content
+	case CountDevices:
+		return device
+	}
+	return ""
+}
+
+// OnLimit says what a start does if the user is at the limit.
+type OnLimit string
+
+// The values of OnLimit.
+const (
+	Deny          OnLimit = "deny"           // reject the new stream
+	ReplaceOldest OnLimit = "replace-oldest" // end the oldest stream and start the new one
+)
+
+// A Plan is a named limit.
+type Plan struct {
+	Limit   int      // 0 to [MaxLimit]; 0 admits no stream
+	OnLimit OnLimit  // ReplaceOldest if starts may request it; "" means Deny
+	Count   Counting // "" means CountStreams
+}
+
+// WithDefaults returns p with defaults in place of empty fields.
+func (p Plan) WithDefaults() Plan {
+	p.OnLimit = cmp.Or(p.OnLimit, Deny)
+	p.Count = cmp.Or(p.Count, CountStreams)
+	return p
+}
+
+// Validate returns an [ErrBadRule] if p is invalid.
+func (p Plan) Validate() error {
+	switch {
+	case p.Limit < 0 || p.Limit > MaxLimit:
+		return fmt.Errorf("%w: limit %d is not between 0 and %d", ErrBadRule, p.Limit, MaxLimit)
+	case p.OnLimit != "" && p.OnLimit != Deny && p.OnLimit != ReplaceOldest:
+		return fmt.Errorf("%w: onLimit is neither %s nor %s", ErrBadRule, Deny, ReplaceOldest)
+	case p.Count != "" && p.Count != CountStreams && p.Count != CountContent && p.Count != CountDevices:
+		return fmt.Errorf("%w: count is none of %s, %s, %s", ErrBadRule, CountStreams, CountContent, CountDevices)
+	}
+	return nil
+}
+
+// ValidPlan reports whether name is a valid name of a plan: 1 to 64 characters of
+// A-Z a-z 0-9 . _ -.
+func ValidPlan(name string) bool {
+	if len(name) == 0 || len(name) > 64 {
+		return false
+	}
+	for _, c := range []byte(name) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case strings.IndexByte("._-", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// An Override is the limit or the plan of a single user, which takes precedence over
+// every other rule. Exactly one of the fields is set.
+type Override struct {
+	Limit *int   // 0 to [MaxLimit]
+	Plan  string // a plan that exists when the override is set
+}
+
+// Validate returns an [ErrBadRule] if o is invalid.
+func (o Override) Validate() error {
+	switch {
+	case (o.Limit == nil) == (o.Plan == ""):
+		return fmt.Errorf("%w: a user has either a limit or a plan", ErrBadRule)
+	case o.Plan != "" && !ValidPlan(o.Plan):
+		return fmt.Errorf("%w: malformed name of a plan", ErrBadRule)
+	case o.Limit != nil:
+		return Plan{Limit: *o.Limit}.Validate()
+	}
+	return nil
+}
+
+// Equal reports whether o and p are the same override.
+func (o Override) Equal(p Override) bool {
+	if o.Limit == nil || p.Limit == nil {
+		return o.Limit == p.Limit && o.Plan == p.Plan
+	}
+	return *o.Limit == *p.Limit && o.Plan == p.Plan
+}

@@ -1,0 +1,84 @@
+package policy
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// someRules is a Source in memory.
+type someRules struct {
+	users map[string]Override
+	plans map[string]Plan
+}
+
+func (s someRules) Override(user string) (*Override, int64) {
+	if o, ok := s.users[user]; ok {
+		return &o, 7
+	}
+	return nil, 0
+}
+
+func (s someRules) Plan(name string) (*Plan, int64) {
+	if p, ok := s.plans[name]; ok {
+		return &p, 8
+	}
+	return nil, 0
+}
+
+func TestResolve(t *testing.T) {
+	one, five, many := 1, 5, 1000
+	family := Plan{Limit: 4, OnLimit: ReplaceOldest, Count: CountContent}
+	basic := Plan{Limit: 2, OnLimit: Deny, Count: CountDevices}
+	plans := map[string]Plan{"family": family}
+	withDefault := map[string]Plan{"family": family, DefaultPlan: basic}
+	tests := []struct {
+		name     string
+		override *Override
+		plans    map[string]Plan
+		claims   Claims
+		limit    int
+		evict    bool
+		count    Counting
+		unknown  bool
+	}{
+		{name: "nothing", limit: 3, evict: true},
+		{name: "defaultPlan", plans: withDefault, limit: 2, count: CountDevices},
+		{name: "byTheService", plans: withDefault, claims: Claims{Plan: "family"}, limit: 4, evict: true, count: CountContent},
+		{name: "unknownToTheService", plans: plans, claims: Claims{Plan: "gold"}, unknown: true},
+		{name: "byAToken", plans: plans, claims: Claims{GrantedPlan: "family"}, limit: 4, evict: true, count: CountContent},
+		{name: "unknownToTheToken", plans: withDefault, claims: Claims{GrantedPlan: "gold"}, limit: 2, count: CountDevices},
+		{name: "unknownToTheTokenAndNoDefault", plans: plans, claims: Claims{GrantedPlan: "gold"}, limit: 3, evict: true},
+		{name: "limitOfAToken", plans: plans, claims: Claims{Limit: &five}, limit: 5, evict: true},
+		{name: "limitAndPlanOfAToken", plans: plans, claims: Claims{GrantedPlan: "family", Limit: &five}, limit: 5, evict: true, count: CountContent},
+		{name: "tooMuchOfAToken", claims: Claims{Limit: &many}, limit: MaxLimit, evict: true},
+		{name: "ownLimit", override: &Override{Limit: &one}, plans: withDefault, claims: Claims{Limit: &five}, limit: 1, count: CountDevices},
+		{name: "ownLimitKeepsThePlan", override: &Override{Limit: &one}, plans: withDefault, claims: Claims{Plan: "family"}, limit: 1, evict: true, count: CountContent},
+		{name: "ownPlan", override: &Override{Plan: "family"}, plans: withDefault, claims: Claims{Limit: &one}, limit: 4, evict: true, count: CountContent},
+		{name: "ownPlanBeatsAnUnknownOne", override: &Override{Plan: "family"}, plans: plans, claims: Claims{Plan: "gold"}, limit: 4, evict: true, count: CountContent},
+		{name: "ownPlanThatIsGone", override: &Override{Plan: "gold"}, plans: withDefault, claims: Claims{Plan: "family"}, limit: 2, count: CountDevices},
+	}
+	defaults := Defaults{Plan: Plan{Limit: 3, OnLimit: ReplaceOldest}}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			src := someRules{plans: tt.plans}
+			if tt.override != nil {
+				src.users = map[string]Override{"maya": *tt.override}
+			}
+			r, err := Resolve(src, "maya", tt.claims, defaults)
+			if tt.unknown {
+				require.ErrorIs(t, err, ErrNoPlan)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, []any{tt.limit, tt.evict, tt.count}, []any{r.Limit, r.EvictionAllowed, r.Counting})
+			_, revision := src.Override("maya")
+			assert.Equal(t, revision, r.Override)
+			for _, p := range r.Plans { // what the transaction will compare
+				_, revision := src.Plan(p.Plan)
+				assert.Equal(t, revision, p.Revision, "%s", p.Plan)
+			}
+		})
+	}
+}

@@ -1,0 +1,123 @@
+// Package rules reads and changes the plans and overrides of an etcd cluster.
+package rules
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"streamcount/lease/internal/schema"
+	"streamcount/lease/policy"
+)
+
+// A Set is a set of rules to apply at once. A nil entry removes the rule. Rules that
+// are not in the set do not change.
+type Set struct {
+	Plans map[string]*policy.Plan
+	Users map[string]*policy.Override
+}
+
+// MaxChanges is the maximum number of rules in a [Set].
+const MaxChanges = 1000
+
+// Options are the options of [Store.Apply].
+type Options struct {
+	DryRun bool // return the differences, and change nothing
+	// Since is the revision of an earlier dry run. If a rule was changed after it, nothing
+	// is applied. 0 disables the check.
+	Since int64
+	// RoutingRevision is the revision of the routing record by which the caller chose this
+	// etcd cluster; 0 if there is none.
+	RoutingRevision int64
+}
+
+// Changes are the differences between a [Set] and the rules in force.
+type Changes struct {
+	Revision int64 // etcd revision at which the changes were read or applied
+	Plans    []PlanChange
+	Users    []OverrideChange
+}
+
+// A PlanChange is a plan before and after a change; nil if there is none.
+type PlanChange struct {
+	Name     string
+	Old, New *policy.Plan
+}
+
+// An OverrideChange is the override of a user before and after a change; nil if there is
+// none.
+type OverrideChange struct {
+	User     string
+	Old, New *policy.Override
+}
+
+// validate returns the set with defaults, or an error if it is invalid.
+func (s Set) validate() (Set, error) {
+	if n := len(s.Plans) + len(s.Users); n > MaxChanges {
+		return s, fmt.Errorf("%w: %d rules at once are more than %d", policy.ErrBadRule, n, MaxChanges)
+	}
+	out := Set{Plans: make(map[string]*policy.Plan, len(s.Plans)), Users: s.Users}
+	for name, p := range s.Plans {
+		if !policy.ValidPlan(name) {
+			return s, errBadPlanName
+		}
+		if p != nil {
+			if err := p.Validate(); err != nil {
+				return s, fmt.Errorf("plan %s: %w", name, err)
+			}
+			full := p.WithDefaults()
+			p = &full
+		}
+		out.Plans[name] = p
+	}
+	for user, o := range s.Users {
+		if !schema.ValidUserID(user) {
+			return s, schema.ErrBadUserID
+		}
+		if o == nil {
+			continue
+		}
+		if err := o.Validate(); err != nil {
+			return s, fmt.Errorf("user %s: %w", user, err)
+		}
+	}
+	return out, nil
+}
+
+// checkPlansExist returns an error unless every plan that the set gives to a user
+// exists.
+func (s Set) checkPlansExist(now snapshot) error {
+	for user, o := range s.Users {
+		if o == nil || o.Plan == "" {
+			continue
+		}
+		p, inSet := s.Plans[o.Plan]
+		if !inSet {
+			p, _ = now.Plan(o.Plan)
+		}
+		if p == nil {
+			return fmt.Errorf("user %s: %w: %q", user, policy.ErrNoPlan, o.Plan)
+		}
+	}
+	return nil
+}
+
+// changes returns the differences between the set and the rules in force, by name.
+func (s Set) changes(now snapshot) Changes {
+	c := Changes{Revision: now.rev}
+	for _, name := range slices.Sorted(maps.Keys(s.Plans)) {
+		if old, _ := now.Plan(name); !equalPointers(old, s.Plans[name], func(a, b policy.Plan) bool { return a == b }) {
+			c.Plans = append(c.Plans, PlanChange{name, old, s.Plans[name]})
+		}
+	}
+	for _, user := range slices.Sorted(maps.Keys(s.Users)) {
+		if old, _ := now.Override(user); !equalPointers(old, s.Users[user], policy.Override.Equal) {
+			c.Users = append(c.Users, OverrideChange{user, old, s.Users[user]})
+		}
+	}
+	return c
+}
+
+func equalPointers[T any](a, b *T, equal func(T, T) bool) bool {
+	return a == nil && b == nil || a != nil && b != nil && equal(*a, *b)
+}

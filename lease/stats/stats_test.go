@@ -1,0 +1,64 @@
+package stats
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+)
+
+// The replica may correct the number of expired streams downwards. The number that is
+// shown never decreases.
+func TestExpired_NeverDecreases(t *testing.T) {
+	c := New(nil)
+	assert.EqualValues(t, 5, c.Expired(5))
+	assert.EqualValues(t, 5, c.Expired(4))
+	assert.EqualValues(t, 6, c.Expired(6))
+}
+
+func TestHistogram(t *testing.T) {
+	h := newHistogram([]int64{1, 4, 16}, 1)
+	for _, v := range []int64{1, 2, 4, 5, 16, 17, 100} {
+		h.observe(v)
+	}
+	d := h.distribution()
+	assert.Equal(t, map[float64]uint64{1: 1, 4: 3, 16: 5}, d.Cumulative)
+	assert.EqualValues(t, 7, d.Count)
+	assert.InDelta(t, 145, d.Sum, 0)
+	seconds := newHistogram([]int64{int64(time.Second)}, 1e9)
+	seconds.observe(int64(500 * time.Millisecond))
+	assert.Equal(t, Distribution{Count: 1, Sum: 0.5, Cumulative: map[float64]uint64{1: 1}}, seconds.distribution())
+}
+
+// kv answers reads at once.
+type kv struct{ pb.KVClient }
+
+func (kv) Range(context.Context, *pb.RangeRequest, ...grpc.CallOption) (*pb.RangeResponse, error) {
+	return &pb.RangeResponse{}, nil
+}
+
+// A call whose context has ended is not sent, and its error is the cause.
+func TestKV_DoesNotSendAfterTheDeadline(t *testing.T) {
+	c := New(nil)
+	_, err := c.KV(kv{}).Range(t.Context(), nil)
+	require.NoError(t, err)
+	cause := errors.New("etcd does not answer")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	_, err = c.KV(kv{}).Range(ctx, nil)
+	require.ErrorIs(t, err, cause)
+	assert.EqualValues(t, 1, c.Snapshot().Calls["read"].Count)
+}
+
+// The cost of counting one call to etcd.
+func BenchmarkKV(b *testing.B) {
+	counted := New(nil).KV(kv{})
+	for b.Loop() {
+		_, _ = counted.Range(b.Context(), nil)
+	}
+}

@@ -1,0 +1,3 @@
+// Package streamid issues and verifies stream ids, and derives the handles that
+// identify streams in logs.
+package streamid
