@@ -9,8 +9,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
+
+	"streamcount/lease/userid"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -171,21 +172,13 @@ var (
 	digits      = regexp.MustCompile(`^[0-9]{1,19}$`)
 )
 
-const maxUserID = 128 // bytes
-
-// checkUserID returns what is wrong with a user id, to follow the word "it"; "" if it is valid.
-func checkUserID(id string) string {
-	switch {
-	case id == "":
-		return "is empty"
-	case len(id) > maxUserID:
-		return fmt.Sprintf("is too long: a user id has at most %d bytes", maxUserID)
-	case !utf8.ValidString(id) || strings.ContainsRune(id, utf8.RuneError):
-		return "has a character that is not valid Unicode"
-	case strings.ContainsFunc(id, unicode.IsControl):
-		return "has a control character, which user ids may not have"
+// userIDFault returns why id is not a user id, or "" if it is one. Decoders of JSON put
+// U+FFFD in place of characters that are not valid, so two users may have the same id with it.
+func userIDFault(id string) string {
+	if at := strings.IndexRune(id, utf8.RuneError); at >= 0 {
+		return fmt.Sprintf("it has a character that is not valid Unicode at byte %d", at)
 	}
-	return ""
+	return userid.Fault(id)
 }
 
 // userID returns the user id in a token, with the prefix of its issuer.
@@ -211,7 +204,9 @@ func (c *providerConfig) userID(claims jwt.MapClaims) (string, error) {
 	}
 	if wrong == "" {
 		id = c.userPrefix + id
-		wrong = checkUserID(id)
+		if fault := userIDFault(id); fault != "" {
+			wrong = "is not a user id: " + fault
+		}
 	}
 	if wrong != "" {
 		return "", reject(ReasonUser, "its %s %s", c.user, wrong)

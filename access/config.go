@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"streamcount/lease/userid"
 )
 
 // Config configures the credentials.
@@ -157,8 +159,8 @@ func (c *providerConfig) check() error {
 	case c.maxAge < 0:
 		return errors.New("maxAge: want a duration such as 24h")
 	}
-	if err := checkUserID(c.userPrefix); c.userPrefix != "" && err != "" {
-		return fmt.Errorf("userPrefix: it %s", err)
+	if fault := userid.PrefixFault(c.userPrefix); fault != "" {
+		return fmt.Errorf("userPrefix: %s", fault)
 	}
 	return nil
 }

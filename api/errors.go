@@ -15,6 +15,7 @@ import (
 	"streamcount/lease/policy"
 	"streamcount/lease/rules"
 	"streamcount/lease/streamid"
+	"streamcount/lease/userid"
 )
 
 // errNothingToStop is lease.ErrNoStreams for a stop without an id, whose problem has a
@@ -37,7 +38,7 @@ var errorProblems = []struct {
 		"and stops do not accept handles. Send the id that start returned, or list the streams with a credential that may " +
 		"stop them."},
 	{streamid.ErrMalformed, problem.Invalid, "The stream id is malformed. Send the id exactly as start returned it."},
-	{lease.ErrBadUser, problem.Invalid, "Invalid user id: expected " + userRule + "."},
+	{lease.ErrBadUser, problem.Invalid, "Invalid user id: expected " + userid.Rule + "."},
 	{events.ErrBadCursor, problem.Invalid, "Invalid event cursor. Send the id of an event exactly as you received it."},
 	{errPlanInPath, problem.PlanNotFound, "There is no plan with that name."},
 	{policy.ErrNoPlan, problem.Invalid, "The plan in the body does not exist. Create it first, or name another plan."},
@@ -54,7 +55,6 @@ var errorProblems = []struct {
 const (
 	retryAdvice = "Continue playback, and repeat the request after the number of seconds in Retry-After."
 	tryAgain    = "etcd did not respond in time. " + retryAdvice
-	userRule    = "1 to 128 bytes of UTF-8 without control characters"
 )
 
 // toProblem returns the problem for an error of a handler.

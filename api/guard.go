@@ -20,7 +20,7 @@ import (
 	"streamcount/api/internal/overload"
 	"streamcount/api/internal/problem"
 	"streamcount/api/internal/router"
-	"streamcount/lease"
+	"streamcount/lease/userid"
 )
 
 // filter rejects requests that must not reach the router.
@@ -184,8 +184,8 @@ func pathVars(r *http.Request) (map[string]string, *http.Request) {
 
 // checkUser returns a problem for an invalid user id.
 func checkUser(where, user string) *problem.Problem {
-	if fault := lease.UserFault(user); fault != "" {
-		return problem.Invalid.New("Invalid user id: "+fault+". Expected "+userRule+".").WithField(where, "expected a user id: "+fault)
+	if fault := userid.Fault(user); fault != "" {
+		return problem.Invalid.New("Invalid user id: "+fault+". Expected "+userid.Rule+".").WithField(where, "expected a user id: "+fault)
 	}
 	return nil
 }
@@ -256,7 +256,7 @@ func (s *Server) guard(op *huma.Operation, readPlain func([]byte) (any, bool), s
 	return func(rec *recorder, r *http.Request, params router.Params) {
 		rec.route, rec.counts = op.Path, counts
 		user := params.User
-		if len(user) <= lease.MaxUser {
+		if len(user) <= userid.Max {
 			rec.user = user
 		}
 		p := s.authorize(traits, rec, r, user)

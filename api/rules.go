@@ -12,9 +12,9 @@ import (
 	"streamcount/api/apitype"
 	"streamcount/api/internal/openapi"
 	"streamcount/api/internal/problem"
-	"streamcount/lease"
 	"streamcount/lease/policy"
 	"streamcount/lease/rules"
+	"streamcount/lease/userid"
 )
 
 // ruleStore is what the handlers of limits and plans call. It is implemented by a rules.Store
@@ -191,7 +191,7 @@ func ruleSet(b apitype.RuleSet) (rules.Set, *problem.Problem) {
 		set.Plans[name] = new(plan(rule))
 	}
 	for user, rule := range b.Users {
-		if !lease.ValidUser(user) {
+		if !userid.Valid(user) {
 			return set, notAUser("body.users")
 		}
 		o, p := override("body.users."+user, rule)
@@ -210,7 +210,7 @@ func ruleSet(b apitype.RuleSet) (rules.Set, *problem.Problem) {
 		set.Plans[name] = nil
 	}
 	for _, user := range b.RemoveUsers {
-		if !lease.ValidUser(user) {
+		if !userid.Valid(user) {
 			return set, notAUser("body.removeUsers")
 		}
 		if set.Users[user] != nil {
@@ -223,7 +223,7 @@ func ruleSet(b apitype.RuleSet) (rules.Set, *problem.Problem) {
 
 // notAUser and notAPlan do not repeat the name, which may be long.
 func notAUser(where string) *problem.Problem {
-	return problem.Invalid.New("A name in "+where+" is not a user id: "+userRule+".").WithField(where, "expected user ids")
+	return problem.Invalid.New("A name in "+where+" is not a user id: "+userid.Rule+".").WithField(where, "expected user ids")
 }
 
 func notAPlan(where string) *problem.Problem {

@@ -13,6 +13,7 @@ import (
 	"streamcount/api/internal/problem"
 	"streamcount/events"
 	"streamcount/lease"
+	"streamcount/lease/userid"
 )
 
 func (s *Server) statsRoutes(a huma.API) {
@@ -149,7 +150,7 @@ func (s *Server) listTopUsers(ctx context.Context, in *topUsersInput) (*reply[ap
 	if ask == nil {
 		return nil, errNoFeed
 	}
-	if fault := lease.UserPrefixFault(string(in.Prefix)); fault != "" {
+	if fault := userid.PrefixFault(string(in.Prefix)); fault != "" {
 		return nil, problem.Invalid.New("The prefix is not the beginning of a user id: "+fault+".").
 			WithField("query.prefix", "expected the beginning of a user id")
 	}

@@ -15,6 +15,7 @@ import (
 	"streamcount/lease"
 	"streamcount/lease/policy"
 	"streamcount/lease/streamid"
+	"streamcount/lease/userid"
 )
 
 // A userID is a path parameter with the rule for user ids.
@@ -23,8 +24,8 @@ type userID string
 // Schema is the rule as huma checks and documents it.
 func (userID) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{
-		Type: huma.TypeString, Pattern: apitype.UserPattern, PatternDescription: userRule,
-		Description: "The user, percent-encoded: " + userRule + ". Case matters.", Examples: []any{"maya"},
+		Type: huma.TypeString, Pattern: apitype.UserPattern, PatternDescription: userid.Rule,
+		Description: "The user, percent-encoded: " + userid.Rule + ". Case matters.", Examples: []any{"maya"},
 	}
 }
 
@@ -226,7 +227,7 @@ func checkBatch(heartbeats []apitype.Heartbeat) *problem.Problem {
 	var p *problem.Problem
 	for i, b := range heartbeats {
 		member, want := "userId", "expected a user id"
-		if lease.ValidUser(b.UserID) {
+		if userid.Valid(b.UserID) {
 			if validIDForm(b.StreamID) {
 				continue
 			}

@@ -5,26 +5,16 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"streamcount/api/apitype"
-)
-
-const (
-	maxUser  = 128 // bytes of a user id
-	maxLabel = 200 // characters of a label
+	"streamcount/lease/userid"
 )
 
 // checkUser returns an error for ids that the service rejects.
 func checkUser(user string) error {
-	switch {
-	case user == "" || len(user) > maxUser:
-		return fmt.Errorf("%w: user id %.140q: want 1 to %d bytes", ErrInvalid, user, maxUser)
-	case !utf8.ValidString(user):
-		return fmt.Errorf("%w: user id %q: want UTF-8", ErrInvalid, user)
-	case strings.ContainsFunc(user, unicode.IsControl):
-		return fmt.Errorf("%w: user id %q: want no control characters", ErrInvalid, user)
+	if fault := userid.Fault(user); fault != "" {
+		return fmt.Errorf("%w: user id %.140q: %s: want %s", ErrInvalid, user, fault, userid.Rule)
 	}
 	return nil
 }
@@ -66,7 +56,7 @@ func label(text string) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	n := 0
 	for at := range text {
-		if n == maxLabel {
+		if n == apitype.MaxLabel {
 			return text[:at]
 		}
 		n++

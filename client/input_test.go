@@ -84,7 +84,7 @@ func TestLabel_Properties(t *testing.T) {
 		}
 		got := label(text)
 		require.True(t, utf8.ValidString(got))
-		require.LessOrEqual(t, utf8.RuneCountInString(got), maxLabel)
+		require.LessOrEqual(t, utf8.RuneCountInString(got), apitype.MaxLabel)
 		require.Equal(t, got, label(got))
 		require.True(t, strings.HasPrefix(strings.ToValidUTF8(text, "\uFFFD"), got))
 	})

@@ -17,7 +17,7 @@ var (
 	ErrEnded = errors.New("lease: stream has ended")
 	// ErrNoStreams means that the user has no streams.
 	ErrNoStreams = errors.New("lease: user has no streams")
-	// ErrBadUser means that the user id is not valid. See [ValidUser].
+	// ErrBadUser means that the user id is not valid. See [userid.Rule].
 	ErrBadUser = schema.ErrBadUserID
 	// ErrRouting means that the routing record is not the one that the caller used. Nothing
 	// was written.

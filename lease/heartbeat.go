@@ -18,6 +18,7 @@ import (
 	"streamcount/lease/internal/schema"
 	"streamcount/lease/policy"
 	"streamcount/lease/streamid"
+	"streamcount/lease/userid"
 )
 
 // Heartbeat renews the lease of user's stream, and returns the stream with its new
@@ -223,7 +224,7 @@ func (b *heartbeats) answer(i int, r HeartbeatResult) {
 
 // parseID verifies a stream id of user.
 func (l *Limiter) parseID(user, id string) (streamid.ID, error) {
-	if !ValidUser(user) {
+	if !userid.Valid(user) {
 		return streamid.ID{}, ErrBadUser
 	}
 	who, err := l.ids.Parse(user, id)

@@ -11,6 +11,7 @@ import (
 	"streamcount/lease/internal/etcdop"
 	"streamcount/lease/internal/leasestatus"
 	"streamcount/lease/internal/schema"
+	"streamcount/lease/userid"
 )
 
 // Consistency says how old an answer may be.
@@ -30,7 +31,7 @@ const (
 // lease etcd does not report in time. List returns [ErrBadUser], [ErrNoStreams] and
 // [ErrUnavailable].
 func (l *Limiter) List(ctx context.Context, user string, how Consistency) (Usage, error) {
-	if !ValidUser(user) {
+	if !userid.Valid(user) {
 		return Usage{}, ErrBadUser
 	}
 	ctx, cancel := l.withDeadline(ctx)

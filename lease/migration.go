@@ -15,6 +15,7 @@ import (
 	"streamcount/lease/internal/keepalive"
 	"streamcount/lease/internal/schema"
 	"streamcount/lease/streamid"
+	"streamcount/lease/userid"
 )
 
 // A user migrates from one etcd cluster to another in three steps. Each may be repeated,
@@ -50,7 +51,7 @@ func (l MigrationState) Empty() bool { return len(l.Streams) == 0 && l.Override 
 // nothing, and no node writes a key of user here while the routing record has revision
 // routed. Export returns [ErrRouting] and [ErrUnavailable].
 func (l *Limiter) Export(ctx context.Context, user string, routed int64) (MigrationState, error) {
-	if !ValidUser(user) {
+	if !userid.Valid(user) {
 		return MigrationState{}, ErrBadUser
 	}
 	ctx, cancel := l.withDeadline(ctx)
@@ -127,7 +128,7 @@ func (l *Limiter) checkRouting(kvs []*mvccpb.KeyValue, routed int64) error {
 // before. The streams have their full TTL. Import returns [ErrRouting] and
 // [ErrUnavailable].
 func (l *Limiter) Import(ctx context.Context, user string, state MigrationState, routed int64) error {
-	if !ValidUser(user) {
+	if !userid.Valid(user) {
 		return ErrBadUser
 	}
 	ctx, cancel := l.withDeadline(ctx)

@@ -15,6 +15,7 @@ import (
 	"streamcount/lease/internal/leasepool"
 	"streamcount/lease/internal/schema"
 	"streamcount/lease/policy"
+	"streamcount/lease/userid"
 )
 
 // errRetry means that nothing of an attempt was applied, or can still be applied.
@@ -96,7 +97,7 @@ func (l *Limiter) startStream(ctx context.Context, user string, req Request) (St
 }
 
 func (l *Limiter) newAttempt(ctx context.Context, user string, req Request) (*attempt, error) {
-	if !ValidUser(user) {
+	if !userid.Valid(user) {
 		return nil, ErrBadUser
 	}
 	if req.Plan != "" && !policy.ValidPlan(req.Plan) {

@@ -17,6 +17,7 @@ import (
 	"streamcount/lease/internal/schema"
 	"streamcount/lease/policy"
 	"streamcount/lease/streamid"
+	"streamcount/lease/userid"
 )
 
 // Stop ends user's stream and frees its slot. It may be repeated: if the stream has
@@ -164,7 +165,7 @@ func (l *Limiter) StopOldestHeartbeat(ctx context.Context, user string) (Usage, 
 }
 
 func (l *Limiter) stopOldestHeartbeat(ctx context.Context, user string) (Usage, error) {
-	if !ValidUser(user) {
+	if !userid.Valid(user) {
 		return Usage{}, ErrBadUser
 	}
 	ctx, cancel := l.withDeadline(ctx)
@@ -224,7 +225,7 @@ func (l *Limiter) Remove(ctx context.Context, user string) (Usage, error) {
 }
 
 func (l *Limiter) removeAll(ctx context.Context, user string) (Usage, error) {
-	if !ValidUser(user) {
+	if !userid.Valid(user) {
 		return Usage{}, ErrBadUser
 	}
 	ctx, cancel := l.withDeadline(ctx)

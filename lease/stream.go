@@ -146,16 +146,3 @@ func newStream(user, id string, r schema.Record) Stream {
 	}
 	return s
 }
-
-// MaxUser is the maximum number of bytes in a user id.
-const MaxUser = schema.MaxUserID
-
-// ValidUser reports whether user is a valid user id: 1 to 128 bytes of UTF-8 without
-// control characters.
-func ValidUser(user string) bool { return schema.ValidUserID(user) }
-
-// UserFault returns why user is not a valid user id, or "" if it is valid.
-func UserFault(user string) string { return schema.UserIDFault(user) }
-
-// UserPrefixFault returns why no user id begins with prefix, or "" if one can.
-func UserPrefixFault(prefix string) string { return schema.UserIDPrefixFault(prefix) }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"streamcount/lease"
+	"streamcount/lease/userid"
 )
 
 // A target is the shard of a user, for one call.
@@ -93,7 +94,7 @@ func (r *Router) tryRoute(ctx context.Context, user string) (target, error) {
 	if m == nil {
 		return target{}, errNoMap
 	}
-	if !lease.ValidUser(user) {
+	if !userid.Valid(user) {
 		return target{}, lease.ErrBadUser
 	}
 	to, err := r.targetFor(ctx, m, m.Shard(user))

@@ -137,7 +137,7 @@ func TestUsage(t *testing.T) {
 		"stop_both":     {"stop maya id --all", `--all cannot be combined with a stream id`},
 		"every":         {"heartbeat maya id --every=fast", `a duration of 100ms or more, such as 10s`},
 		"server":        {"ls --server 127.0.0.1:3000", `want http://HOST:PORT or https://HOST:PORT`},
-		"user":          {"ls a\x01b", `user id "a\x01b": want no control characters`},
+		"user":          {"ls a\x01b", `user id "a\x01b": it has a control character, U+0001, at byte 1: want 1 to 128 bytes of UTF-8 without control characters`},
 		"serve_setting": {"serve --ttl 1s", `ttl "1s" (from the command line)`},
 		"serve_arg":     {"serve now", `usage: streamcount serve`},
 	} {

@@ -14,7 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
+
+	"streamcount/lease/userid"
 )
 
 // tokenLife is short, because a token cannot be revoked. The page requests another
@@ -72,8 +73,8 @@ func (s *sessions) remove(cookie string) {
 // login accepts any name without a password: put your own login here.
 func (s *site) login(w http.ResponseWriter, r *http.Request) {
 	name := r.FormValue("name")
-	if name == "" || len(name) > 128 || !utf8.ValidString(name) || name == "." || name == ".." {
-		http.Error(w, "give your name as name=..., in at most 128 bytes", http.StatusBadRequest)
+	if !userid.Valid(name) || name == "." || name == ".." {
+		http.Error(w, "give your name as name=...: "+userid.Rule, http.StatusBadRequest)
 		return
 	}
 	value, ok := s.sessions.add(name, time.Now())

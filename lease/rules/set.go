@@ -8,6 +8,7 @@ import (
 
 	"streamcount/lease/internal/schema"
 	"streamcount/lease/policy"
+	"streamcount/lease/userid"
 )
 
 // A Set is a set of rules to apply at once. A nil entry removes the rule. Rules that
@@ -71,7 +72,7 @@ func (s Set) validate() (Set, error) {
 		out.Plans[name] = p
 	}
 	for user, o := range s.Users {
-		if !schema.ValidUserID(user) {
+		if !userid.Valid(user) {
 			return s, schema.ErrBadUserID
 		}
 		if o == nil {

@@ -16,6 +16,7 @@ import (
 	"streamcount/lease/internal/replica"
 	"streamcount/lease/internal/schema"
 	"streamcount/lease/policy"
+	"streamcount/lease/userid"
 )
 
 var (
@@ -133,7 +134,7 @@ func (s *Store) RemovePlan(ctx context.Context, name string) (old policy.Plan, e
 // Override returns the override of user. It returns a [*NoOverrideError], and
 // lease.ErrBadUser.
 func (s *Store) Override(ctx context.Context, user string) (policy.Override, error) {
-	if !schema.ValidUserID(user) {
+	if !userid.Valid(user) {
 		return policy.Override{}, schema.ErrBadUserID
 	}
 	kv, err := s.readKey(ctx, s.cfg.Keys.Override(user))

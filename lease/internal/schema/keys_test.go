@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"streamcount/lease/userid"
+
 	"github.com/stretchr/testify/require"
 )
 
@@ -12,7 +14,7 @@ func FuzzKeys(f *testing.F) {
 	f.Add("maya", "maya2", 3)
 	f.Add("a", "a|", 0)
 	f.Fuzz(func(t *testing.T, one, two string, slot int) {
-		if !ValidUserID(one) || !ValidUserID(two) || slot < 0 || slot > 999 {
+		if !userid.Valid(one) || !userid.Valid(two) || slot < 0 || slot > 999 {
 			return
 		}
 		k := Keys{Prefix: "/p"}

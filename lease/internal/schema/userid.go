@@ -2,54 +2,14 @@ package schema
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"streamcount/lease/userid"
 )
 
-// MaxUserID is the maximum number of bytes in a user id.
-const MaxUserID = 128
-
-// ErrBadUserID means that a user id is not valid. See [ValidUserID].
+// ErrBadUserID means that a user id is not valid. See [userid.Rule].
 var ErrBadUserID = errors.New("lease: malformed user id")
-
-// ValidUserID reports whether user is a valid user id.
-func ValidUserID(user string) bool { return UserIDFault(user) == "" }
-
-// UserIDFault returns why user is not a valid user id, or "" if it is valid.
-func UserIDFault(user string) string {
-	if user == "" {
-		return "it is empty"
-	}
-	return UserIDPrefixFault(user)
-}
-
-// UserIDPrefixFault returns why no user id begins with prefix, or "" if one can.
-func UserIDPrefixFault(prefix string) string {
-	if len(prefix) > MaxUserID {
-		return fmt.Sprintf("it has %d bytes, and may have %d", len(prefix), MaxUserID)
-	}
-	for i := range len(prefix) {
-		if !unescapedByte[prefix[i]] {
-			return userIDTextFault(prefix)
-		}
-	}
-	return ""
-}
-
-func userIDTextFault(user string) string {
-	if !utf8.ValidString(user) {
-		return "it is not UTF-8"
-	}
-	for i, r := range user {
-		if unicode.IsControl(r) {
-			return fmt.Sprintf("it has a control character, U+%04X, at byte %d", r, i)
-		}
-	}
-	return ""
-}
 
 // unescapedByte says which bytes of a user id are the same in keys. Every other byte
 // becomes %XX, so that no id contains a slash in a key and no user's prefix contains
@@ -108,5 +68,5 @@ func UnescapeUserID(part string) (user string, ok bool) {
 		out = append(out, c)
 	}
 	user = string(out)
-	return user, ValidUserID(user) && escapeUserID(user) == part // not %41, %2f or a lone percent sign
+	return user, userid.Valid(user) && escapeUserID(user) == part // not %41, %2f or a lone percent sign
 }
