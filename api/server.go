@@ -161,7 +161,7 @@ type Server struct {
 	topUsers   *topusers.Cache
 	heartbeats atomic.Int64 // heartbeats that were answered as good
 
-	mu      sync.Mutex // serializes Use
+	mu      sync.Mutex // serializes SetBackend
 	backend atomic.Pointer[Backend]
 }
 
@@ -232,8 +232,8 @@ func (c *Config) complete() error {
 	return nil
 }
 
-// SetBackend hands over what answers from now on. Fields left nil keep what they had,
-// so readiness can be reported in words before there is a Limiter.
+// SetBackend sets the parts of b that are not nil for all later calls. The other parts stay
+// the same, so that Ready can describe what the node waits for before there is a Limiter.
 func (s *Server) SetBackend(b Backend) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

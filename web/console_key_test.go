@@ -72,7 +72,7 @@ func TestConsole_Key(t *testing.T) {
 	other := p.Tab(n.URL)
 	other.WaitText("dialog", "This node requires an API key.")
 
-	tab.Click("#forget")
+	tab.Click("#remove-key")
 	tab.WaitText("dialog", "This node requires an API key.")
 	waitStreams(tab, 0)
 	useKey(tab, of["operator"])

@@ -60,7 +60,7 @@ export async function askKey(why) {
       h("p", null, why),
       h("label", { for: "key" }, "Key"), input,
       h("p", { class: "muted small" }, "Reading requires a key with scope read; stopping streams and changing limits requires scope operator. " +
-        "The key is stored in this tab until you close the tab or forget the key, and is sent to this node only."),
+        "The key is stored in this tab until you close the tab or remove the key, and is sent to this node only."),
     ],
     submit: async () => {
       // A header can carry no other characters.

@@ -32,7 +32,7 @@ const stats = new Poll(2, async () => {
   } catch (problem) {
     lastError = problem.message;
   }
-  attr($("forget"), "hidden", !hasKey());
+  attr($("remove-key"), "hidden", !hasKey());
   showState();
 });
 
@@ -108,7 +108,7 @@ route();
 addEventListener("hashchange", route);
 addEventListener("keydown", shortcuts);
 document.addEventListener("visibilitychange", onVisibilityChange);
-$("forget").addEventListener("click", () => {
+$("remove-key").addEventListener("click", () => {
   storeKey("");
   location.reload(); // removes the figures from the page
 });
