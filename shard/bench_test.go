@@ -49,6 +49,34 @@ func BenchmarkStartStop(b *testing.B) {
 	}
 }
 
+// BenchmarkHeartbeats sends heartbeats that need no renewal, in batches of 500 that are spread
+// over 1 and 4 shards. One operation is one heartbeat.
+func BenchmarkHeartbeats(b *testing.B) {
+	for _, names := range [][]string{{"a"}, {"a", "b", "c", "d"}} {
+		b.Run(fmt.Sprintf("Shards=%d", len(names)), func(b *testing.B) {
+			r := startShards(b, names...).node(b, 0, names...)
+			requests := make([]lease.HeartbeatRequest, 500)
+			for i := range requests {
+				user := "user-" + strconv.Itoa(i)
+				st, err := r.Start(b.Context(), user, lease.Request{})
+				require.NoError(b, err)
+				requests[i] = lease.HeartbeatRequest{User: user, ID: st.Stream.ID}
+			}
+			began := processorTime(b)
+			b.ResetTimer()
+			for n := 0; n < b.N; n += len(requests) {
+				for _, res := range r.Heartbeats(b.Context(), requests) {
+					if res.Err != nil || res.Degraded {
+						b.Fatal(res)
+					}
+				}
+			}
+			b.StopTimer()
+			b.ReportMetric(float64((processorTime(b)-began).Nanoseconds())/1e3/float64(b.N), "cpu-us/op")
+		})
+	}
+}
+
 func processorTime(b *testing.B) time.Duration {
 	b.Helper()
 	var used syscall.Rusage

@@ -294,10 +294,29 @@ func (s *sim) watch(i int, over <-chan struct{}) {
 	}
 }
 
+// heartbeat sends a heartbeat alone, or in a batch with heartbeats of other users.
+func (s *sim) heartbeat(node *Router, user, id string, rng *rand.Rand) (lease.Stream, error) {
+	if rng.IntN(2) == 0 {
+		return node.Heartbeat(context.Background(), user, id)
+	}
+	batch := []lease.HeartbeatRequest{{User: user + "-1", ID: id}, {User: user, ID: id}, {User: user + "-2", ID: id}, {User: user, ID: id}}
+	results := node.Heartbeats(context.Background(), batch)
+	for i, r := range results {
+		if batch[i].User != user && r.Err == nil {
+			s.fault("%s of %s was accepted for user %s", id, user, batch[i].User)
+		}
+	}
+	if (results[1].Err == nil) != (results[3].Err == nil) {
+		s.fault("%s of %s has two results in one batch: %v, %v", id, user, results[1].Err, results[3].Err)
+	}
+	r := results[1]
+	return lease.Stream{ID: id, User: user, ExpiresAt: r.ExpiresAt, TTL: r.TTL, Degraded: r.Degraded}, r.Err
+}
+
 // play renews a stream that only its viewer may end.
 func (s *sim) play(user, id string, good time.Time, rng *rand.Rand, pause func(time.Duration) bool) {
 	for n := rng.IntN(6); n > 0 && pause(simTTL/4); n-- {
-		st, err := s.nodes[rng.IntN(len(s.nodes))].Heartbeat(context.Background(), user, id)
+		st, err := s.heartbeat(s.nodes[rng.IntN(len(s.nodes))], user, id, rng)
 		switch {
 		case errors.Is(err, lease.ErrEnded):
 			if silent := time.Since(good); silent < simTTL {

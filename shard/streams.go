@@ -7,8 +7,6 @@ import (
 	"maps"
 	"slices"
 
-	"golang.org/x/sync/errgroup"
-
 	"streamcount/lease"
 	"streamcount/lease/policy"
 	"streamcount/lease/stats"
@@ -90,32 +88,6 @@ func isGone(err error) bool {
 	var ended *lease.EndedError
 	return errors.As(err, &ended) && (ended.Reason == policy.ReasonEnded || ended.Reason == policy.ReasonExpired)
 }
-
-// Heartbeats is Heartbeat for many streams; the results are in the order of requests.
-func (r *Router) Heartbeats(ctx context.Context, requests []lease.HeartbeatRequest) []lease.HeartbeatResult {
-	if m := r.current.Load(); m != nil && len(m.all()) == 1 {
-		if h, err := r.targetFor(ctx, m, m.Shards[0].Name); err == nil {
-			out := h.Heartbeats(ctx, requests)
-			if !r.mapChanged(h) {
-				return out
-			}
-		}
-	}
-	results := make([]lease.HeartbeatResult, len(requests))
-	var g errgroup.Group
-	g.SetLimit(maxConcurrentHeartbeats)
-	for i, b := range requests {
-		g.Go(func() error {
-			results[i] = lease.NewHeartbeatResult(r.Heartbeat(ctx, b.User, b.ID))
-			return nil
-		})
-	}
-	_ = g.Wait() // its functions return nil
-	return results
-}
-
-// maxConcurrentHeartbeats is the number of heartbeats of one batch that run at the same time.
-const maxConcurrentHeartbeats = 256
 
 // onShardOf calls f on the user's shard. It repeats the call if f found nothing and the map
 // has changed.
