@@ -12,6 +12,7 @@ import (
 
 	"streamcount/internal/retry"
 	"streamcount/lease/internal/etcdop"
+	"streamcount/lease/internal/keepalive"
 	"streamcount/lease/internal/leasepool"
 	"streamcount/lease/internal/provisional"
 	"streamcount/lease/internal/schema"
@@ -175,12 +176,10 @@ func (a *attempt) writeLater(ctx context.Context, e schema.Entry) (schema.Entry,
 		if err := a.decide(ctx); err != nil {
 			return schema.Entry{}, err
 		}
-		sent := time.Now()
-		_, err = l.etcd.Lease.LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: e.Lease, TTL: int64(l.cfg.TTL / time.Second)})
-		if err != nil && !errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseExist) {
+		if a.lease, err = l.grantProvisional(ctx, e.Lease); err != nil {
 			return schema.Entry{}, etcdop.Unavailable("start", err)
 		}
-		a.decision.Slot, a.lease = e.Slot, leasepool.Lease{ID: e.Lease, TTL: l.cfg.TTL, Renewed: sent}
+		a.decision.Slot = e.Slot
 		_, done, err := a.write(ctx)
 		if err == nil && done {
 			return a.entry, nil
@@ -189,6 +188,18 @@ func (a *attempt) writeLater(ctx context.Context, e schema.Entry) (schema.Entry,
 			return schema.Entry{}, etcdop.Unavailable("start", err)
 		}
 	}
+}
+
+// grantProvisional grants the lease of a provisional stream. If an earlier attempt has
+// granted it, it renews the lease, because its TTL began with the earlier grant.
+func (l *Limiter) grantProvisional(ctx context.Context, id int64) (leasepool.Lease, error) {
+	sent := time.Now()
+	_, err := l.etcd.Lease.LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: id, TTL: int64(l.cfg.TTL / time.Second)})
+	if errors.Is(rpctypes.Error(err), rpctypes.ErrLeaseExist) {
+		r := keepalive.RenewOnNewStream(ctx, l.etcd.Lease, id) // it may have expired
+		sent, err = r.Sent, r.Err
+	}
+	return leasepool.Lease{ID: id, TTL: l.cfg.TTL, Renewed: sent}, err
 }
 
 // mayBeUnsynced reports whether a provisional stream that is missing in etcd may be one

@@ -1,13 +1,20 @@
 package lease
 
 import (
+	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
+	"streamcount/internal/testing/etcdsim"
 	"streamcount/internal/testing/etcdtest"
 	"streamcount/lease/internal/breaker"
 	"streamcount/lease/policy"
@@ -144,4 +151,46 @@ func TestOutage_EmptyReplicaAdmitsNoStream(t *testing.T) {
 	awaitBreaker(t, true, l)
 	_, err = l.Start(t.Context(), "maya", Request{})
 	require.ErrorIs(t, err, breaker.ErrOpen)
+}
+
+// lostGrant loses the response to the first grant of a lease.
+type lostGrant struct {
+	pb.LeaseClient
+	id atomic.Int64
+}
+
+func (g *lostGrant) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest, opts ...grpc.CallOption) (*pb.LeaseGrantResponse, error) {
+	resp, err := g.LeaseClient.LeaseGrant(ctx, r, opts...)
+	if g.id.CompareAndSwap(r.ID, 0) {
+		return nil, status.Error(codes.Unavailable, "the connection broke")
+	}
+	return resp, err
+}
+
+// If etcd has granted the lease of a provisional stream without answering, the TTL of the
+// stream began with that grant, and not with the attempt that finds the lease.
+func TestOutage_GrantIsNotAnswered(t *testing.T) {
+	t.Parallel()
+	etcdsim.Bubble(t, func(t *testing.T) {
+		t.Helper()
+		etcd := etcdsim.New()
+		link := &etcdsim.Link{Etcd: etcd}
+		g := &lostGrant{LeaseClient: link.Lease()}
+		l := runLimiter(t, Etcd{KV: link.KV(), Lease: g, Watch: link.Watcher()},
+			Config{Prefix: "/p", Limit: 1, Timeout: 3 * time.Second, Outage: OutageAdmit})
+		link.Cut(true)
+		awaitBreaker(t, true, l)
+		st := mustStart(t, l, "maya", Request{}).Stream
+		require.True(t, st.Degraded)
+		lease := l.provisional.All()[0].Entry.Lease
+		g.id.Store(lease)
+		link.Cut(false)
+		require.Eventually(t, func() bool { return len(l.provisional.All()) == 0 && l.replica.Current() }, soon, time.Millisecond)
+		st, err := l.Heartbeat(t.Context(), "maya", st.ID)
+		require.NoError(t, err)
+		require.False(t, st.Degraded)
+		assert.Zero(t, g.id.Load(), "the response to a grant was lost")
+		assert.False(t, st.ExpiresAt.After(etcd.LastRenewal(lease).Add(st.TTL)), "it expires %v before the time in the answer",
+			st.ExpiresAt.Sub(etcd.LastRenewal(lease).Add(st.TTL)))
+	})
 }
