@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -12,7 +13,9 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 
+	"streamcount/internal/testing/etcdsim"
 	"streamcount/internal/testing/etcdtest"
+	"streamcount/lease/policy"
 )
 
 // observedLease counts the renewals that are sent on shared streams. etcd's responses
@@ -27,7 +30,7 @@ type observedLease struct {
 
 func (o *observedLease) LeaseKeepAlive(ctx context.Context, opts ...grpc.CallOption) (pb.Lease_LeaseKeepAliveClient, error) {
 	s, err := o.LeaseClient.LeaseKeepAlive(ctx, opts...)
-	return &observedStream{s, o}, err
+	return &observedStream{s, ctx, o}, err
 }
 
 // sentOf returns how many of the leases of streams were renewed, and how often in all.
@@ -47,7 +50,8 @@ func (o *observedLease) sentOf(t *testing.T, l *Limiter, streams []HeartbeatRequ
 
 type observedStream struct {
 	pb.Lease_LeaseKeepAliveClient
-	o *observedLease
+	ctx context.Context
+	o   *observedLease
 }
 
 func (s *observedStream) Send(r *pb.LeaseKeepAliveRequest) error {
@@ -61,8 +65,8 @@ func (s *observedStream) Recv() (*pb.LeaseKeepAliveResponse, error) {
 	select {
 	case <-s.o.release:
 		return s.Lease_LeaseKeepAliveClient.Recv()
-	case <-s.Context().Done():
-		return nil, s.Context().Err()
+	case <-s.ctx.Done():
+		return nil, s.ctx.Err()
 	}
 }
 
@@ -103,4 +107,49 @@ func TestHeartbeats_EqualRequestsRunOnce(t *testing.T) {
 	leases, renewals := o.sentOf(t, l, streams)
 	assert.Equal(t, 3, leases)
 	assert.Less(t, renewals, len(batch)/2, "a slow etcd receives a renewal again")
+}
+
+// A large batch verifies a stream after it has waited for room, because the stream may end
+// while the batch waits, and its lease may then be in use by another stream.
+func TestHeartbeats_VerifiesAfterWaitingForRoom(t *testing.T) {
+	t.Parallel()
+	etcdsim.Bubble(t, func(t *testing.T) {
+		t.Helper()
+		etcd := etcdsim.New()
+		here, there := &etcdsim.Link{Etcd: etcd}, &etcdsim.Link{Etcd: etcd}
+		cfg := Config{Prefix: "/p", Limit: 3, Timeout: 3 * time.Second}
+		starter := runLimiter(t, Etcd{KV: there.KV(), Lease: there.Lease(), Watch: there.Watcher()}, cfg)
+		var streams []HeartbeatRequest
+		for i := range 600 {
+			user := fmt.Sprint("user-", i)
+			streams = append(streams, HeartbeatRequest{user, mustStart(t, starter, user, Request{}).Stream.ID})
+		}
+		o := &observedLease{LeaseClient: here.Lease(), release: make(chan struct{}), sent: make(map[int64]int)}
+		l := runLimiter(t, Etcd{KV: here.KV(), Lease: o, Watch: here.Watcher()}, cfg)
+
+		results := make(chan []HeartbeatResult, 1)
+		go func() { results <- l.Heartbeats(t.Context(), streams) }()
+		synctest.Wait()
+		stopped := map[HeartbeatRequest]bool{}
+		for _, s := range streams {
+			if leases, _ := o.sentOf(t, l, []HeartbeatRequest{s}); leases == 0 {
+				stopped[s] = true
+				_, err := starter.Stop(t.Context(), s.User, s.ID)
+				require.NoError(t, err)
+			}
+		}
+		require.NotEmpty(t, stopped, "the batch waits for room")
+		synctest.Wait()
+		close(o.release)
+		for i, r := range <-results {
+			if !stopped[streams[i]] {
+				require.NoError(t, r.Err)
+				assert.False(t, r.Degraded)
+				continue
+			}
+			requireEnded(t, r.Err, policy.ReasonStopped)
+			leases, _ := o.sentOf(t, l, streams[i:i+1])
+			assert.Zero(t, leases, "the lease of an ended stream is not renewed")
+		}
+	})
 }

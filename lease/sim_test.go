@@ -35,6 +35,8 @@ type sim struct {
 	held    map[streamid.Nonce]bool          // streams whose viewers have not stopped them
 	gone    map[streamid.Nonce]etcdsim.Cause // the causes of ended streams
 	evicted map[string]time.Time             // by session: when a start evicted its stream
+	batches map[int]*simBatch                // by the home of their viewers: those that are not sent yet
+	ended   []HeartbeatRequest               // heartbeats of streams that have ended on every replica
 	done    map[string]int                   // by event: how often it happened
 }
 
@@ -171,7 +173,7 @@ func simulate(t *testing.T, cfg simConfig) *sim {
 	s := &sim{
 		simConfig: cfg, etcd: etcdsim.New(), spans: map[string][]span{}, puts: map[streamid.Nonce]put{},
 		leases: map[streamid.Nonce]int64{}, taken: map[streamid.Nonce][]taken{}, gone: map[streamid.Nonce]etcdsim.Cause{}, held: map[streamid.Nonce]bool{},
-		evicted: map[string]time.Time{}, done: map[string]int{},
+		evicted: map[string]time.Time{}, batches: map[int]*simBatch{}, done: map[string]int{},
 	}
 	s.etcd.Audit, s.etcd.Backlog = s.audit, cfg.backlog
 	ctx, stop := context.WithCancel(context.Background())
@@ -299,6 +301,7 @@ func testSimulation(t *testing.T, outage Outage) {
 	})
 	t.Logf("%d runs, %d calls of etcd, %v", runs, calls, done)
 	require.NotZero(t, done["started"])
+	require.NotZero(t, done["batches of several viewers"])
 }
 
 // TestSimulation_Admit is TestSimulation with nodes that admit starts while etcd is unavailable.

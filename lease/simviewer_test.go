@@ -20,7 +20,8 @@ type simViewer struct {
 	user    string
 	session string
 	rng     *rand.Rand
-	home    int // the only node that it calls, or -1
+	home    int  // the only node that it calls, or -1
+	batched bool // its heartbeats are in batches with those of other viewers
 }
 
 // A simStream is what a viewer has received about a stream.
@@ -39,6 +40,7 @@ func (s *sim) watch(i int) {
 	if s.outage == OutageAdmit {
 		v.home = v.rng.IntN(len(s.nodes)) // other nodes do not have its provisional streams
 	}
+	v.batched = v.rng.IntN(2) == 0
 	for end := time.Now().Add(s.length); time.Now().Before(end); {
 		if st := v.start(); st != nil {
 			v.play(st, end)
@@ -172,27 +174,48 @@ func (v *simViewer) play(st *simStream, end time.Time) {
 
 // heartbeat renews the stream, and reports whether it continues.
 func (v *simViewer) heartbeat(st *simStream) bool {
-	sent := time.Now()
-	s, err := v.node().Heartbeat(context.Background(), v.user, st.id)
+	var sent time.Time
+	var r HeartbeatResult
+	if v.batched {
+		sent, r = v.heartbeatInBatch(st)
+	} else {
+		sent = time.Now()
+		r = NewHeartbeatResult(v.node().Heartbeat(context.Background(), v.user, st.id))
+	}
 	var ended *EndedError
 	switch {
-	case err == nil && s.Degraded:
+	case r.Err == nil && r.Degraded:
 		v.count("degraded")
 		return true
-	case err == nil:
+	case r.Err == nil:
 		v.count("renewed")
-		if s.ExpiresAt.Before(sent.Add(v.ttl * 3 / 4)) {
-			v.fault("%s: a renewal that leaves %v of its TTL of %v", st.id, s.ExpiresAt.Sub(sent), v.ttl)
-		}
-		st.renewed, st.provisional = s.ExpiresAt.Add(-v.ttl), false
+		v.checkRenewal(st, sent, r)
+		st.renewed, st.provisional = r.ExpiresAt.Add(-v.ttl), false
 		return true
-	case !errors.As(err, &ended):
-		v.fault("heartbeat of %s: %v", st.id, err)
+	case !errors.As(r.Err, &ended):
+		v.fault("heartbeat of %s: %v", st.id, r.Err)
 		return false
 	}
 	v.count("ended: " + string(ended.Reason))
 	v.checkEnding(st, ended.Reason)
+	v.noteEnded(st)
 	return false
+}
+
+// checkRenewal checks that an answered heartbeat leaves three quarters of the TTL, and
+// that etcd has renewed the lease so that it does not expire before the time in the answer.
+func (v *simViewer) checkRenewal(st *simStream, sent time.Time, r HeartbeatResult) {
+	if r.ExpiresAt.Before(sent.Add(v.ttl * 3 / 4)) {
+		v.fault("%s: a renewal that leaves %v of its TTL of %v", st.id, r.ExpiresAt.Sub(sent), v.ttl)
+	}
+	v.mu.Lock()
+	lease := v.leases[st.nonce]
+	v.mu.Unlock()
+	renewed := v.etcd.LastRenewal(lease)
+	if !renewed.IsZero() && r.ExpiresAt.After(renewed.Add(v.ttl)) {
+		v.fault("%s is answered as alive for %v, and its lease expires %v earlier", st.id,
+			r.ExpiresAt.Sub(sent), r.ExpiresAt.Sub(renewed.Add(v.ttl)))
+	}
 }
 
 // checkEnding checks why a stream ended that its viewer did not stop. Only another start or
@@ -224,6 +247,7 @@ func (v *simViewer) stop(st *simStream, twice bool) {
 	switch {
 	case err == nil:
 		v.count("stopped")
+		v.noteEnded(st)
 	case errors.As(err, &ended):
 		v.checkEnding(st, ended.Reason)
 		v.count("stop of an ended stream")
