@@ -231,6 +231,11 @@ func (w *Watcher) Watch(ctx context.Context, key string, opts ...clientv3.OpOpti
 			select {
 			case <-changed:
 			case <-progress:
+				select {
+				case <-changed: // etcd sends earlier events before the answer
+					continue
+				default:
+				}
 				progress = w.progressRequested()
 				if !send(clientv3.WatchResponse{Header: head}) {
 					return
