@@ -201,9 +201,10 @@ func (r *Router) commitMap(ctx context.Context, now, next *Map) error {
 		case err == nil:
 			return nil
 		}
-		if _, failed := h.ReadRouting(ctx); failed != nil && retry.Sleep(ctx, 100*time.Millisecond) != nil {
+		if retry.Sleep(ctx, 100*time.Millisecond) != nil {
 			return err
 		}
+		_, _ = h.ReadRouting(ctx) // the next put fails if this does
 	}
 }
 
