@@ -87,6 +87,21 @@ var mutants = []mutant{
 		"lease/heartbeat.go", "case time.Since(renewed) < s.TTL()/4:",
 		"case time.Since(renewed) < s.TTL()/4 || MUTANT && time.Since(renewed) < s.TTL():",
 	}}},
+	{name: "a renewal is reported that was not sent", scene: "heartbeats", patches: []patch{{
+		"lease/heartbeat.go", "	switch renewed := s.LastRenewal(); {\n",
+		"	switch renewed := s.LastRenewal(); {\n	case MUTANT && time.Since(renewed) < s.TTL()*7/8:\n" +
+			"		b.results[i] = HeartbeatResult{ExpiresAt: time.Now().Add(s.TTL()), TTL: s.TTL(), record: s.Value}\n",
+	}}},
+	{name: "a batch skips renewals that are due", scene: "batches", patches: []patch{{
+		"lease/heartbeat.go", "	switch renewed := s.LastRenewal(); {\n",
+		"	switch renewed := s.LastRenewal(); {\n	case MUTANT && len(b.requests) > 1 && time.Since(renewed) < s.TTL()*7/8:\n" +
+			"		b.results[i] = HeartbeatResult{ExpiresAt: renewed.Add(s.TTL()), TTL: s.TTL(), record: s.Value}\n",
+	}}},
+	{name: "a heartbeat of a batch has the result of another", scene: "conflicts", patches: []patch{{
+		"lease/heartbeat.go", "		b.results[i] = b.results[b.distinct.First(i)]\n",
+		"		if MUTANT {\n			b.results[i] = b.results[b.distinct.First(max(i-1, 0))]\n			continue\n		}\n" +
+			"		b.results[i] = b.results[b.distinct.First(i)]\n",
+	}}},
 	{name: "an outage ends streams", scene: "outage", patches: []patch{{
 		"lease/heartbeat.go", "	return HeartbeatResult{TTL: l.cfg.TTL, Degraded: true}\n}\n",
 		"	if MUTANT {\n		return HeartbeatResult{Err: &EndedError{Reason: policy.ReasonEnded}}\n	}\n" +

@@ -133,6 +133,7 @@ func (c *checker) checkAll(dir string) []string {
 	for _, l := range c.ours() {
 		c.checkEnd(l)
 	}
+	c.checkLeases()
 	c.checkEndIsFinal()
 	c.checkLinear(dir)
 	return c.found
@@ -161,7 +162,7 @@ func (c *checker) checkHeartbeat(o *op) {
 	if _, to := c.endedBetween(live); to < o.Call-maxReplicaAge-slack {
 		c.late("answered as alive long after its end at %.3f: %v; %v", to.Seconds(), o, live)
 	}
-	if !o.ClockSet && o.Expires < o.Call+c.ttl-c.ttl/4-slack {
+	if !o.ClockSet && !o.Batch && o.Expires < o.Call+c.ttl-c.ttl/4-slack {
 		c.errorf("a heartbeat left less than three quarters of the TTL: %v", o)
 	}
 }

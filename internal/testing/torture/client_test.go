@@ -80,42 +80,51 @@ type request struct {
 // do sends o and records it with its answer. If no connection can be opened, it records
 // nothing and returns nil.
 func (c *caller) do(ctx context.Context, o *op, r request) *answer {
-	o.N = cmp.Or(o.N, int(opNumbers.Add(1)))
+	a := &answer{}
+	body, sent := c.send(ctx, []*op{o}, r, a)
+	if !sent {
+		return nil
+	}
+	o.setAnswer(a, body, c.nodes[o.Node].clock)
+	c.history.add(o)
+	return a
+}
+
+// send sends the request of ops to their node. It stores the times and the status in ops,
+// and decodes the answer into a. It reports false if no connection can be opened.
+func (c *caller) send(ctx context.Context, ops []*op, r request, a any) (body []byte, sent bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if r.disconnectAfter > 0 {
-		o.Disconnected = true
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 			WroteRequest: func(httptrace.WroteRequestInfo) { time.AfterFunc(r.disconnectAfter, cancel) },
 		})
 	}
-	req, err := http.NewRequestWithContext(ctx, r.method, c.nodes[o.Node].url+"/api/v1"+r.path, strings.NewReader(r.body))
+	node := ops[0].Node
+	req, err := http.NewRequestWithContext(ctx, r.method, c.nodes[node].url+"/api/v1"+r.path, strings.NewReader(r.body))
 	if err != nil {
 		panic(err) // the paths are ours
 	}
 	if r.body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	o.Call = now()
-	resp, err := c.http[o.Node].Do(req)
-	var body []byte
+	call, status := now(), 0
+	resp, err := c.http[node].Do(req)
 	if err == nil {
-		o.Status = resp.StatusCode
+		status = resp.StatusCode
 		body, err = io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 	}
-	o.Return = now()
-	var dial *net.OpError
-	if errors.As(err, &dial) && dial.Op == "dial" {
-		return nil
-	}
-	a := &answer{}
+	answered := now()
 	if err != nil || json.Unmarshal(body, a) != nil {
-		o.Status = 0 // the answer is incomplete
+		status = 0 // the answer is incomplete
 	}
-	o.setAnswer(a, body, c.nodes[o.Node].clock)
-	c.history.add(o)
-	return a
+	for _, o := range ops {
+		o.N = cmp.Or(o.N, int(opNumbers.Add(1)))
+		o.Call, o.Return, o.Status, o.Disconnected = call, answered, status, r.disconnectAfter > 0
+	}
+	var dial *net.OpError
+	return body, !errors.As(err, &dial) || dial.Op != "dial"
 }
 
 // setAnswer stores an answer in o. It corrects times by the offset of the node's wall clock.
@@ -161,6 +170,11 @@ func (o *op) expected() bool {
 		return o.Kind == kindStop || o.Kind == kindHeartbeat
 	}
 	return false
+}
+
+// final reports whether a client need not repeat the heartbeat.
+func (o *op) final() bool {
+	return o.Status == 200 && !o.Degraded || o.Status == 410 || o.Status == 404
 }
 
 // number returns the number of the start of a stream, which is the title of its content.

@@ -39,6 +39,7 @@ type behavior struct {
 	players           int
 	think             time.Duration // maximum time between two requests of one player
 	oneNode           bool          // all requests go to the first node
+	batches           float64       // share of the periodic heartbeats that are sent in batches
 	disconnects       float64       // share of requests that a client cancels
 	heartbeatInterval time.Duration // maximum time between two heartbeats of a stream
 	weights           map[string]int
@@ -67,22 +68,46 @@ func (c *userClients) keepAlive(ctx context.Context, rng *rand.Rand) {
 	var heartbeats sync.WaitGroup
 	defer heartbeats.Wait()
 	for !wait(ctx, c.behavior.heartbeatInterval/2+time.Duration(rng.Int64N(int64(c.behavior.heartbeatInterval/2)))) {
-		c.mu.Lock()
-		for _, s := range c.known {
-			if c.heartbeating[s.op] {
-				node := rng.IntN(len(c.caller.nodes))
-				heartbeats.Go(func() { c.heartbeatUntilAnswered(ctx, s, node) })
+		kept := c.keptStreams()
+		if rng.Float64() < c.behavior.batches {
+			node, batch := c.anyNode(rng), c.batch(rng, kept)
+			if len(batch) > 0 {
+				heartbeats.Go(func() { c.batchUntilAnswered(ctx, batch, node) })
 			}
+			continue
 		}
-		c.mu.Unlock()
+		for _, s := range kept {
+			node := c.anyNode(rng)
+			heartbeats.Go(func() { c.heartbeatUntilAnswered(ctx, s, node) })
+		}
 	}
+}
+
+// keptStreams returns the streams that are played.
+func (c *userClients) keptStreams() (kept []*stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.known {
+		if c.heartbeating[s.op] {
+			kept = append(kept, s)
+		}
+	}
+	return kept
+}
+
+// anyNode returns a random node, or the first if all requests go to it.
+func (c *userClients) anyNode(rng *rand.Rand) int {
+	if c.behavior.oneNode {
+		return 0
+	}
+	return rng.IntN(len(c.caller.nodes))
 }
 
 // heartbeatUntilAnswered sends a heartbeat to one node after the other, as players do.
 func (c *userClients) heartbeatUntilAnswered(ctx context.Context, s *stream, node int) {
 	for i := range c.caller.nodes {
 		o := c.heartbeat(s, (node+i)%len(c.caller.nodes), 0)
-		if o.Status == 200 && !o.Degraded || o.Status == 410 || ctx.Err() != nil {
+		if o.final() || ctx.Err() != nil {
 			return
 		}
 	}
@@ -91,11 +116,11 @@ func (c *userClients) heartbeatUntilAnswered(ctx context.Context, s *stream, nod
 // actions are what clients do, with weights.
 var actions = map[string]int{
 	"start": 22, "session": 14, "evict": 10, "replace": 8, "stop": 14, "stop twice": 3, "stop at once": 3, "stop any": 2, "remove": 1,
-	"heartbeat": 12, "heartbeat after end": 6, "list": 4, "bounded list": 3, "limit": 3, "foreign": 2, "crash": 6,
+	"heartbeat": 12, "heartbeat after end": 6, "batch": 6, "list": 4, "bounded list": 3, "limit": 3, "foreign": 2, "crash": 6,
 }
 
 // quietActions are those of clients that mostly send heartbeats.
-var quietActions = map[string]int{"start": 8, "session": 4, "stop": 3, "heartbeat": 30, "heartbeat after end": 3, "list": 3, "bounded list": 3, "crash": 2}
+var quietActions = map[string]int{"start": 8, "session": 4, "stop": 3, "heartbeat": 30, "heartbeat after end": 3, "batch": 6, "list": 3, "bounded list": 3, "crash": 2}
 
 func pick(rng *rand.Rand, weights map[string]int) string {
 	names := make([]string, 0, len(weights))
@@ -120,10 +145,7 @@ func (c *userClients) doRandomAction(rng *rand.Rand) {
 	if weights == nil {
 		weights = actions
 	}
-	node, s := rng.IntN(len(c.caller.nodes)), c.randomStream(rng)
-	if c.behavior.oneNode {
-		node = 0
-	}
+	node, s := c.anyNode(rng), c.randomStream(rng)
 	disconnectAfter := c.disconnectTime(rng)
 	o := &op{User: c.user, Node: node}
 	switch action := pick(rng, weights); action {
@@ -143,6 +165,10 @@ func (c *userClients) doRandomAction(rng *rand.Rand) {
 				node = ended.node
 			}
 			c.heartbeat(ended.stream, node, disconnectAfter)
+		}
+	case "batch":
+		if batch := c.batch(rng, c.keptStreams()); len(batch) > 0 {
+			c.heartbeatBatch(batch, node, disconnectAfter)
 		}
 	case "crash":
 		c.abandon(s)

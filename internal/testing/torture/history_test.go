@@ -51,6 +51,7 @@ type op struct {
 	Limit        int    `json:",omitempty"`
 	Plan         string `json:",omitempty"`
 	Disconnected bool   `json:",omitempty"` // the client closed the connection
+	Batch        bool   `json:",omitempty"` // it was one of several heartbeats in a request
 
 	Call, Return time.Duration
 
@@ -81,6 +82,7 @@ func (o *op) String() string {
 		{"stream", o.Stream != 0, o.Stream}, {"session", o.Session != "", o.Session},
 		{"replaces", o.Replaces != 0, o.Replaces}, {"evict", o.Evict, ""}, {"plan", o.Plan != "", o.Plan},
 		{"limit", o.Kind == kindLimit || o.Kind == kindPlan, o.Limit}, {"disconnected", o.Disconnected, ""},
+		{"in a batch", o.Batch, ""},
 	} {
 		if part.is {
 			fmt.Fprintf(&b, " %s %v", part.name, part.val)

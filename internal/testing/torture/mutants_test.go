@@ -105,7 +105,7 @@ func scenes() map[string]scene {
 	}
 	conflicts := round{
 		busy: 3, load: 2 * time.Second,
-		behavior: behavior{players: 5, think: 25 * time.Millisecond, disconnects: 0.02, heartbeatInterval: 1200 * time.Millisecond, sessions: 2},
+		behavior: behavior{players: 5, think: 25 * time.Millisecond, disconnects: 0.02, heartbeatInterval: 1200 * time.Millisecond, sessions: 2, batches: 0.5},
 	}
 	oneUser := conflicts
 	oneUser.busy, oneUser.behavior.players = 1, 4
@@ -120,6 +120,9 @@ func scenes() map[string]scene {
 	heartbeats := conflicts
 	heartbeats.busy, heartbeats.load, heartbeats.behavior.think, heartbeats.behavior.oneNode = 5, 4*time.Second, 300*time.Millisecond, true
 	heartbeats.behavior.weights = map[string]int{"start": 3, "heartbeat": 20}
+	batches := heartbeats
+	batches.behavior.batches = 1
+	batches.behavior.weights = map[string]int{"start": 3, "batch": 5}
 	// Many users who mostly start, so that few other calls end the streams of failed starts.
 	disconnects := conflicts
 	disconnects.busy, disconnects.load, disconnects.cleanup = 16, 1500*time.Millisecond, 4*time.Second
@@ -142,6 +145,7 @@ func scenes() map[string]scene {
 		"one node":          {oneNode, 5 * time.Second, 5},
 		"evictions":         {evictions, 5 * time.Second, 8},
 		"heartbeats":        {heartbeats, 5 * time.Second, 4},
+		"batches":           {batches, 5 * time.Second, 4},
 		"lost replies":      {with(conflicts, 2*time.Second, loseReplies), 5 * time.Second, 5},
 		"delayed watch":     {with(conflicts, 2*time.Second, delayWatch), 5 * time.Second, 5},
 		"paused followers":  {pausedFollowers, 5 * time.Second, 4},

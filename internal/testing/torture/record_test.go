@@ -14,6 +14,7 @@ type record struct {
 	violations []string
 	readings   []reading
 	terms      []termChange
+	leases     []leaseReading
 	revisions  int
 }
 

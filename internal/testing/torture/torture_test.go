@@ -75,6 +75,7 @@ func mixed(name string, seed uint64, load time.Duration) round {
 		name: name, seed: seed, load: load, busy: 12, quiet: 16, checkService: true,
 		behavior: behavior{
 			players: 3, think: 150 * time.Millisecond, disconnects: 0.03, heartbeatInterval: 1200 * time.Millisecond, sessions: 2,
+			batches: 0.5,
 		},
 	}
 }

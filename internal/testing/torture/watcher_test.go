@@ -27,7 +27,8 @@ type watcher struct {
 	last     int64 // the last revision that was applied
 	readings []reading
 	terms    []termChange // of raft
-	broken   string       // why it cannot continue
+	leases   []leaseReading
+	broken   string // why it cannot continue
 }
 
 // A reading is a linearizable read of etcd's newest revision.
@@ -42,10 +43,18 @@ type termChange struct {
 	term uint64
 }
 
+// A leaseReading is a read of how long a stream's lease remains.
+type leaseReading struct {
+	stream             *observedStream
+	sentAt, receivedAt time.Duration
+	expires            time.Duration // it expires before this time, unless it is renewed after sentAt
+}
+
 // run follows until ctx ends.
 func (w *watcher) run(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { w.read(ctx) })
+	all.Go(func() { w.readLeases(ctx) })
 	for member := 0; ctx.Err() == nil; member = (member + 1) % members {
 		w.follow(ctx, member)
 	}
@@ -136,6 +145,41 @@ func (w *watcher) read(ctx context.Context) {
 	}
 }
 
+// readLeases continuously reads how long the lease of some stream remains.
+func (w *watcher) readLeases(ctx context.Context) {
+	for member := 0; !wait(ctx, 10*time.Millisecond); {
+		r := leaseReading{stream: w.someStream(), sentAt: now()}
+		if r.stream == nil {
+			continue
+		}
+		call, cancel := context.WithTimeout(ctx, 700*time.Millisecond)
+		resp, err := w.etcd.clients[member].TimeToLive(call, clientv3.LeaseID(r.stream.lease))
+		cancel()
+		if err != nil {
+			member = (member + 1) % members
+			continue
+		}
+		if resp.TTL < 0 || resp.TTL > resp.GrantedTTL { // it is gone, or no leader counts its time yet
+			continue
+		}
+		r.receivedAt = now()
+		r.expires = r.receivedAt + time.Duration(resp.TTL+1)*time.Second // etcd truncates to seconds
+		w.mu.Lock()
+		w.leases = append(w.leases, r)
+		w.mu.Unlock()
+	}
+}
+
+// someStream returns a stream that exists, or nil. The order of a map is random.
+func (w *watcher) someStream() *observedStream {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range w.revisions.leases {
+		return l
+	}
+	return nil
+}
+
 func (w *watcher) markBroken(why string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -176,13 +220,13 @@ func (w *watcher) record() *record {
 	defer w.mu.Unlock()
 	r := &record{
 		streams: w.revisions.streams, violations: w.revisions.violations, readings: w.readings, terms: w.terms,
-		revisions: w.revisions.revisions, rules: w.revisions.ruleChanges,
+		revisions: w.revisions.revisions, rules: w.revisions.ruleChanges, leases: w.leases,
 	}
 	if w.broken != "" {
 		r.violations = append(r.violations, w.broken)
 	}
 	w.revisions.startRound()
-	w.readings = nil
+	w.readings, w.leases = nil, nil
 	w.terms = w.terms[len(w.terms)-1:]
 	return r
 }
