@@ -120,7 +120,7 @@ func (a *attempt) withoutForbiddenEviction(ctx context.Context) (policy.Start, e
 	switch {
 	case !start.Evict:
 		return start, evictionDenial{}, nil
-	case !a.rule.EvictionAllowed:
+	case !a.rule.MayEvict():
 		start.Evict = false
 		return start, evictionDenial{reason: NoEvictionPlan}, nil
 	}

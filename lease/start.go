@@ -116,7 +116,7 @@ func (l *Limiter) newAttempt(ctx context.Context, user string, req Request) (*at
 		if err != nil {
 			return nil, fmt.Errorf("replaces: %w", err)
 		}
-		a.start.Replaces = id.Nonce
+		a.start.Replaces = [][12]byte{id.Nonce}
 	}
 	return a, nil
 }

@@ -50,11 +50,11 @@ func TestDecide(t *testing.T) {
 			ends: []Ending{{b, ReasonReplaced}}},
 		{name: "otherSession", limit: 3, held: full, want: Start{Session: "car"}},
 		{name: "noSessionIsNotASession", limit: 3, held: full, want: Start{Session: ""}},
-		{name: "replaces", limit: 3, held: full, want: Start{Replaces: c.Nonce}, ok: true, slot: 2,
+		{name: "replaces", limit: 3, held: full, want: Start{Replaces: [][12]byte{c.Nonce}}, ok: true, slot: 2,
 			ends: []Ending{{c, ReasonReplaced}}},
-		{name: "replacesWhatIsGone", limit: 3, held: full, want: Start{Replaces: [12]byte{9}}},
-		{name: "replacesAboveLoweredLimit", limit: 2, held: full, want: Start{Replaces: c.Nonce}},
-		{name: "sessionAndReplaces", limit: 3, held: full, want: Start{Session: "tv", Replaces: c.Nonce},
+		{name: "replacesWhatIsGone", limit: 3, held: full, want: Start{Replaces: [][12]byte{{9}}}},
+		{name: "replacesAboveLoweredLimit", limit: 2, held: full, want: Start{Replaces: [][12]byte{c.Nonce}}},
+		{name: "sessionAndReplaces", limit: 3, held: full, want: Start{Session: "tv", Replaces: [][12]byte{c.Nonce}},
 			ok: true, slot: 0, ends: []Ending{{a, ReasonReplaced}, {c, ReasonReplaced}}},
 		{name: "expired", limit: 3, held: full, expired: map[int]bool{b.Index: true}, ok: true, slot: 1,
 			ends: []Ending{{b, ReasonExpired}}},
@@ -93,12 +93,12 @@ func TestDecide_Rules(t *testing.T) {
 			hs = append(hs, h)
 		}
 		w := Start{Session: sessions.Draw(t, "mine"), Evict: rapid.Bool().Draw(t, "evict")}
-		w.Replaces = [12]byte{byte(rapid.IntRange(0, 9).Draw(t, "replaces"))}
+		w.Replaces = [][12]byte{{byte(rapid.IntRange(0, 9).Draw(t, "replaces"))}}
 
 		d, ok := decideWith(Rule{Limit: limit}, hs, expired, w)
 
 		mine := func(h Stream) bool { return w.Session != "" && h.Session == w.Session }
-		named := func(h Stream) bool { return w.Replaces != [12]byte{} && h.Nonce == w.Replaces }
+		named := func(h Stream) bool { return slices.Contains(w.Replaces, h.Nonce) }
 		live := 0 // streams that only an eviction could end
 		for _, h := range hs {
 			if !mine(h) && !named(h) && !expired[h.Index] {

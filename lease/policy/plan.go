@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -28,11 +29,14 @@ var (
 // Counting says what a limit counts.
 type Counting string
 
-// The ways to count. A stream without a content or device id counts separately.
+// The ways to count. A stream without the id counts separately. Only a [Limit] counts
+// profiles and networks.
 const (
-	CountStreams Counting = "streams" // every stream
-	CountContent Counting = "content" // streams of the same content once
-	CountDevices Counting = "devices" // streams on the same device once
+	CountStreams  Counting = "streams"  // every stream
+	CountContent  Counting = "content"  // streams of the same content once
+	CountDevices  Counting = "devices"  // streams on the same device once
+	CountProfiles Counting = "profiles" // streams of the same profile once
+	CountNetworks Counting = "networks" // streams from the same network once
 )
 
 // PerStream reports whether each stream counts separately.
@@ -53,37 +57,59 @@ func (c Counting) Group(device, content string) string {
 // OnLimit says what a start does if the user is at the limit.
 type OnLimit string
 
-// The values of OnLimit.
+// The values of OnLimit. A start requests Deny or ReplaceOldest. The limit decides which
+// streams a start that does not request Deny may end.
 const (
 	Deny          OnLimit = "deny"           // reject the new stream
 	ReplaceOldest OnLimit = "replace-oldest" // end the oldest stream and start the new one
+	ReplaceLowest OnLimit = "replace-lowest" // the same, but end only streams of a lower priority than the new one
 )
 
-// A Plan is a named limit.
+// evicts reports whether starts may request that streams end.
+func (o OnLimit) evicts() bool { return o == ReplaceOldest || o == ReplaceLowest }
+
+// A Plan is a named limit of all streams of a user, with further limits of some of them.
 type Plan struct {
 	Limit   int      // 0 to [MaxLimit]; 0 admits no stream
-	OnLimit OnLimit  // ReplaceOldest if starts may request it; "" means Deny
-	Count   Counting // "" means CountStreams
+	OnLimit OnLimit  // ReplaceOldest or ReplaceLowest if starts may request it; "" means Deny
+	Count   Counting // CountStreams, CountContent or CountDevices; "" means CountStreams
+
+	Limits  []Limit     // up to [MaxLimits]
+	Require []Attribute // the attributes that a start must state
 }
 
 // WithDefaults returns p with defaults in place of empty fields.
 func (p Plan) WithDefaults() Plan {
 	p.OnLimit = cmp.Or(p.OnLimit, Deny)
 	p.Count = cmp.Or(p.Count, CountStreams)
+	if len(p.Limits) > 0 {
+		limits := make([]Limit, len(p.Limits))
+		for i, l := range p.Limits {
+			limits[i] = l.withDefaults()
+		}
+		p.Limits = limits
+	}
 	return p
 }
 
-// Validate returns an [ErrBadRule] if p is invalid.
+// Equal reports whether p and q are the same plan.
+func (p Plan) Equal(q Plan) bool {
+	return p.Limit == q.Limit && p.OnLimit == q.OnLimit && p.Count == q.Count &&
+		slices.EqualFunc(p.Limits, q.Limits, Limit.Equal) && slices.Equal(p.Require, q.Require)
+}
+
+// Validate returns an [ErrBadRule] if p is invalid. For a bad limit in Limits or a bad
+// attribute in Require it is a [*PlanError].
 func (p Plan) Validate() error {
 	switch {
 	case p.Limit < 0 || p.Limit > MaxLimit:
 		return fmt.Errorf("%w: limit %d is not between 0 and %d", ErrBadRule, p.Limit, MaxLimit)
-	case p.OnLimit != "" && p.OnLimit != Deny && p.OnLimit != ReplaceOldest:
-		return fmt.Errorf("%w: onLimit is neither %s nor %s", ErrBadRule, Deny, ReplaceOldest)
+	case p.OnLimit != "" && p.OnLimit != Deny && p.OnLimit != ReplaceOldest && p.OnLimit != ReplaceLowest:
+		return fmt.Errorf("%w: onLimit is none of %s, %s, %s", ErrBadRule, Deny, ReplaceOldest, ReplaceLowest)
 	case p.Count != "" && p.Count != CountStreams && p.Count != CountContent && p.Count != CountDevices:
 		return fmt.Errorf("%w: count is none of %s, %s, %s", ErrBadRule, CountStreams, CountContent, CountDevices)
 	}
-	return nil
+	return p.validateLimits()
 }
 
 // ValidPlan reports whether name is a valid name of a plan: 1 to 64 characters of

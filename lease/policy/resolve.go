@@ -3,14 +3,18 @@ package policy
 import (
 	"cmp"
 	"fmt"
+	"slices"
 )
 
-// A Rule is the limit in force for one user.
+// A Rule is the limits in force for one user.
 type Rule struct {
-	Limit           int
-	EvictionAllowed bool // starts may request ReplaceOldest
+	Limit           int  // of all streams
+	EvictionAllowed bool // starts may request that Limit ends streams
 	Counting        Counting
 	MaxStreams      int // maximum number of streams however they are counted; 0 for [MaxLimit]
+	// Several is the plan if it has further limits, required attributes or ReplaceLowest,
+	// and nil otherwise. It is not to be modified.
+	Several *Plan
 
 	// The rule holds as long as the override and the plans have these revisions.
 	Override int64           // 0 if the user has no override
@@ -69,7 +73,10 @@ func Resolve(from Source, user string, c Claims, d Defaults) (Rule, error) {
 	if p == nil {
 		p = &d.Plan
 	}
-	r.Limit, r.EvictionAllowed, r.Counting = p.Limit, p.OnLimit == ReplaceOldest, p.Count
+	r.Limit, r.EvictionAllowed, r.Counting = p.Limit, p.OnLimit.evicts(), p.Count
+	if len(p.Limits) > 0 || len(p.Require) > 0 || p.OnLimit == ReplaceLowest {
+		r.Several = p
+	}
 	switch {
 	case o.Limit != nil:
 		r.Limit = *o.Limit
@@ -80,3 +87,27 @@ func Resolve(from Source, user string, c Claims, d Defaults) (Rule, error) {
 }
 
 var noOverride Override
+
+// NeedsAttributes reports whether [Decide] needs the attributes of the streams. It
+// otherwise decides by the number of streams, or by the devices or the content.
+func (r *Rule) NeedsAttributes() bool { return r.Several != nil }
+
+// MayEvict reports whether a limit of the rule allows that starts end streams.
+func (r *Rule) MayEvict() bool {
+	return r.EvictionAllowed ||
+		r.Several != nil && slices.ContainsFunc(r.Several.Limits, func(l Limit) bool { return l.OnLimit.evicts() })
+}
+
+// Missing returns the required attributes that a start does not state.
+func (r *Rule) Missing(as *Attributes) []Attribute {
+	if r.Several == nil {
+		return nil
+	}
+	var missing []Attribute
+	for _, a := range r.Several.Require {
+		if !as.has(a) {
+			missing = append(missing, a)
+		}
+	}
+	return missing
+}

@@ -82,3 +82,31 @@ func TestResolve(t *testing.T) {
 		})
 	}
 }
+
+func TestResolve_FurtherLimits(t *testing.T) {
+	tv := Limit{Name: "tv", Limit: 1, OnLimit: ReplaceOldest}
+	plans := map[string]Plan{
+		"tv":    {Limit: 3, OnLimit: Deny, Limits: []Limit{tv}, Require: []Attribute{AttrDeviceType}},
+		"kiosk": {Limit: 2, OnLimit: ReplaceLowest},
+		"plain": {Limit: 2, OnLimit: ReplaceOldest},
+		"deny":  {Limit: 2, OnLimit: Deny, Limits: []Limit{{Name: "tv"}}},
+	}
+	one := 1
+	source := someRules{plans: plans, users: map[string]Override{"maya": {Limit: &one}}}
+	resolve := func(user, plan string) Rule {
+		r, err := Resolve(source, user, Claims{Plan: plan}, Defaults{})
+		require.NoError(t, err)
+		return r
+	}
+	r := resolve("maya", "tv")
+	assert.Equal(t, []Limit{tv}, r.Several.Limits)
+	assert.Equal(t, []Attribute{AttrDeviceType}, r.Several.Require)
+	assert.Equal(t, 1, r.Limit)
+	assert.False(t, r.EvictionAllowed)
+	for plan, want := range map[string][2]bool{ // MayEvict, NeedsAttributes
+		"tv": {true, true}, "kiosk": {true, true}, "plain": {true, false}, "deny": {false, true},
+	} {
+		r := resolve("tom", plan)
+		assert.Equal(t, want, [2]bool{r.MayEvict(), r.NeedsAttributes()}, plan)
+	}
+}

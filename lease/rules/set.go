@@ -66,6 +66,9 @@ func (s Set) validate() (Set, error) {
 			if err := p.Validate(); err != nil {
 				return s, fmt.Errorf("plan %s: %w", name, err)
 			}
+			if len(p.Limits) > 0 || len(p.Require) > 0 || p.OnLimit == policy.ReplaceLowest {
+				return s, fmt.Errorf("plan %s: %w: plans with several limits cannot be stored yet", name, policy.ErrBadRule)
+			}
 			full := p.WithDefaults()
 			p = &full
 		}
@@ -107,7 +110,7 @@ func (s Set) checkPlansExist(now snapshot) error {
 func (s Set) changes(now snapshot) Changes {
 	c := Changes{Revision: now.rev}
 	for _, name := range slices.Sorted(maps.Keys(s.Plans)) {
-		if old, _ := now.Plan(name); !equalPointers(old, s.Plans[name], func(a, b policy.Plan) bool { return a == b }) {
+		if old, _ := now.Plan(name); !equalPointers(old, s.Plans[name], policy.Plan.Equal) {
 			c.Plans = append(c.Plans, PlanChange{name, old, s.Plans[name]})
 		}
 	}
