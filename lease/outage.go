@@ -60,6 +60,9 @@ func (l *Limiter) admitLocally(a *attempt, cause error) (Started, error) {
 	entries, _, _ := l.replica.UserEntries(a.user)
 	entries = append(entries, l.provisional.Entries(a.user)...)
 	r, err := policy.Resolve(l.replica.Rules(), a.user, a.claims, l.defaults)
+	if errors.Is(err, policy.ErrUnreadable) {
+		return Started{}, etcdop.Unavailable("start for "+a.user, err)
+	}
 	if err != nil {
 		return Started{}, err
 	}

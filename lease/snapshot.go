@@ -127,7 +127,8 @@ func (l *Limiter) waitForOwnWrite(ctx context.Context, user string) bool {
 // there is none.
 func (l *Limiter) ruleOf(user string, value []byte) policy.Rule {
 	plan, limit := schema.DecodeClaims(value)
-	// Resolve fails only for a claimed plan that must exist.
+	// Resolve fails only if this version cannot read a rule. The limit 0 is then true: no
+	// start is admitted.
 	r, _ := policy.Resolve(l.replica.Rules(), user, policy.Claims{GrantedPlan: plan, Limit: limit}, l.defaults)
 	return r
 }

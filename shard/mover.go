@@ -145,9 +145,13 @@ func (r *Router) copyPlans(ctx context.Context, m *Map) error {
 	if err != nil {
 		return err
 	}
-	plans, err := from.opened.Load().Limiter.Rules().Plans(ctx)
+	source := from.opened.Load().Limiter.Rules()
+	plans, err := source.Plans(ctx)
 	if err != nil {
 		return fmt.Errorf("copy plans: %w", err)
+	}
+	if unreadable, _ := source.Unreadable(); len(unreadable) > 0 {
+		return fmt.Errorf("copy plans: %w", &policy.UnreadableError{Plan: unreadable[0]})
 	}
 	set := rules.Set{Plans: map[string]*policy.Plan{}}
 	for name, p := range plans {

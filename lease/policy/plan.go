@@ -24,7 +24,28 @@ var (
 
 	// ErrNoPlan means that there is no plan of that name.
 	ErrNoPlan = errors.New("lease: no such plan")
+
+	// ErrUnreadable means that a plan or an override exists, and this version cannot read
+	// it. The error is an [*UnreadableError].
+	ErrUnreadable = errors.New("lease: this version cannot read a rule")
 )
+
+// An UnreadableError names a plan or an override that exists, and that this version cannot
+// read, for example because a later version has written it. It is an [ErrUnreadable].
+type UnreadableError struct {
+	Plan string // "" for an override
+	User string // of the override
+}
+
+func (e *UnreadableError) Error() string {
+	if e.Plan != "" {
+		return fmt.Sprintf("%v: plan %q", ErrUnreadable, e.Plan)
+	}
+	return fmt.Sprintf("%v: that of user %q", ErrUnreadable, e.User)
+}
+
+// Unwrap makes an UnreadableError an [ErrUnreadable].
+func (e *UnreadableError) Unwrap() error { return ErrUnreadable }
 
 // Counting says what a limit counts.
 type Counting string
@@ -76,6 +97,12 @@ type Plan struct {
 
 	Limits  []Limit     // up to [MaxLimits]
 	Require []Attribute // the attributes that a start must state
+}
+
+// HasSeveralLimits reports whether p has more than one limit, or one that depends on more
+// than the number of streams, devices or content.
+func (p *Plan) HasSeveralLimits() bool {
+	return len(p.Limits) > 0 || len(p.Require) > 0 || p.OnLimit == ReplaceLowest
 }
 
 // WithDefaults returns p with defaults in place of empty fields.

@@ -29,8 +29,8 @@ type PlanRevision struct {
 }
 
 // A Source looks up overrides and plans with the etcd revision of their last put. The
-// revision is 0 if there is none. The result is nil with another revision if the
-// stored value is invalid.
+// revision is 0 if there is none. The result is nil with another revision if this version
+// cannot read the stored value.
 type Source interface {
 	Override(user string) (*Override, int64)
 	Plan(name string) (*Plan, int64)
@@ -52,29 +52,39 @@ type Defaults struct {
 // Resolve returns the rule for user. The user's override takes precedence over the
 // claims, the claims over the default plan, and the default plan over the defaults of
 // the node. Resolve returns an [ErrNoPlan] if the claimed plan does not exist and the
-// override does not replace it.
+// override does not replace it. It does not replace a rule that exists and cannot be read
+// by another one, which might admit more: it returns an [*UnreadableError].
 func Resolve(from Source, user string, c Claims, d Defaults) (Rule, error) {
 	r := Rule{MaxStreams: d.MaxStreams}
 	o, revision := from.Override(user)
 	r.Override = revision
+	if o == nil && revision != 0 {
+		return Rule{}, &UnreadableError{User: user}
+	}
 	if o == nil {
 		o = &noOverride
 	}
 	name := cmp.Or(o.Plan, c.Plan, c.GrantedPlan, DefaultPlan)
 	p, revision := from.Plan(name)
 	r.Plans[0] = PlanRevision{name, revision}
+	if p == nil && revision != 0 {
+		return Rule{}, &UnreadableError{Plan: name}
+	}
 	if p == nil && o.Plan == "" && c.Plan != "" {
 		return Rule{}, fmt.Errorf("%w: %q", ErrNoPlan, c.Plan)
 	}
 	if p == nil && name != DefaultPlan {
 		p, revision = from.Plan(DefaultPlan)
 		r.Plans[1] = PlanRevision{DefaultPlan, revision}
+		if p == nil && revision != 0 {
+			return Rule{}, &UnreadableError{Plan: DefaultPlan}
+		}
 	}
 	if p == nil {
 		p = &d.Plan
 	}
 	r.Limit, r.EvictionAllowed, r.Counting = p.Limit, p.OnLimit.evicts(), p.Count
-	if len(p.Limits) > 0 || len(p.Require) > 0 || p.OnLimit == ReplaceLowest {
+	if p.HasSeveralLimits() {
 		r.Several = p
 	}
 	switch {

@@ -110,3 +110,63 @@ func TestResolve_FurtherLimits(t *testing.T) {
 		assert.Equal(t, want, [2]bool{r.MayEvict(), r.NeedsAttributes()}, plan)
 	}
 }
+
+// A rule that exists and cannot be read is not replaced by another one.
+func TestResolve_UnreadableRules(t *testing.T) {
+	family, three := Plan{Limit: 4}, 3
+	tests := []struct {
+		name   string
+		source unreadableRules
+		claims Claims
+		want   *UnreadableError
+	}{
+		{name: "none", source: unreadableRules{}},
+		{name: "override", source: unreadableRules{override: true}, want: &UnreadableError{User: "maya"}},
+		{name: "claimed", source: unreadableRules{plan: "gold"}, claims: Claims{Plan: "gold"}, want: &UnreadableError{Plan: "gold"}},
+		{name: "granted", source: unreadableRules{plan: "gold"}, claims: Claims{GrantedPlan: "gold"}, want: &UnreadableError{Plan: "gold"}},
+		{name: "default", source: unreadableRules{plan: DefaultPlan}, want: &UnreadableError{Plan: DefaultPlan}},
+		{name: "defaultInPlaceOfAnother", source: unreadableRules{plan: DefaultPlan}, claims: Claims{GrantedPlan: "gold"}, want: &UnreadableError{Plan: DefaultPlan}},
+		{name: "planOfOverride", source: unreadableRules{plan: "gold", someRules: someRules{users: map[string]Override{"maya": {Plan: "gold"}}}},
+			want: &UnreadableError{Plan: "gold"}},
+		{name: "planBesideOverride", source: unreadableRules{plan: DefaultPlan, someRules: someRules{users: map[string]Override{"maya": {Limit: &three}}}},
+			want: &UnreadableError{Plan: DefaultPlan}},
+		{name: "anotherPlan", source: unreadableRules{plan: "gold", someRules: someRules{plans: map[string]Plan{"family": family}}}, claims: Claims{Plan: "family"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Resolve(tt.source, "maya", tt.claims, Defaults{Plan: Plan{Limit: 3}})
+			if tt.want == nil {
+				require.NoError(t, err)
+				return
+			}
+			var got *UnreadableError
+			require.ErrorAs(t, err, &got)
+			require.ErrorIs(t, err, ErrUnreadable)
+			assert.Equal(t, tt.want, got)
+		})
+	}
+	assert.EqualError(t, &UnreadableError{Plan: "gold"}, `lease: this version cannot read a rule: plan "gold"`)
+	assert.EqualError(t, &UnreadableError{User: "maya"}, `lease: this version cannot read a rule: that of user "maya"`)
+}
+
+// unreadableRules is a Source with a plan, or the override of each user, that cannot be
+// read.
+type unreadableRules struct {
+	someRules
+	plan     string
+	override bool
+}
+
+func (u unreadableRules) Override(user string) (*Override, int64) {
+	if u.override {
+		return nil, 7
+	}
+	return u.someRules.Override(user)
+}
+
+func (u unreadableRules) Plan(name string) (*Plan, int64) {
+	if u.plan == name {
+		return nil, 8
+	}
+	return u.someRules.Plan(name)
+}

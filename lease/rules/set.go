@@ -43,13 +43,30 @@ type Changes struct {
 type PlanChange struct {
 	Name     string
 	Old, New *policy.Plan
+	// Unreadable means that this version cannot read the plan before the change. Old is
+	// then a plan with limit 0, because such a plan admits no stream.
+	Unreadable bool
 }
 
 // An OverrideChange is the override of a user before and after a change; nil if there is
 // none.
 type OverrideChange struct {
-	User     string
-	Old, New *policy.Override
+	User       string
+	Old, New   *policy.Override
+	Unreadable bool // as in a PlanChange
+}
+
+// Limits returns the differences in the further limits of the plan, in words. See
+// [policy.LimitDifferences].
+func (c PlanChange) Limits() []string {
+	var old, now policy.Plan
+	if c.Old != nil {
+		old = *c.Old
+	}
+	if c.New != nil {
+		now = *c.New
+	}
+	return policy.LimitDifferences(old, now)
 }
 
 // validate returns the set with defaults, or an error if it is invalid.
@@ -66,7 +83,7 @@ func (s Set) validate() (Set, error) {
 			if err := p.Validate(); err != nil {
 				return s, fmt.Errorf("plan %s: %w", name, err)
 			}
-			if len(p.Limits) > 0 || len(p.Require) > 0 || p.OnLimit == policy.ReplaceLowest {
+			if p.HasSeveralLimits() {
 				return s, fmt.Errorf("plan %s: %w: plans with several limits cannot be stored yet", name, policy.ErrBadRule)
 			}
 			full := p.WithDefaults()
@@ -95,28 +112,42 @@ func (s Set) checkPlansExist(now snapshot) error {
 		if o == nil || o.Plan == "" {
 			continue
 		}
-		p, inSet := s.Plans[o.Plan]
-		if !inSet {
-			p, _ = now.Plan(o.Plan)
+		p, exists := s.Plans[o.Plan]
+		if exists {
+			exists = p != nil
+		} else {
+			_, revision := now.Plan(o.Plan)
+			exists = revision != 0
 		}
-		if p == nil {
+		if !exists {
 			return fmt.Errorf("user %s: %w: %q", user, policy.ErrNoPlan, o.Plan)
 		}
 	}
 	return nil
 }
 
-// changes returns the differences between the set and the rules in force, by name.
+// changes returns the differences between the set and the rules in force, by name. A rule
+// that this version cannot read differs from any other.
 func (s Set) changes(now snapshot) Changes {
 	c := Changes{Revision: now.rev}
 	for _, name := range slices.Sorted(maps.Keys(s.Plans)) {
-		if old, _ := now.Plan(name); !equalPointers(old, s.Plans[name], policy.Plan.Equal) {
-			c.Plans = append(c.Plans, PlanChange{name, old, s.Plans[name]})
+		old, revision := now.Plan(name)
+		unreadable := old == nil && revision != 0
+		if unreadable {
+			old = new(policy.Plan{}.WithDefaults())
+		}
+		if unreadable || !equalPointers(old, s.Plans[name], policy.Plan.Equal) {
+			c.Plans = append(c.Plans, PlanChange{name, old, s.Plans[name], unreadable})
 		}
 	}
 	for _, user := range slices.Sorted(maps.Keys(s.Users)) {
-		if old, _ := now.Override(user); !equalPointers(old, s.Users[user], policy.Override.Equal) {
-			c.Users = append(c.Users, OverrideChange{user, old, s.Users[user]})
+		old, revision := now.Override(user)
+		unreadable := old == nil && revision != 0
+		if unreadable {
+			old = &policy.Override{Limit: new(int)}
+		}
+		if unreadable || !equalPointers(old, s.Users[user], policy.Override.Equal) {
+			c.Users = append(c.Users, OverrideChange{user, old, s.Users[user], unreadable})
 		}
 	}
 	return c

@@ -47,7 +47,8 @@ func (e *NoOverrideError) Unwrap() error { return ErrNoOverride }
 // on any node, because an admission compares the revisions of its rules. Every change also
 // puts one key that is common to all rules, so a set of rules can detect any other change.
 //
-// Each call returns lease.ErrUnavailable if etcd does not answer.
+// Each call returns lease.ErrUnavailable if etcd does not answer, or if this version cannot
+// read the rule. A rule that cannot be read may be replaced or removed.
 type Store struct {
 	cfg         Config
 	cachedGuard atomic.Pointer[pb.Compare]
@@ -74,7 +75,12 @@ const (
 // retryPause waits before the next attempt. It reports whether ctx ended.
 func retryPause(ctx context.Context) (over bool) { return retry.Sleep(ctx, retryDelay) != nil }
 
-// Plans returns all plans in this node's replica.
+// Unreadable returns the names of the plans, and of the users with an override, in this
+// node's replica that this version cannot read. Starts of users with these rules are
+// answered with lease.ErrUnavailable until the rules are replaced or removed.
+func (s *Store) Unreadable() (plans, users []string) { return s.cfg.Replica.Rules().Unreadable() }
+
+// Plans returns all plans in this node's replica, except those in Unreadable.
 func (s *Store) Plans(ctx context.Context) (map[string]policy.Plan, error) {
 	ctx, cancel := s.cfg.WithDeadline(ctx)
 	defer cancel()
@@ -100,6 +106,7 @@ func (s *Store) Plan(ctx context.Context, name string) (policy.Plan, error) {
 		if p := schema.DecodePlan(kv.Value); p != nil {
 			return *p, nil
 		}
+		return policy.Plan{}, etcdop.Unavailable("read a rule", &policy.UnreadableError{Plan: name})
 	}
 	return policy.Plan{}, policy.ErrNoPlan
 }
@@ -145,6 +152,7 @@ func (s *Store) Override(ctx context.Context, user string) (policy.Override, err
 		if o := schema.DecodeOverride(kv.Value); o != nil {
 			return *o, nil
 		}
+		return policy.Override{}, etcdop.Unavailable("read a rule", &policy.UnreadableError{User: user})
 	}
 	return policy.Override{}, &NoOverrideError{Limit: s.cfg.Limit(user)}
 }

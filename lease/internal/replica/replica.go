@@ -124,7 +124,7 @@ func New(kv pb.KVClient, watcher clientv3.Watcher, k schema.Keys, cfg Config) *R
 	r := &Replica{
 		kv: kv, watcher: watcher, keys: k, cfg: cfg,
 		seed:         maphash.MakeSeed(),
-		rules:        newRules(),
+		rules:        newRules(cfg.Log),
 		barrier:      barrier{limit: rate.NewLimiter(barrierRate, barrierBurst)},
 		endings:      ttlmap.New[streamid.Nonce, schema.Tombstone](cfg.EndingsTTL, 1<<18),
 		reportedGone: ttlmap.New[streamid.Nonce, struct{}](cfg.EndingsTTL, 1<<17),

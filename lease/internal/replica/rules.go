@@ -1,7 +1,9 @@
 package replica
 
 import (
+	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -14,21 +16,22 @@ import (
 // Rules are the rules in a replica. They are a [policy.Source], and safe for concurrent
 // use.
 type Rules struct {
+	log       *slog.Logger
 	mu        sync.RWMutex
 	plans     map[string]cachedRule[policy.Plan]
 	overrides map[string]cachedRule[policy.Override]
 }
 
-// cachedRule is a rule with the revision of its last put. The rule is nil if the stored
-// value is invalid.
+// cachedRule is a rule with the revision of its last put. The rule is nil if this version
+// cannot read the stored value.
 type cachedRule[T any] struct {
 	rule           *T
 	revision       int64
 	listGeneration uint32 // of the last list that contained it
 }
 
-func newRules() *Rules {
-	return &Rules{plans: map[string]cachedRule[policy.Plan]{}, overrides: map[string]cachedRule[policy.Override]{}}
+func newRules(log *slog.Logger) *Rules {
+	return &Rules{log: log, plans: map[string]cachedRule[policy.Plan]{}, overrides: map[string]cachedRule[policy.Override]{}}
 }
 
 // Override implements [policy.Source].
@@ -54,14 +57,42 @@ func (r *Rules) HasOverrides() bool {
 	return len(r.overrides) > 0
 }
 
+// Unreadable returns the names of the plans, and of the users with an override, that this
+// version cannot read, in order.
+func (r *Rules) Unreadable() (plans, users []string) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return unreadable(r.plans), unreadable(r.overrides)
+}
+
+func unreadable[T any](rules map[string]cachedRule[T]) (names []string) {
+	for name, rule := range rules {
+		if rule.rule == nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // put stores a rule. It ignores a key that is not that of a rule.
 func (r *Rules) put(k schema.Keys, kv *mvccpb.KeyValue, generation uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if user, ok := k.ParseOverride(kv.Key); ok {
-		r.overrides[user] = cachedRule[policy.Override]{schema.DecodeOverride(kv.Value), kv.ModRevision, generation}
+		o := schema.DecodeOverride(kv.Value)
+		r.overrides[user] = cachedRule[policy.Override]{o, kv.ModRevision, generation}
+		r.warnUnreadable(o == nil, "limit or plan of a user", user)
 	} else if name, ok := strings.CutPrefix(string(kv.Key), k.PlansPrefix()); ok {
-		r.plans[name] = cachedRule[policy.Plan]{schema.DecodePlan(kv.Value), kv.ModRevision, generation}
+		p := schema.DecodePlan(kv.Value)
+		r.plans[name] = cachedRule[policy.Plan]{p, kv.ModRevision, generation}
+		r.warnUnreadable(p == nil, "plan", name)
+	}
+}
+
+func (r *Rules) warnUnreadable(unreadable bool, kind, name string) {
+	if unreadable {
+		r.log.Warn("this version cannot read a stored rule: starts that depend on it are answered as unavailable", "rule", kind, "name", name)
 	}
 }
 
@@ -84,7 +115,7 @@ func (r *Rules) sweep(generation uint32) {
 	maps.DeleteFunc(r.plans, func(_ string, p cachedRule[policy.Plan]) bool { return p.listGeneration != generation })
 }
 
-// Plans returns the valid plans.
+// Plans returns the plans that this version can read.
 func (r *Rules) Plans() map[string]policy.Plan {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
