@@ -110,7 +110,10 @@ func startRequest(b *apitype.Start) lease.Request {
 		return lease.Request{}
 	}
 	r := lease.Request{
-		Session: b.Session, Replaces: b.Replaces, OnLimit: policy.OnLimit(b.OnLimit), Plan: b.Plan,
+		Session: b.Session, OnLimit: policy.OnLimit(b.OnLimit), Plan: b.Plan,
+	}
+	if b.Replaces != "" {
+		r.Replaces = []string{b.Replaces}
 	}
 	if d := b.Device; d != nil {
 		r.Device = lease.Device{ID: d.ID, Name: cleanLabel(d.Name), Type: cleanLabel(d.Type)}

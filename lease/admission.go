@@ -64,17 +64,33 @@ func (a *attempt) decide(ctx context.Context) error {
 	}
 	rejection := a.l.limitError(a.user, a.rule, a.snapshot.entries, statuses)
 	rejection.NoEviction, rejection.EvictAfter = denial.reason, denial.retryAfter
+	rejection.explain(a.rule, a.snapshot.entries, expired, start)
 	return rejection
 }
 
 // resolveAndDecide sets a.rule and a.decision without regard to expired leases. It
 // reports whether the start is admitted.
 func (a *attempt) resolveAndDecide(start policy.Start) (ok bool, err error) {
-	if a.rule, err = policy.Resolve(a.snapshot.rules, a.user, a.claims, a.l.defaults); err != nil {
+	if err := a.resolve(a.snapshot.rules); err != nil {
 		return false, err
 	}
+	start.Attributes = a.start.Attributes
 	a.decision, ok = decideOn(a.rule, a.snapshot.entries, nil, start)
 	return ok, nil
+}
+
+// resolve sets a.rule, and the attributes of a.start if the rule needs them. It returns a
+// [*policy.MissingAttributesError] if the rule requires attributes that the start does not state.
+func (a *attempt) resolve(from policy.Source) (err error) {
+	if a.rule, err = policy.Resolve(from, a.user, a.claims, a.l.defaults); err != nil || !a.rule.NeedsAttributes() {
+		return err
+	}
+	if a.start.Attributes == nil {
+		record := schema.Record{Region: a.l.cfg.Region}
+		a.req.describe(&record)
+		a.start.Attributes = record.PolicyAttributes()
+	}
+	return a.rule.CheckRequired(a.start.Attributes)
 }
 
 // decideOn applies the rule to entries. expired are the leases that have expired. In
@@ -85,13 +101,16 @@ func decideOn(r policy.Rule, entries []schema.Entry, expired map[int64]bool, s p
 }
 
 // appendStreams appends entries in the form that the rule takes. It decodes the records
-// only if the rule counts by what they contain.
+// only if the rule depends on what they contain.
 func appendStreams(to []policy.Stream, r policy.Rule, entries []schema.Entry, expired map[int64]bool) []policy.Stream {
 	for i, e := range entries {
 		st := policy.Stream{Index: i, Slot: e.Slot, Nonce: e.Nonce, Session: e.Session, Expired: expired[e.Lease]}
-		if !r.Counting.PerStream() {
+		if r.NeedsAttributes() || !r.Counting.PerStream() {
 			record := schema.DecodeRecord(e.Value)
 			st.Device, st.Content = record.DeviceID(), record.ContentID()
+			if r.NeedsAttributes() {
+				st.Attributes = record.PolicyAttributes()
+			}
 		}
 		to = append(to, st)
 	}
@@ -147,6 +166,22 @@ func (l *Limiter) limitError(
 	}
 	err.RetryAfter = max(err.RetryAfter, time.Second)
 	return err
+}
+
+// explain sets what a rule with several limits reports: the limits that reject the start.
+func (e *LimitError) explain(r policy.Rule, entries []schema.Entry, expired map[int64]bool, s policy.Start) {
+	if !r.NeedsAttributes() {
+		return
+	}
+	refusal, refused := policy.Refuse(r, appendStreams(nil, r, entries, expired), s)
+	if !refused {
+		return
+	}
+	e.Limits, e.Blocking = refusal.Limits, refusal.Streams
+	e.Limit, e.Counted = refusal.Limits[0].Limit, refusal.Limits[0].Counted
+	if s.Evict && e.NoEviction == "" {
+		e.NoEviction = NoEvictionPlan
+	}
 }
 
 // txn returns the transaction that applies the decision. It succeeds if all of these

@@ -75,7 +75,7 @@ func TestCooldown_Allows(t *testing.T) {
 	_, err := l.Start(ctx, "maya", victim)
 	require.ErrorIs(t, err, ErrLimit)
 	named := victim
-	named.Replaces = winner.ID
+	named.Replaces = []string{winner.ID}
 	back := mustStart(t, l, "maya", named).Stream // the request names the stream
 	mustStart(t, l, "maya", victim)               // a start of the same session evicts no stream
 	_, err = l.Stop(ctx, "maya", back.ID)

@@ -12,5 +12,7 @@
 //
 // The admission rule is [policy.Decide], a pure function. File start.go is the path of a
 // start from top to bottom, and admission.go applies the rule and builds the transaction
-// that guards the decision.
+// that guards the decision. A user's plan may have several limits, for example of the
+// streams of a kind of device or of each profile: package policy describes them. Their
+// conditions read the device, the content and the [policy.StartAttributes] of the starts.
 package lease

@@ -32,9 +32,13 @@ var (
 // A LimitError rejects a start of a user at the limit. It lists the streams from which
 // the user can choose one to end. It is an [ErrLimit].
 type LimitError struct {
-	Limit   int
-	Counted int      // what Active counts for, if the plan counts content or devices
+	Limit   int      // of the first limit that rejects the start
+	Counted int      // what Active counts for, if the limit does not count every stream
 	Active  []Stream // oldest first
+	// Limits are the limits that reject the start, and Blocking says for each stream in
+	// Active which of them it counts for. Both are empty unless the plan has several limits.
+	Limits   []policy.RefusingLimit
+	Blocking []policy.Blocking
 	// RetryAfter is the time until the first of Active expires if it gets no further
 	// heartbeat. It is at least a second.
 	RetryAfter time.Duration
@@ -50,11 +54,14 @@ type NoEvictionReason string
 
 // The values of NoEvictionReason. It is empty for other starts.
 const (
-	NoEvictionPlan     NoEvictionReason = "plan"    // the user's plan does not allow it
+	NoEvictionPlan     NoEvictionReason = "plan"    // the user's plan does not allow it, or a limit of the plan does not
 	NoEvictionCooldown NoEvictionReason = "cooling" // the start's session or device was evicted less than a cool-down ago
 )
 
 func (e *LimitError) Error() string {
+	if len(e.Limits) > 0 {
+		return fmt.Sprintf("%v: limit %s: %d of %d", ErrLimit, e.Limits[0].Name, e.Counted, e.Limit)
+	}
 	return fmt.Sprintf("%v: %d of %d", ErrLimit, len(e.Active), e.Limit)
 }
 

@@ -130,10 +130,10 @@ func TestStart_BadInput(t *testing.T) {
 	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 3})
 	_, err := l.Start(t.Context(), "a\tb", Request{})
 	assert.ErrorIs(t, err, ErrBadUser)
-	_, err = l.Start(t.Context(), "maya", Request{Replaces: "zzz"})
+	_, err = l.Start(t.Context(), "maya", Request{Replaces: []string{"zzz"}})
 	assert.ErrorIs(t, err, streamid.ErrMalformed)
 	other := mustStart(t, l, "ben", Request{}).Stream
-	_, err = l.Start(t.Context(), "maya", Request{Replaces: other.ID})
+	_, err = l.Start(t.Context(), "maya", Request{Replaces: []string{other.ID}})
 	assert.ErrorIs(t, err, streamid.ErrForeign)
 	assert.Equal(t, 1, keysOf(t, l, "ben"))
 }
@@ -182,11 +182,11 @@ func TestStart_SessionTakesItsSlotOver(t *testing.T) {
 func TestStart_Replaces(t *testing.T) {
 	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 1})
 	old := mustStart(t, l, "maya", Request{}).Stream
-	st := mustStart(t, l, "maya", Request{Replaces: old.ID})
+	st := mustStart(t, l, "maya", Request{Replaces: []string{old.ID}})
 	assert.Equal(t, 1, st.Count)
 	_, err := l.Heartbeat(t.Context(), "maya", old.ID)
 	assert.NotNil(t, requireEnded(t, err, policy.ReasonReplaced))
-	_, err = l.Start(t.Context(), "maya", Request{Replaces: old.ID})
+	_, err = l.Start(t.Context(), "maya", Request{Replaces: []string{old.ID}})
 	assert.ErrorIs(t, err, ErrLimit, "an ended stream frees no second slot")
 }
 

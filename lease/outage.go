@@ -59,7 +59,7 @@ func (l *Limiter) admitLocally(a *attempt, cause error) (Started, error) {
 	defer l.localAdmission.Unlock()
 	entries, _, _ := l.replica.UserEntries(a.user)
 	entries = append(entries, l.provisional.Entries(a.user)...)
-	r, err := policy.Resolve(l.replica.Rules(), a.user, a.claims, l.defaults)
+	err := a.resolve(l.replica.Rules())
 	if errors.Is(err, policy.ErrUnreadable) {
 		return Started{}, etcdop.Unavailable("start for "+a.user, err)
 	}
@@ -68,9 +68,11 @@ func (l *Limiter) admitLocally(a *attempt, cause error) (Started, error) {
 	}
 	start := a.start
 	start.Evict = false // the streams may be renewed through other nodes
-	d, ok := decideOn(r, entries, nil, start)
+	d, ok := decideOn(a.rule, entries, nil, start)
 	if !ok {
-		return Started{}, l.limitError(a.user, r, entries, nil)
+		rejection := l.limitError(a.user, a.rule, entries, nil)
+		rejection.explain(a.rule, entries, nil, start)
+		return Started{}, rejection
 	}
 	n, err := rand.Int(rand.Reader, big.NewInt(provisional.Slots))
 	if err != nil {
@@ -86,8 +88,8 @@ func (l *Limiter) admitLocally(a *attempt, cause error) (Started, error) {
 		return Started{}, cause
 	}
 	st := Started{Stream: l.stream(a.user, p.Entry)}
-	st.Usage = Usage{User: a.user, Count: len(entries) - len(d.Endings) + 1, Limit: r.Limit}
-	st.Counted = st.Count
+	st.Usage = Usage{User: a.user, Count: len(entries) - len(d.Endings) + 1, Limit: a.rule.Limit}
+	st.Counted, st.Observed = st.Count, d.Observed
 	st.Stream.ExpiresAt, st.Stream.Degraded = time.Now().Add(l.cfg.TTL), true
 	return st, nil
 }

@@ -136,7 +136,9 @@ func TestStart_RaceOfAllKinds(t *testing.T) {
 				case 1:
 					r.OnLimit = policy.ReplaceOldest
 				case 2:
-					r.Replaces = last
+					if last != "" {
+						r.Replaces = []string{last}
+					}
 				}
 				st, err := l.Start(t.Context(), user, r)
 				if err == nil {

@@ -48,11 +48,12 @@ type attempt struct {
 }
 
 // Start admits one more stream of user, or rejects it with a [*LimitError]. The usage
-// that it returns is that of the etcd revision which admitted the stream.
+// that it returns is that of the etcd revision which admitted the stream. A start that does
+// not state what the user's plan requires gets a [*policy.MissingAttributesError].
 //
 // If ctx ends before the outcome is known, the stream is abandoned: if it was started,
 // it is stopped in the background. Start then returns the error of ctx or an
-// [ErrUnavailable]. It also returns [ErrRouting] and [ErrBadUser],
+// [ErrUnavailable]. It also returns [ErrRouting], [ErrBadUser], [policy.ErrBadAttributes],
 // [streamid.ErrMalformed] and [streamid.ErrForeign] for Request.Replaces, and
 // [policy.ErrNoPlan] for Request.Plan. If this version cannot read the user's plan or
 // override, the error is an [ErrUnavailable] and a [policy.ErrUnreadable]. With [OutageAdmit] the stream is Degraded if the
@@ -108,16 +109,22 @@ func (l *Limiter) newAttempt(ctx context.Context, user string, req Request) (*at
 	a.start = policy.Start{
 		Session: req.Session, Evict: req.OnLimit == policy.ReplaceOldest, Content: req.Content.ID, Device: req.Device.ID,
 	}
+	if err := req.Attributes.Validate(); err != nil {
+		return nil, err
+	}
 	a.claims = policy.Claims{Plan: req.Plan, Limit: req.Limit}
 	if policy.ValidPlan(req.Grant) {
 		a.claims.GrantedPlan = req.Grant
 	}
-	if req.Replaces != "" {
-		id, err := l.parseID(user, req.Replaces)
+	if len(req.Replaces) > policy.MaxLimit {
+		return nil, &policy.AttributeError{Member: "replaces", Problem: fmt.Sprintf("more than %d ids", policy.MaxLimit)}
+	}
+	for _, text := range req.Replaces {
+		id, err := l.parseID(user, text)
 		if err != nil {
 			return nil, fmt.Errorf("replaces: %w", err)
 		}
-		a.start.Replaces = [][12]byte{id.Nonce}
+		a.start.Replaces = append(a.start.Replaces, id.Nonce)
 	}
 	return a, nil
 }
@@ -133,7 +140,7 @@ func (a *attempt) run(ctx context.Context) (Started, error) {
 		again := !etcdop.IsFull(err) && !etcdop.IsAuthFailure(err) && (errors.Is(err, errRetry) || a.failedBeforeWrite(err))
 		a.returnLease()
 		if !again || retryPause(ctx) {
-			if isLimit(err) || errors.Is(err, policy.ErrNoPlan) || errors.Is(err, ErrRouting) {
+			if isLimit(err) || errors.Is(err, policy.ErrNoPlan) || errors.Is(err, ErrRouting) || errors.Is(err, policy.ErrMissingAttributes) {
 				return Started{}, err
 			}
 			return Started{}, etcdop.Unavailable("start for "+a.user, err)
@@ -237,12 +244,12 @@ func (a *attempt) write(ctx context.Context) (st Started, done bool, err error) 
 		a.l.afterEnding(leases, tombstones)
 		a.entry = a.newEntry(at.Revision)
 		st, err = a.confirm(ctx, a.admittedUsage(resp))
-		st.Ended = a.endedStreams()
+		st.Ended, st.Observed = a.endedStreams(), a.decision.Observed
 		return st, true, err
 	}
 	if err == nil {
 		a.l.afterEnding(leases, tombstones)
-		st.Ended = a.endedStreams()
+		st.Ended, st.Observed = a.endedStreams(), a.decision.Observed
 	}
 	return st, true, err
 }

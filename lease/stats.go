@@ -64,7 +64,8 @@ func (l *Limiter) countStart(ctx context.Context, st *Started, err error) {
 		o = stats.StartRefused
 	case errors.Is(err, ErrUnavailable):
 		o = stats.StartUnavailable
-	case errors.Is(err, ErrBadUser), errors.Is(err, streamid.ErrMalformed), errors.Is(err, streamid.ErrForeign), errors.Is(err, policy.ErrNoPlan):
+	case errors.Is(err, ErrBadUser), errors.Is(err, streamid.ErrMalformed), errors.Is(err, streamid.ErrForeign), errors.Is(err, policy.ErrNoPlan),
+		errors.Is(err, policy.ErrBadAttributes), errors.Is(err, policy.ErrMissingAttributes):
 		o = stats.StartInvalid
 	}
 	l.counters.Start(o)

@@ -55,12 +55,13 @@ type Request struct {
 	// Session is an id that the client chooses for a playback. A start takes over the slot
 	// of the user's stream with the same session.
 	Session string
-	// Replaces is the id of a stream of this user to end in the same transaction. It has no
-	// effect if that stream has already ended.
-	Replaces string
-	OnLimit  policy.OnLimit // "" means Deny
-	Device   Device
-	Content  Content
+	// Replaces are the ids of streams of this user to end in the same transaction, up to
+	// [policy.MaxLimit]. An id has no effect if its stream has already ended.
+	Replaces   []string
+	OnLimit    policy.OnLimit // "" means Deny; the limits decide which streams may end
+	Device     Device
+	Content    Content
+	Attributes policy.StartAttributes
 	// Plan is the plan of the user by the calling service. It must exist. Limit and Grant,
 	// a plan, are from a trusted token. Limit takes precedence, and a plan in Grant that
 	// does not exist is ignored. The user's override takes precedence over all of them.
@@ -78,6 +79,8 @@ type Started struct {
 	Usage
 	Stream Stream
 	Ended  []Ended
+	// Observed are the names of the limits that only observe, and that do not hold.
+	Observed []string
 }
 
 // Ended is a stream that a start has ended.
@@ -125,6 +128,9 @@ func (r *Request) describe(record *schema.Record) {
 	}
 	if r.Content != (Content{}) {
 		record.Content = (*schema.Content)(&r.Content)
+	}
+	if !r.Attributes.Empty() {
+		record.Attributes = (*schema.Attributes)(&r.Attributes)
 	}
 }
 

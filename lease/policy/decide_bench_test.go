@@ -3,6 +3,8 @@ package policy
 import (
 	"fmt"
 	"testing"
+
+	"github.com/stretchr/testify/assert"
 )
 
 // BenchmarkDecide measures decisions of plans without further limits.
@@ -37,6 +39,14 @@ func BenchmarkDecide(b *testing.B) {
 				Decide(tt.rule, tt.held, tt.start)
 			}
 		})
+	}
+}
+
+// A plan without further limits costs no allocation.
+func TestDecide_AllocatesNothing(t *testing.T) {
+	held := []Stream{stream(0, 1, "a"), stream(1, 2, "b")}
+	for _, limit := range []int{2, 3} {
+		assert.Zero(t, testing.AllocsPerRun(100, func() { Decide(Rule{Limit: limit}, held, Start{Session: "tv"}) }))
 	}
 }
 

@@ -123,10 +123,16 @@ func TestLimitDifferences(t *testing.T) {
 		Plan{Limits: []Limit{{Name: "a"}, {Name: "b"}}}, Plan{Limits: []Limit{{Name: "b"}, {Name: "a"}}}))
 }
 
-func TestRule_Missing(t *testing.T) {
+func TestRule_CheckRequired(t *testing.T) {
 	r := ruleOf(t, Plan{Require: []Attribute{AttrDeviceID, AttrContentLabels, "labels.kids", AttrProfile}})
-	assert.Equal(t, r.Several.Require, r.Missing(&Attributes{}))
-	assert.Equal(t, []Attribute{AttrProfile}, r.Missing(&Attributes{DeviceID: "x", ContentLabels: []string{"y"}, Labels: map[string]string{"kids": "yes"}}))
+	assert.Equal(t, &MissingAttributesError{r.Several.Require}, r.CheckRequired(&Attributes{}))
+	as := &Attributes{DeviceID: "x", ContentLabels: []string{"y"}, Labels: map[string]string{"kids": "yes"}}
+	err := r.CheckRequired(as)
+	require.ErrorIs(t, err, ErrMissingAttributes)
+	assert.EqualError(t, err, `lease: the plan requires attributes that the start does not state: ["profile"]`)
+	as.Profile = "ann"
+	assert.NoError(t, r.CheckRequired(as))
+	assert.NoError(t, (&Rule{}).CheckRequired(&Attributes{}))
 }
 
 func TestAttributes_Value(t *testing.T) {

@@ -108,8 +108,9 @@ func (r *Rule) MayEvict() bool {
 		r.Several != nil && slices.ContainsFunc(r.Several.Limits, func(l Limit) bool { return l.OnLimit.evicts() })
 }
 
-// Missing returns the required attributes that a start does not state.
-func (r *Rule) Missing(as *Attributes) []Attribute {
+// CheckRequired returns a [*MissingAttributesError] if the rule requires attributes that a
+// start does not state.
+func (r *Rule) CheckRequired(as *Attributes) error {
 	if r.Several == nil {
 		return nil
 	}
@@ -119,5 +120,8 @@ func (r *Rule) Missing(as *Attributes) []Attribute {
 			missing = append(missing, a)
 		}
 	}
-	return missing
+	if len(missing) > 0 {
+		return &MissingAttributesError{missing}
+	}
+	return nil
 }

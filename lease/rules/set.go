@@ -83,9 +83,6 @@ func (s Set) validate() (Set, error) {
 			if err := p.Validate(); err != nil {
 				return s, fmt.Errorf("plan %s: %w", name, err)
 			}
-			if p.HasSeveralLimits() {
-				return s, fmt.Errorf("plan %s: %w: plans with several limits cannot be stored yet", name, policy.ErrBadRule)
-			}
 			full := p.WithDefaults()
 			p = &full
 		}

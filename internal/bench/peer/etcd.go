@@ -79,8 +79,8 @@ func naiveLease(id string) (clientv3.LeaseID, error) {
 
 // Start grants a lease and puts a key with the lease into the first free slot.
 func (n *naiveEtcd) Start(ctx context.Context, user string, r lease.Request) (lease.Started, error) {
-	if r.Replaces != "" {
-		if _, err := n.Stop(ctx, user, r.Replaces); err != nil && !errors.Is(err, lease.ErrEnded) {
+	for _, id := range r.Replaces {
+		if _, err := n.Stop(ctx, user, id); err != nil && !errors.Is(err, lease.ErrEnded) {
 			return lease.Started{}, err
 		}
 	}

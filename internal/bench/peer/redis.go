@@ -150,7 +150,7 @@ func lastLine(text string) string {
 // Start adds a stream to the user's set unless the set is full.
 func (r *redisLimiter) Start(ctx context.Context, user string, req lease.Request) (lease.Started, error) {
 	at, id := time.Now(), randomID()
-	n, err := acquireScript.EvalSha(ctx, r.rdb, []string{user}, id, r.cfg.Limit, r.ttlMillis, req.Replaces).Int64()
+	n, err := acquireScript.EvalSha(ctx, r.rdb, []string{user}, id, r.cfg.Limit, r.ttlMillis, strings.Join(req.Replaces, "")).Int64() // at most one
 	switch {
 	case err != nil:
 		return lease.Started{}, unavailable("acquire", err)

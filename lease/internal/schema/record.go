@@ -24,6 +24,19 @@ type Record struct {
 	// Plan and Limit are the claims of the start about its user.
 	Plan  string `json:"p,omitempty"`
 	Limit *int   `json:"m,omitempty"`
+	// Attributes are last, and nil for most streams.
+	Attributes *Attributes `json:"a,omitempty"`
+}
+
+// Attributes are the stored form of [policy.StartAttributes]. The names of the members differ from those of claims, for which
+// DecodeClaims searches.
+type Attributes struct {
+	Profile       string            `json:"profile,omitempty"`
+	Network       string            `json:"network,omitempty"`
+	ContentType   string            `json:"type,omitempty"`
+	ContentLabels []string          `json:"content,omitempty"`
+	Labels        map[string]string `json:"labels,omitempty"`
+	Priority      *int              `json:"priority,omitempty"`
 }
 
 // A Device is a device as a client describes it. All fields are optional.
@@ -61,8 +74,12 @@ func (r *Record) Encode() []byte {
 }
 
 // compose returns the stored form of r without encoding/json, because there is a record
-// for each start. It reports false for a record with a text that JSON escapes.
+// for each start. It reports false for a record with attributes, or with a text that JSON
+// escapes.
 func (r *Record) compose() (value []byte, ok bool) {
+	if r.Attributes != nil {
+		return nil, false
+	}
 	c := composer{b: make([]byte, 0, 256)}
 	c.raw(`{"n":"`)
 	c.nonce(r.Nonce)
@@ -184,7 +201,7 @@ func scanHead(value []byte) (h Head, ok bool) {
 // membersAfterHead are the beginnings of the members that may follow the head of a
 // record. A member that a later version writes may be followed by more of the head, so
 // such a record is decoded as JSON.
-var membersAfterHead = []string{`,"d":`, `,"c":`, `,"p":`, `,"m":`}
+var membersAfterHead = []string{`,"d":`, `,"c":`, `,"p":`, `,"m":`, `,"a":`}
 
 // scanNumber scans a member whose value is a nonnegative integer.
 func scanNumber(b []byte, name string) (value int64, rest []byte, ok bool) {

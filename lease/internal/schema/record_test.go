@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"streamcount/lease/policy"
 	"streamcount/lease/streamid"
 )
 
@@ -66,6 +67,39 @@ func TestDecodeClaims(t *testing.T) {
 		require.Equal(t, r.Plan, plan)
 		require.Equal(t, r.Limit, limit)
 	})
+}
+
+// Attributes follow the members that earlier versions write, which decode the record
+// without them.
+func TestRecord_Attributes(t *testing.T) {
+	seven := 7
+	r := Record{
+		Nonce: streamid.Nonce{1}, Started: 1, TTLSeconds: 90, Session: "tab", Plan: "gold",
+		Attributes: &Attributes{
+			Profile: "kids", Network: "n", ContentType: "live", ContentLabels: []string{"a", "b"}, Labels: map[string]string{"a": "x", "p": "silver"}, Priority: &seven,
+		},
+	}
+	value := r.Encode()
+	assert.Equal(t, `{"n":"AQAAAAAAAAAAAAAA","t":1,"l":90,"s":"tab","p":"gold","a":{"profile":"kids","network":"n","type":"live",`+
+		`"content":["a","b"],"labels":{"a":"x","p":"silver"},"priority":7}}`, string(value))
+	assert.Equal(t, r, DecodeRecord(value))
+	plan, _ := DecodeClaims(value)
+	assert.Equal(t, "gold", plan)
+	r.Plan = ""
+	value = r.Encode()
+	plan, _ = DecodeClaims(value)
+	assert.Empty(t, plan, "a label is not a claim")
+	h, ok := scanHead(value)
+	require.True(t, ok, "without encoding/json")
+	assert.Equal(t, Head{streamid.Nonce{1}, 90, "", "tab"}, h)
+	assert.Nil(t, DecodeRecord([]byte(`{"n":"AQAAAAAAAAAAAAAA","t":1,"l":90,"s":"tab"}`)).Attributes)
+	as := r.PolicyAttributes()
+	assert.Equal(t, &policy.Attributes{
+		Profile: "kids", Network: "n", ContentType: "live", ContentLabels: []string{"a", "b"}, Labels: map[string]string{"a": "x", "p": "silver"}, Priority: 7,
+	}, as)
+	assert.Equal(t, &policy.Attributes{
+		DeviceID: "d", DeviceType: "tv", ContentID: "c", Region: "eu", Priority: policy.DefaultPriority,
+	}, (&Record{Region: "eu", Device: &Device{ID: "d", Type: "tv"}, Content: &Content{ID: "c"}}).PolicyAttributes())
 }
 
 // A record with a member of a later version is decoded as JSON, because more of its head
