@@ -43,6 +43,16 @@ func awaitUsed(t *testing.T, m *Members, want ...string) {
 	}, soon, time.Millisecond, "want %v", want)
 }
 
+// awaitPut puts a value. On a slow machine a put may be cancelled, because a member did not
+// answer a check in time.
+func awaitPut(t *testing.T, c *clientv3.Client, value string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		_, err := c.Put(t.Context(), "x", value)
+		return err == nil
+	}, soon, time.Millisecond)
+}
+
 // Calls leave a member that hangs. The member is used again when it answers.
 func TestMembers_Hanging(t *testing.T) {
 	t.Parallel()
@@ -74,13 +84,11 @@ func TestMembers_NearFirst(t *testing.T) {
 	near := (cl.Leader(t) + 1) % 3
 	m, c := keep(t, cl.config(), cl.address(near))
 	awaitUsed(t, m, cl.address(near))
-	_, err := c.Put(t.Context(), "x", "1")
-	require.NoError(t, err)
+	awaitPut(t, c, "1")
 	cl.relays[near].Freeze()
 	rest := slices.Delete(slices.Clone(cl.config().Endpoints), near, near+1)
 	awaitUsed(t, m, rest...)
-	_, err = c.Put(t.Context(), "x", "2")
-	require.NoError(t, err)
+	awaitPut(t, c, "2")
 	cl.relays[near].Thaw()
 	awaitUsed(t, m, cl.address(near))
 
@@ -102,8 +110,7 @@ func TestMembers_LeaderChanges(t *testing.T) {
 	near, next := (leader+1)%3, (leader+2)%3
 	m, c := keep(t, cl.config(), cl.address(near))
 	awaitUsed(t, m, cl.address(near))
-	_, err := c.Put(t.Context(), "x", "1")
-	require.NoError(t, err)
+	awaitPut(t, c, "1")
 	require.Eventually(t, func() bool { // it has received the leader
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -123,8 +130,7 @@ func TestMembers_LeaderChanges(t *testing.T) {
 	require.Error(t, <-lost, "its outcome is unknown")
 	t.Log("broken off after", time.Since(began))
 	assert.Less(t, time.Since(began), patient/2, "no call waits for the deadline")
-	_, err = c.Put(t.Context(), "x", "3")
-	require.NoError(t, err)
+	awaitPut(t, c, "3")
 }
 
 // A learner serves neither writes nor linearizable reads. It is not used, even in the own region,
@@ -142,8 +148,7 @@ func TestMembers_Learner(t *testing.T) {
 	m, c := keep(t, cfg, endpoint)
 	awaitUsed(t, m, voter)
 	for range 6 {
-		_, err := c.Put(t.Context(), "x", "1")
-		require.NoError(t, err)
+		awaitPut(t, c, "1")
 	}
 	awaitAddress(t, follow(t, cfg), voter)
 	alone := dial(t, ClientConfig{Endpoints: []string{endpoint}})
@@ -176,10 +181,7 @@ func TestMembers_OneAddress(t *testing.T) {
 	cl.relays[first].Freeze()
 	balancer.To(cl.address((first + 1) % 3))
 	began := time.Now()
-	require.Eventually(t, func() bool {
-		_, err := c.Put(t.Context(), "x", "2")
-		return err == nil
-	}, soon, time.Millisecond)
+	awaitPut(t, c, "2")
 	got := <-events
 	require.NotEmpty(t, got.Events)
 	require.NoError(t, renewOnStream(t.Context(), c, lease.ID))
