@@ -66,7 +66,7 @@ func TestAcceptedInput_Requests(t *testing.T) {
 	f := &fake{count: 1}
 	addr, _ := run(t, newServer(t, Config{}, f))
 	start := userBase + "/start"
-	plainStart := "start maya {Session: Replaces: OnLimit: Device:{ID: Name: Type:} Content:{ID: Title:} Plan: Grant: Limit:<nil> RoutingRevision:0}"
+	plainStart := "start maya {Session: Replaces:[] OnLimit: Device:{ID: Name: Type:} Content:{ID: Title:} Attributes:{Profile: Network: ContentType: ContentLabels:[] Labels:map[] Priority:<nil>} Plan: Grant: Limit:<nil> RoutingRevision:0}"
 	withSession := strings.Replace(plainStart, "Session:", "Session:s", 1)
 	withName := func(name string) string { return strings.Replace(plainStart, "Name:", "Name:"+name, 1) }
 	head := "POST " + start + " HTTP/1.1\r\nHost: x\r\n"

@@ -45,6 +45,9 @@ var errorProblems = []struct {
 	{rules.ErrNoOverride, problem.OverrideNotFound, "No limit or plan is set for this user."},
 	{policy.ErrBadRule, problem.Invalid, "Invalid rule: a limit is 0 to 60, the name of a plan has " + planRule + ", and a set has at most 1000 rules."},
 	{rules.ErrChanged, problem.RulesChanged, "A rule was changed since that revision, so nothing was applied. Make a new dry run."},
+	{policy.ErrBadAttributes, problem.Invalid, "An attribute of the start is invalid."},
+	{policy.ErrMissingAttributes, problem.Invalid, "The user's plan requires attributes that the start does not state."},
+	{policy.ErrUnreadable, problem.Unavailable, "This node runs a version that cannot read the user's plan or limit. " + retryAdvice},
 	{lease.ErrUnavailable, problem.Unavailable, tryAgain},
 	{lease.ErrRouting, problem.Unavailable, tryAgain}, // the router retried until the deadline
 	{lease.ErrInUse, problem.Unavailable, tryAgain},   // no call of the API causes it
@@ -84,6 +87,16 @@ func addDetails(p *problem.Problem, err error) *problem.Problem {
 		return p.WithHeader("Retry-After", strconv.Itoa(wholeSeconds(full.RetryAfter)))
 	case errors.Is(err, policy.ErrNoPlan):
 		return p.WithField("body", "names a plan that does not exist")
+	case errors.Is(err, policy.ErrBadAttributes):
+		if bad, ok := errors.AsType[*policy.AttributeError](err); ok {
+			return p.WithField("body."+bad.Member, bad.Problem)
+		}
+	case errors.Is(err, policy.ErrMissingAttributes):
+		if missing, ok := errors.AsType[*policy.MissingAttributesError](err); ok {
+			for _, name := range missing.Missing {
+				p = p.WithField("body."+string(name), "the user's plan requires it")
+			}
+		}
 	case errors.Is(err, rules.ErrNoOverride):
 		none := &rules.NoOverrideError{}
 		errors.As(err, &none)
