@@ -199,6 +199,7 @@ var racingPlan = policy.Plan{Limit: 4, OnLimit: policy.ReplaceOldest, Limits: []
 }}
 
 func (a *limitAudit) revision(t *testing.T, prefix string, events []*clientv3.Event) {
+	t.Helper()
 	put := map[string]bool{}
 	for _, e := range events {
 		user, slot, ok := strings.Cut(strings.TrimPrefix(string(e.Kv.Key), prefix+"/users/"), "/")

@@ -49,11 +49,6 @@ func (l Limit) Equal(m Limit) bool {
 		l.Limit == m.Limit && l.OnLimit == m.OnLimit && l.Message == m.Message && l.Observe == m.Observe
 }
 
-// evicts reports whether starts may request that the limit ends streams.
-func (l *Limit) evicts() bool {
-	return l.Limit > 0 && (l.OnLimit == ReplaceOldest || l.OnLimit == ReplaceLowest)
-}
-
 // selects reports whether a stream fulfils all conditions of the limit.
 func (l *Limit) selects(as *Attributes) bool {
 	for i := range l.Where {

@@ -177,10 +177,11 @@ func (c *severalCase) checkRefused(t *rapid.T, live []int, violated []Limit, ref
 }
 
 // ruleOf returns the rule of a user with a plan.
-func ruleOf(t testing.TB, p Plan) Rule {
-	require.NoError(t, p.Validate())
+func ruleOf(tb testing.TB, p Plan) Rule {
+	tb.Helper()
+	require.NoError(tb, p.Validate())
 	r, err := Resolve(someRules{}, "maya", Claims{}, Defaults{Plan: p.WithDefaults()})
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return r
 }
 
