@@ -84,11 +84,12 @@ func (l *Limiter) admitLocally(a *attempt, cause error) (Started, error) {
 	for _, e := range d.Endings { // ends provisional streams; those in etcd end when this one is written
 		l.dropProvisional(a.user, e.Stream.Nonce)
 	}
+	limit := a.rule.Limit // from Add on, the write may decide again at any time
 	if !l.provisional.Add(p) {
 		return Started{}, cause
 	}
 	st := Started{Stream: l.stream(a.user, p.Entry)}
-	st.Usage = Usage{User: a.user, Count: len(entries) - len(d.Endings) + 1, Limit: a.rule.Limit}
+	st.Usage = Usage{User: a.user, Count: len(entries) - len(d.Endings) + 1, Limit: limit}
 	st.Counted, st.Observed = st.Count, d.Observed
 	st.Stream.ExpiresAt, st.Stream.Degraded = time.Now().Add(l.cfg.TTL), true
 	return st, nil
