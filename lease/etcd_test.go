@@ -243,7 +243,7 @@ func TestStart_RefusalsWriteNothing(t *testing.T) {
 }
 
 // requireStreamLeases waits until etcd has exactly n leases besides those of the nodes' pools
-// and tombstones.
+// and tombstones. A lease whose grant etcd's client has repeated exists until its TTL ends.
 func requireStreamLeases(t *testing.T, c *clientv3.Client, n int, nodes ...*Limiter) {
 	t.Helper()
 	var left []clientv3.LeaseID
@@ -267,7 +267,7 @@ func requireStreamLeases(t *testing.T, c *clientv3.Client, n int, nodes ...*Limi
 			}
 		}
 		return len(left) == n
-	}, time.Minute, 10*time.Millisecond, "want %d leases of streams", n)
+	}, 2*testTTL, 10*time.Millisecond, "want %d leases of streams", n)
 }
 
 // settledRaftIndex returns etcd's raft index when the nodes have filled their pools.

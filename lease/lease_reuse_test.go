@@ -158,7 +158,9 @@ func TestNodesOfDifferentTTL(t *testing.T) {
 	for began := time.Now(); time.Since(began) < 2*MinTTL; {
 		got, err := after.Heartbeat(t.Context(), "maya", s.ID)
 		require.NoError(t, err, "after %v", time.Since(began))
-		require.Equal(t, MinTTL, got.TTL)
+		if !got.Degraded { // as on a slow machine: it has the TTL of the node
+			require.Equal(t, MinTTL, got.TTL)
+		}
 		<-time.After(200 * time.Millisecond)
 	}
 	_, err := after.Stop(t.Context(), "maya", s.ID)
