@@ -19,8 +19,12 @@ import (
 
 func grantLease(t *testing.T, c pb.LeaseClient, ttl int64) int64 {
 	t.Helper()
-	resp, err := c.LeaseGrant(t.Context(), &pb.LeaseGrantRequest{TTL: ttl})
-	require.NoError(t, err)
+	var resp *pb.LeaseGrantResponse
+	require.Eventually(t, func() bool { // on a slow machine etcd may not answer within the timeout of calls
+		var err error
+		resp, err = c.LeaseGrant(t.Context(), &pb.LeaseGrantRequest{TTL: ttl})
+		return err == nil
+	}, soon, 10*time.Millisecond)
 	return resp.ID
 }
 
