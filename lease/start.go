@@ -56,8 +56,8 @@ type attempt struct {
 // [ErrUnavailable]. It also returns [ErrRouting], [ErrBadUser], [policy.ErrBadAttributes],
 // [streamid.ErrMalformed] and [streamid.ErrForeign] for Request.Replaces, and
 // [policy.ErrNoPlan] for Request.Plan. If this version cannot read the user's plan or
-// override, the error is an [ErrUnavailable] and a [policy.ErrUnreadable]. With [OutageAdmit] the stream is Degraded if the
-// node admitted it without etcd.
+// override, the error is an [ErrUnavailable] and a [policy.ErrUnreadable]. With
+// [OutageAdmit] the stream is Degraded if the node admitted it without etcd.
 func (l *Limiter) Start(ctx context.Context, user string, req Request) (Started, error) {
 	st, err := l.startStream(ctx, user, req)
 	l.countStart(ctx, &st, err)

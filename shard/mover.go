@@ -208,7 +208,7 @@ func (r *Router) commitMap(ctx context.Context, now, next *Map) error {
 		if retry.Sleep(ctx, 100*time.Millisecond) != nil {
 			return err
 		}
-		_, _ = h.ReadRouting(ctx) // the next put fails if this does
+		_, _ = h.ReadRouting(ctx) // if etcd cannot be read, the next put fails too
 	}
 }
 
