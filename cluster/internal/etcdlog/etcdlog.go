@@ -1,6 +1,7 @@
 package etcdlog
 
 import (
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -36,7 +37,30 @@ func (c *filterCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.C
 	if e.Level < zap.DPanicLevel && (c.isClosing() || isExpected(e.Message)) {
 		return ce
 	}
+	if reportsStorageVersion(e.Message) && c.Enabled(e.Level) {
+		return ce.AddCore(e, firstTermCore{c.Core})
+	}
 	return c.Core.Check(e, ce)
+}
+
+// reportsStorageVersion reports whether a message is about the version of etcd's storage. A
+// new member logs it as an error if it looks for the version before its first term is stored.
+// It looks again ten seconds later.
+func reportsStorageVersion(message string) bool {
+	return message == "Failed to detect schema version" || message == "failed to update storage version"
+}
+
+// A firstTermCore drops entries whose error is the missing first term.
+type firstTermCore struct{ zapcore.Core }
+
+// Write implements zapcore.Core.
+func (c firstTermCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	for _, f := range fields {
+		if err, ok := f.Interface.(error); ok && strings.Contains(err.Error(), "missing term information") {
+			return nil
+		}
+	}
+	return c.Core.Write(e, fields)
 }
 
 // isClosing reports whether the server is being closed; then etcd logs its closed listeners as

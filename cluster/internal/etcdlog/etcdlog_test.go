@@ -1,6 +1,8 @@
 package etcdlog
 
 import (
+	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -23,4 +25,18 @@ func TestServer_DropsRepeatedLines(t *testing.T) {
 	for range 20 {
 		assert.Panics(t, func() { log.Fatal("fatal") })
 	}
+}
+
+// A new member may look for the version of its storage before its first term is stored.
+func TestServer_DropsMissingFirstTerm(t *testing.T) {
+	core, lines := observer.New(zap.DebugLevel)
+	log := Server(zap.New(core), nil)
+	missing := errors.New("missing term information")
+	log.Warn("Failed to detect schema version", zap.Error(missing))
+	log.Error("failed to update storage version", zap.Error(fmt.Errorf("cannot detect storage schema version: %w", missing)))
+	log.Debug("failed to update storage version", zap.Error(errors.New("disk")))
+	assert.Zero(t, lines.Len())
+	log.Error("failed to update storage version", zap.Error(errors.New("disk")))
+	log.Error("something else", zap.Error(missing))
+	assert.Equal(t, 2, lines.Len())
 }
