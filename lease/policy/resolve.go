@@ -83,10 +83,7 @@ func Resolve(from Source, user string, c Claims, d Defaults) (Rule, error) {
 	if p == nil {
 		p = &d.Plan
 	}
-	r.Limit, r.EvictionAllowed, r.Counting = p.Limit, p.OnLimit.evicts(), p.Count
-	if p.HasSeveralLimits() {
-		r.Several = p
-	}
+	r.setPlan(p)
 	switch {
 	case o.Limit != nil:
 		r.Limit = *o.Limit
@@ -97,6 +94,14 @@ func Resolve(from Source, user string, c Claims, d Defaults) (Rule, error) {
 }
 
 var noOverride Override
+
+// setPlan sets the limits of the rule to those of a plan.
+func (r *Rule) setPlan(p *Plan) {
+	r.Limit, r.EvictionAllowed, r.Counting = p.Limit, p.OnLimit.evicts(), p.Count
+	if p.HasSeveralLimits() {
+		r.Several = p
+	}
+}
 
 // NeedsAttributes reports whether [Decide] needs the attributes of the streams. It
 // otherwise decides by the number of streams, or by the devices or the content.
