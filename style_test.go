@@ -121,7 +121,8 @@ func TestImports(t *testing.T) {
 		"internal/node": {[]string{
 			"internal/retry",
 			"access", "api", "api/apitype", "cluster", "events", "internal/config", "internal/demo", "internal/display",
-			"internal/filewatch", "internal/retry", "internal/stalecache", "lease", "lease/streamid", "metrics", "shard", "web",
+			"internal/filewatch", "internal/retry", "internal/stalecache", "lease", "lease/policy", "lease/rules", "lease/streamid",
+			"metrics", "shard", "web",
 		}, "it connects the parts of a node, and does not import commands"},
 		"internal/demo":               {[]string{"api/apitype", "client", "internal/retry"}, "it uses the public API, like any client"},
 		"internal/config":             {[]string{"access", "api", "internal/yamlfile", "lease", "lease/policy", "shard"}, "it validates the configuration of a node, and does not start the node"},

@@ -1,14 +1,17 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
+	"streamcount/api/apitype"
 	"streamcount/api/internal/problem"
 	"streamcount/events"
 	"streamcount/lease"
@@ -45,6 +48,7 @@ var errorProblems = []struct {
 	{rules.ErrNoOverride, problem.OverrideNotFound, "No limit or plan is set for this user."},
 	{policy.ErrBadRule, problem.Invalid, "Invalid rule: a limit is 0 to 60, the name of a plan has " + planRule + ", and a set has at most 1000 rules."},
 	{rules.ErrChanged, problem.RulesChanged, "A rule was changed since that revision, so nothing was applied. Make a new dry run."},
+	{rules.ErrOlderNodes, problem.OlderNodes, "A registered node does not support the rules, so nothing was applied."},
 	{policy.ErrBadAttributes, problem.Invalid, "An attribute of the start is invalid."},
 	{policy.ErrMissingAttributes, problem.Invalid, "The user's plan requires attributes that the start does not state."},
 	{policy.ErrUnreadable, problem.Unavailable, "This node runs a version that cannot read the user's plan or limit. " + retryAdvice},
@@ -97,6 +101,10 @@ func addDetails(p *problem.Problem, err error) *problem.Problem {
 				p = p.WithField("body."+string(name), "the user's plan requires it")
 			}
 		}
+	case errors.Is(err, rules.ErrOlderNodes):
+		if older, ok := errors.AsType[*rules.OlderNodesError](err); ok {
+			addOlderNodes(p, older)
+		}
 	case errors.Is(err, rules.ErrNoOverride):
 		none := &rules.NoOverrideError{}
 		errors.As(err, &none)
@@ -122,6 +130,25 @@ func addEvictionDenial(p *problem.Problem, full *lease.LimitError) {
 		p.Detail = fmt.Sprintf("All of the user's slots are taken. Another start recently ended a stream of this session or "+
 			"device, so it may end another stream only after %d seconds. Stop one of the active streams, or wait.", p.EvictAfterSeconds)
 	}
+}
+
+// maxOlderNodes is the maximum number of nodes that a problem names.
+const maxOlderNodes = 20
+
+// addOlderNodes adds the nodes that do not support a rule, and what to do.
+func addOlderNodes(p *problem.Problem, older *rules.OlderNodesError) {
+	named := older.Nodes[:min(len(older.Nodes), maxOlderNodes)]
+	names := make([]string, len(named))
+	for i, n := range named {
+		p.Nodes = append(p.Nodes, apitype.Node{ID: n.ID, Region: n.Region, Version: n.Version})
+		names[i] = fmt.Sprintf("%s (region %s, version %s)", n.ID, cmp.Or(n.Region, "unknown"), cmp.Or(n.Version, "unknown"))
+	}
+	if more := len(older.Nodes) - len(named); more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	p.Detail = fmt.Sprintf("The rules need %s, and these nodes do not support it: %s. Nothing was changed. Finish the upgrade of the nodes, "+
+		"wait until the older ones are no longer registered (up to 15 seconds after they have stopped), and repeat the request.",
+		strings.Join(older.Needs, ", "), strings.Join(names, ", "))
 }
 
 // problemFor returns the problem for an error of a handler. It records both for the line

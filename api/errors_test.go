@@ -8,6 +8,7 @@ import (
 	"go/token"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"streamcount/api/apitype"
 	"streamcount/api/internal/problem"
 	"streamcount/events"
 	"streamcount/lease"
@@ -43,6 +45,7 @@ func want() map[string]struct {
 		"ErrNoOverride":    {rules.ErrNoOverride, 404},
 		"ErrBadRule":       {policy.ErrBadRule, 422},
 		"ErrChanged":       {rules.ErrChanged, 409},
+		"ErrOlderNodes":    {rules.ErrOlderNodes, 409},
 		"ErrUnavailable":   {lease.ErrUnavailable, 503},
 		"ErrUnreadable":    {policy.ErrUnreadable, 503},
 		"ErrRouting":       {lease.ErrRouting, 503},
@@ -160,4 +163,20 @@ func TestProblems_SafeLocation(t *testing.T) {
 	} {
 		assert.Equal(t, want, safeLocation(loc), loc)
 	}
+}
+
+// A refusal because of older nodes names them, but not arbitrarily many.
+func TestErrors_OlderNodes(t *testing.T) {
+	older := &rules.OlderNodesError{Needs: []string{"limits"}, Nodes: []rules.Node{{ID: "a", Region: "eu", Version: "0.1.0"}, {ID: "b"}}}
+	p := toProblem(fmt.Errorf("write: %w", older))
+	assert.Equal(t, []apitype.Node{{ID: "a", Region: "eu", Version: "0.1.0"}, {ID: "b"}}, p.Nodes)
+	assert.Contains(t, p.Detail, "The rules need limits, and these nodes do not support it: "+
+		"a (region eu, version 0.1.0), b (region unknown, version unknown). Nothing was changed. Finish the upgrade")
+
+	for i := range 30 {
+		older.Nodes = append(older.Nodes, rules.Node{ID: strconv.Itoa(i)})
+	}
+	p = toProblem(older)
+	assert.Len(t, p.Nodes, 20)
+	assert.Contains(t, p.Detail, "and 12 more. Nothing")
 }

@@ -33,6 +33,9 @@ type Node struct {
 	Address   string    `json:"address,omitempty"`
 	Version   string    `json:"version,omitempty"`
 	StartedAt time.Time `json:"startedAt"`
+	// Supports are the needs of rules that the node supports; empty for nodes of earlier
+	// versions.
+	Supports []string `json:"supports,omitempty"`
 	// The counters since the node started, and the time of the last report; zero for nodes of
 	// earlier versions.
 	Admitted   int64     `json:"admitted,omitempty"`

@@ -20,7 +20,7 @@ import (
 func TestRegistration_ComesAndGoes(t *testing.T) {
 	c, prefix := etcdtest.Client(t), etcdtest.Prefix(t)
 	a := Node{ID: "a", Region: "eu", Address: "10.0.0.1:8080", Version: "1.0", StartedAt: time.Now().UTC()}
-	b := Node{ID: "b", StartedAt: time.Now().UTC()}
+	b := Node{ID: "b", StartedAt: time.Now().UTC(), Supports: []string{"limits"}}
 	put(t, c, prefix+"/nodes/c", "of a later version")
 	stopB := register(t, c, prefix, b)
 	stopA := register(t, c, prefix, a)

@@ -67,9 +67,12 @@ type Config struct {
 	Log     *slog.Logger // nil discards
 	// Audit records changes of the secrets; nil discards.
 	Audit    *slog.Logger
-	Observer Observer     // receives what happens to the streams; nil for none
-	Shard    string       // name in the audit log; "default" if empty
-	Tracer   trace.Tracer // creates spans for callers whose span is recorded; nil disables it
+	Observer Observer // receives what happens to the streams; nil for none
+	// Nodes lists the registered nodes of the service. A rule that one of them does not support
+	// is not written. Nil if no other version of the service uses the keys.
+	Nodes  func(context.Context) ([]rules.Node, error)
+	Shard  string       // name in the audit log; "default" if empty
+	Tracer trace.Tracer // creates spans for callers whose span is recorded; nil disables it
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -204,6 +207,7 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 	})
 	l.rules = rules.New(rules.Config{
 		KV: etcd.KV, Keys: l.keys, Replica: l.replica, WithDeadline: l.withDeadline, Limit: l.displayLimit,
+		Nodes: cfg.Nodes,
 	})
 	l.batch = commit.New(commit.Config{
 		KV: etcd.KV, Keys: l.keys, TombstoneLease: l.tombstoneLease, MaxOps: etcd.maxTxnOps(), Timeout: cfg.Timeout,

@@ -81,6 +81,17 @@ func (e etcds) node(tb testing.TB, lag time.Duration, names ...string) *Router {
 // nodeWithFeed starts a router that publishes events to a feed.
 func (e etcds) nodeWithFeed(tb testing.TB, feed *events.Feed, lag time.Duration, names ...string) *Router {
 	tb.Helper()
+	return e.nodeOn(tb, lag, func(s Shard, cfg *lease.Config) { cfg.Observer = feed.Publisher(s.Name) }, names...)
+}
+
+// nodeWith starts a router with another configuration of the limiters.
+func (e etcds) nodeWith(tb testing.TB, change func(Shard, *lease.Config), names ...string) *Router {
+	tb.Helper()
+	return e.nodeOn(tb, 0, change, names...)
+}
+
+func (e etcds) nodeOn(tb testing.TB, lag time.Duration, change func(Shard, *lease.Config), names ...string) *Router {
+	tb.Helper()
 	r, err := New(Config{
 		Shards: e.shards(names...), Mapped: true, TTL: lease.DefaultTTL, Log: slog.New(slog.DiscardHandler),
 		Open: func(_ context.Context, s Shard, _ bool) (*Connection, error) {
@@ -89,9 +100,9 @@ func (e etcds) nodeWithFeed(tb testing.TB, feed *events.Feed, lag time.Duration,
 			if lag > 0 {
 				on.Watch = lagging{on.Watch, lag}
 			}
-			l, err := lease.New(on, lease.Config{
-				Limit: 3, Secret: []byte(testID), Timeout: 10 * time.Second, Observer: feed.Publisher(s.Name), Shard: s.Name,
-			})
+			cfg := lease.Config{Limit: 3, Secret: []byte(testID), Timeout: 10 * time.Second, Shard: s.Name}
+			change(s, &cfg)
+			l, err := lease.New(on, cfg)
 			return &Connection{Limiter: l}, err
 		},
 	})

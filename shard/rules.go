@@ -158,6 +158,21 @@ func (r *Router) tryApply(ctx context.Context, set rules.Set, how rules.Options)
 	if len(all) > 1 {
 		how.Since = 0
 	}
+	if !how.DryRun && len(all) > 1 && len(set.Needs()) > 0 {
+		// A node may be registered on some shards only. If it is older than the set, no shard
+		// is changed.
+		dry := how
+		dry.DryRun = true
+		if _, err := r.applyParts(ctx, m, parts, dry); err != nil {
+			return rules.Changes{}, err
+		}
+	}
+	return r.applyParts(ctx, m, parts, how)
+}
+
+// applyParts applies to each shard of m its part of a set, in order.
+func (r *Router) applyParts(ctx context.Context, m *Map, parts map[string]rules.Set, how rules.Options) (rules.Changes, error) {
+	all := m.all()
 	var sum rules.Changes
 	for i, s := range all {
 		h, err := r.targetFor(ctx, m, s.Name)

@@ -185,11 +185,13 @@ type Problem struct {
 
 	Reason string `json:"reason,omitempty" doc:"410: stopped, expired, replaced, evicted, removed, or ended if the reason is unknown."`
 	By     *By    `json:"by,omitempty" doc:"410: the stream that took the place of the ended one, if known."`
+
+	Nodes []Node `json:"nodes,omitempty" doc:"409: up to 20 registered nodes that do not support the rules."`
 }
 
-// Node describes the node that answers.
+// Node describes a node of the service.
 type Node struct {
-	ID        string `json:"id" doc:"This node's name in etcd."`
+	ID        string `json:"id" doc:"The node's name in etcd."`
 	Region    string `json:"region" doc:"Where it runs."`
 	Version   string `json:"version" doc:"The program's version."`
 	StartedAt *Time  `json:"startedAt,omitempty" format:"date-time" doc:"When the process started."`

@@ -28,10 +28,11 @@ type Latency struct {
 // A NodeReport is a node and its last report.
 type NodeReport struct {
 	Node
-	Address    string `json:"address,omitempty" doc:"Where it listens."`
-	Admitted   int64  `json:"admitted" doc:"Starts that it admitted since it started."`
-	Refused    int64  `json:"refused" doc:"Starts that it refused since it started."`
-	ReportedAt *Time  `json:"reportedAt,omitempty" format:"date-time" doc:"When it reported; nodes report every ten seconds."`
+	Address    string   `json:"address,omitempty" doc:"Where it listens."`
+	Supports   []string `json:"supports,omitempty" doc:"The needs of rules that it supports, such as limits. Nodes of versions without plans with several limits have none."`
+	Admitted   int64    `json:"admitted" doc:"Starts that it admitted since it started."`
+	Refused    int64    `json:"refused" doc:"Starts that it refused since it started."`
+	ReportedAt *Time    `json:"reportedAt,omitempty" format:"date-time" doc:"When it reported; nodes report every ten seconds."`
 }
 
 // An EtcdMember is one member of an etcd cluster.

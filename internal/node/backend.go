@@ -20,6 +20,7 @@ import (
 	"streamcount/internal/retry"
 	"streamcount/internal/stalecache"
 	"streamcount/lease"
+	"streamcount/lease/rules"
 	"streamcount/lease/streamid"
 	"streamcount/shard"
 )
@@ -83,7 +84,7 @@ func (b *backend) open(ctx context.Context, s shard.Shard, first bool) (*shard.C
 		Prefix: b.cfg.EtcdPrefix, Limit: b.cfg.Limit, MaxStreams: b.cfg.MaxStreams, TTL: b.cfg.TTL, Region: b.cfg.Region,
 		Cooldown: b.cfg.Cooldown, MaxStreamAge: b.cfg.MaxStreamAge, Outage: lease.Outage(b.cfg.OnOutage), Secret: secret, Log: b.logs.slog,
 		Observer: b.feed.Publisher(s.Name), Shard: s.Name, Audit: b.audit,
-		Tracer: b.tracer,
+		Tracer: b.tracer, Nodes: func(ctx context.Context) ([]rules.Node, error) { return ruleNodes(ctx, c, b.cfg.EtcdPrefix) },
 	})
 	if err != nil {
 		return nil, errors.Join(err, closeClient(c))

@@ -13,6 +13,7 @@ import (
 	"streamcount/api/apitype"
 	"streamcount/cluster"
 	"streamcount/internal/stalecache"
+	"streamcount/lease/rules"
 	"streamcount/shard"
 )
 
@@ -112,7 +113,7 @@ func (b *backend) listNodes(ctx context.Context) ([]apitype.NodeReport, error) {
 			Node: apitype.Node{
 				ID: n.ID, Region: n.Region, Version: n.Version, StartedAt: apitype.At(n.StartedAt),
 			},
-			Address: n.Address, Admitted: n.Admitted, Refused: n.Refused, ReportedAt: apitype.At(n.ReportedAt),
+			Address: n.Address, Supports: n.Supports, Admitted: n.Admitted, Refused: n.Refused, ReportedAt: apitype.At(n.ReportedAt),
 		})
 	}
 	return out, err
@@ -143,4 +144,21 @@ func (b *backend) fetchNodes(ctx context.Context) ([]cluster.Node, error) {
 		return cmp.Or(cmp.Compare(x.ID, y.ID), y.ReportedAt.Compare(x.ReportedAt))
 	})
 	return slices.CompactFunc(all, func(x, y cluster.Node) bool { return x.ID == y.ID }), err
+}
+
+// ruleNodes lists the nodes that are registered in the etcd cluster of c, for changes of rules.
+func ruleNodes(ctx context.Context, c *clientv3.Client, prefix string) ([]rules.Node, error) {
+	nodes, err := cluster.Nodes(ctx, c, prefix)
+	if err != nil {
+		return nil, err
+	}
+	return toRuleNodes(nodes), nil
+}
+
+func toRuleNodes(nodes []cluster.Node) []rules.Node {
+	out := make([]rules.Node, len(nodes))
+	for i, n := range nodes {
+		out[i] = rules.Node{ID: n.ID, Region: n.Region, Version: n.Version, Supports: n.Supports}
+	}
+	return out
 }

@@ -25,6 +25,7 @@ import (
 	"streamcount/internal/demo"
 	"streamcount/internal/display"
 	"streamcount/internal/filewatch"
+	"streamcount/lease/policy"
 	"streamcount/web"
 )
 
@@ -216,7 +217,7 @@ func (n *service) runBackend(serving, ctx context.Context, server *api.Server) (
 	var etcdEnded <-chan error // nil unless etcd is embedded
 	b := &backend{cfg: n.cfg, logs: n.logs, feed: events.NewFeed(), tracer: n.tracer, audit: n.auditLog, self: &cluster.Node{
 		ID: n.self.ID, Region: n.self.Region, Address: n.addr, Version: n.self.Version,
-		StartedAt: n.self.StartedAt.Time,
+		StartedAt: n.self.StartedAt.Time, Supports: policy.SupportedNeeds(),
 	}}
 	if n.cfg.Embedded() {
 		b.embedded, err = cluster.StartEmbedded(serving, cluster.EmbedConfig{DataDir: n.cfg.DataDir, Log: n.logs.zap})

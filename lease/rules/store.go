@@ -61,6 +61,8 @@ type Config struct {
 	Replica      *replica.Replica
 	WithDeadline func(context.Context) (context.Context, context.CancelFunc) // bounds a call
 	Limit        func(user string) int                                       // returns the limit of a user by the replica
+	// Nodes lists the registered nodes; nil if there are none.
+	Nodes func(context.Context) ([]Node, error)
 }
 
 // New returns a Store.
@@ -185,8 +187,8 @@ func (s *Store) RemoveOverride(ctx context.Context, user string) (old policy.Ove
 
 // Apply applies a set of rules in one transaction, and returns the changes. An override
 // may name a plan of the same set. Apply may be repeated. It returns lease.ErrBadUser,
-// [policy.ErrBadRule], [policy.ErrNoPlan], [ErrChanged], lease.ErrRouting, and
-// lease.ErrUnavailable, after which the set may or may not be in force.
+// [policy.ErrBadRule], [policy.ErrNoPlan], [ErrChanged], [ErrOlderNodes], lease.ErrRouting,
+// and lease.ErrUnavailable, after which the set may or may not be in force.
 func (s *Store) Apply(ctx context.Context, set Set, how Options) (Changes, error) {
 	set, err := set.validate()
 	if err != nil {
@@ -209,6 +211,9 @@ func (s *Store) Apply(ctx context.Context, set Set, how Options) (Changes, error
 			return Changes{}, err
 		}
 		c := set.changes(now)
+		if err := s.checkNodes(ctx, c); err != nil {
+			return Changes{}, err
+		}
 		if how.DryRun || len(c.Plans)+len(c.Users) == 0 {
 			return c, nil
 		}

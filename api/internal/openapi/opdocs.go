@@ -142,6 +142,8 @@ func exampleProblem(k problem.Type) apitype.Problem {
 	case problem.StreamEnded.Name:
 		p.Reason = string(policy.ReasonReplaced)
 		p.By = &apitype.By{Device: exampleStream().Device, StartedAt: exampleTime(0)}
+	case problem.OlderNodes.Name:
+		p.Nodes = []apitype.Node{{ID: "node-1", Region: "eu", Version: "0.1.0"}}
 	case problem.Invalid.Name:
 		p.Errors = []apitype.FieldError{{Location: "body.session", Message: "expected length <= 200"}}
 	}

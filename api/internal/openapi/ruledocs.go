@@ -32,7 +32,7 @@ func SetLimit() Operation {
 		traits: Traits{Action: access.WriteRules},
 		description: "Applies on every node to every later start. Running streams continue; starts are rejected until the " +
 			"user's count is below the new limit. It takes precedence over the plan in a start.",
-		request: apitype.LimitRule{Plan: "family"}, response: exampleLimit,
+		problems: []problem.Type{problem.OlderNodes}, request: apitype.LimitRule{Plan: "family"}, response: exampleLimit,
 	}
 }
 
@@ -73,7 +73,7 @@ func SetPlan() Operation {
 		traits: Traits{Action: access.WriteRules},
 		description: "Applies on every node to every later start. The plan named `default` applies to all users without " +
 			"another plan; it takes precedence over the limit in the node's configuration.",
-		request: examplePlan, response: apitype.Plan{Name: "family", PlanRule: examplePlan},
+		problems: []problem.Type{problem.OlderNodes}, request: examplePlan, response: apitype.Plan{Name: "family", PlanRule: examplePlan},
 	}
 }
 
@@ -100,7 +100,7 @@ func ApplyRules() Operation {
 		description: "Sets and removes up to 1,000 plans and limits in one transaction, and responds with the changes. " +
 			"With `dryRun` it changes nothing and responds with what would change. With the `revision` of a dry run it changes " +
 			"nothing if any rule was changed since. Rules that are not in the set stay unchanged.",
-		problems: []problem.Type{problem.RulesChanged}, maxBody: MaxRules,
+		problems: []problem.Type{problem.RulesChanged, problem.OlderNodes}, maxBody: MaxRules,
 		request: apitype.RuleSet{
 			Plans: map[string]apitype.PlanRule{"family": examplePlan},
 			Users: map[string]apitype.LimitRule{"maya": {Plan: "family"}}, RemoveUsers: []string{"tom"},

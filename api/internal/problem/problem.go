@@ -50,6 +50,10 @@ var (
 	RulesChanged = Type{"rules-changed", http.StatusConflict, "Rules have changed",
 		"A limit or plan was changed after the dry run whose revision was sent, so nothing was applied. Make a new dry " +
 			"run."}
+	OlderNodes = Type{"older-nodes", http.StatusConflict, "Older nodes are running",
+		"A plan or limit needs a feature that some registered nodes do not support, and those nodes would enforce only a part " +
+			"of it. 'nodes' names them. Nothing was applied. Finish the upgrade of all nodes, wait until the older ones are no " +
+			"longer registered, and repeat the request."}
 	NotFound = Type{"not-found", http.StatusNotFound, "No such address",
 		"Nothing is served at this path. Paths are matched exactly: no trailing slash, no doubled slashes, no dot " +
 			"segments, and no encoded slash except in a user id. /docs describes the calls."}
@@ -94,7 +98,8 @@ var (
 func Types() []Type {
 	return []Type{
 		Malformed, Unauthorized, LimitReached, Forbidden, CrossOrigin, NotFound, NotYourUser, UserNotFound, PlanNotFound,
-		OverrideNotFound, StreamNotFound, NothingToStop, MethodNotAllowed, RequestTimeout, RulesChanged, Misdirected,
+		OverrideNotFound, StreamNotFound, NothingToStop, MethodNotAllowed, RequestTimeout, RulesChanged, OlderNodes,
+		Misdirected,
 		TooManyRequests, StreamEnded, BodyTooLarge, TargetTooLong, UnsupportedMediaType, Invalid, HeadersTooLarge, Internal,
 		Unavailable, Overloaded,
 	}

@@ -3,7 +3,6 @@ package schema
 import (
 	"bytes"
 	"encoding/json"
-	"slices"
 
 	"streamcount/lease/policy"
 )
@@ -39,12 +38,9 @@ type (
 	}
 )
 
-// needLimits is the need of a plan with several limits.
-const needLimits = "limits"
-
 // supported reports whether this version supports all needs.
 func supported(needs []string) bool {
-	return !slices.ContainsFunc(needs, func(need string) bool { return need != needLimits })
+	return len(policy.MissingNeeds(needs, policy.SupportedNeeds())) == 0
 }
 
 type notValues struct {
@@ -73,7 +69,7 @@ func (v *storedValues) UnmarshalJSON(b []byte) error {
 
 // EncodePlan returns the stored form of p.
 func EncodePlan(p policy.Plan) []byte {
-	s := storedPlan{Limit: &p.Limit, OnLimit: p.OnLimit, Count: p.Count, Require: p.Require}
+	s := storedPlan{Limit: &p.Limit, OnLimit: p.OnLimit, Count: p.Count, Require: p.Require, Needs: p.Needs()}
 	for _, l := range p.Limits {
 		stored := storedLimit{
 			Name: l.Name, Count: l.Count, Per: l.Per, Limit: &l.Limit, OnLimit: l.OnLimit, Message: l.Message, Observe: l.Observe,
@@ -86,15 +82,12 @@ func EncodePlan(p policy.Plan) []byte {
 		}
 		s.Limits = append(s.Limits, stored)
 	}
-	if p.HasSeveralLimits() {
-		s.Needs = []string{needLimits}
-	}
 	return Encode(s)
 }
 
 // EncodeOverride returns the stored form of o.
 func EncodeOverride(o policy.Override) []byte {
-	return Encode(storedOverride{Limit: o.Limit, Plan: o.Plan})
+	return Encode(storedOverride{Limit: o.Limit, Plan: o.Plan, Needs: o.Needs()})
 }
 
 // DecodePlan decodes a stored plan. It returns nil if value is not a valid plan, or one
