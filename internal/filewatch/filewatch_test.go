@@ -50,16 +50,18 @@ func TestFiles(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- f.Run(ctx, 20*time.Millisecond, slog.New(slog.NewTextHandler(log, nil))) }()
-	requireLoaded := func(want ...string) {
+	// A file that is written in place is empty for a moment, which is loaded too if the writer
+	// is slow.
+	requireLoaded := func(want string) {
 		t.Helper()
-		require.Eventually(t, func() bool { return assert.ObjectsAreEqual(want, loaded()) }, time.Minute, time.Millisecond, "%v", loaded())
+		require.Eventually(t, func() bool { return loaded()[len(loaded())-1] == want }, time.Minute, time.Millisecond)
 	}
 	requireLoaded("a+x")
 	write(real1, "c") // in place
-	requireLoaded("a+x", "c+x")
+	requireLoaded("c+x")
 	require.NoError(t, os.Symlink(real2, link+".new"))
 	require.NoError(t, os.Rename(link+".new", link)) // as Kubernetes replaces files
-	requireLoaded("a+x", "c+x", "b+x")
+	requireLoaded("b+x")
 	write(real2, "bad")
 	require.Eventually(t, func() bool { return strings.Contains(log.String(), "it is bad") }, time.Minute, time.Millisecond)
 	assert.Equal(t, 1, FailingCount())
@@ -67,9 +69,9 @@ func TestFiles(t *testing.T) {
 	require.Eventually(t, func() bool { return strings.Contains(log.String(), "no such file") }, time.Minute, time.Millisecond)
 	write(other, "y")
 	write(real2, "d")
-	requireLoaded("a+x", "c+x", "b+x", "d+y")
+	requireLoaded("d+y")
 	require.Eventually(t, func() bool { return FailingCount() == 0 }, time.Minute, time.Millisecond)
-	require.Eventually(t, func() bool { return strings.Count(log.String(), "changed files were loaded") == 3 }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Count(log.String(), "changed files were loaded") >= 3 }, time.Minute, time.Millisecond)
 	cancel()
 	require.NoError(t, <-done)
 	assert.LessOrEqual(t, strings.Count(log.String(), "level=ERROR"), 3, "once for each state of the files:\n%s", log.String())
