@@ -30,6 +30,7 @@ import (
 	"streamcount/lease/rules"
 	"streamcount/lease/stats"
 	"streamcount/lease/streamid"
+	"streamcount/lease/userdata"
 )
 
 // Bounds and default of [Config.TTL]. With less than 5 s, a leader election of etcd's
@@ -145,6 +146,7 @@ type Limiter struct {
 	cleaner        *leasepool.Cleaner
 	leaseStatus    *leasestatus.Reader
 	rules          *rules.Store
+	userData       *userdata.Store
 	atLimitCount   cachedCount // number of users at their limit
 	defaults       policy.Defaults
 
@@ -213,6 +215,11 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 		KV: etcd.KV, Keys: l.keys, TombstoneLease: l.tombstoneLease, MaxOps: etcd.maxTxnOps(), Timeout: cfg.Timeout,
 		FullFor: cfg.TTL / 4, Observer: counters, Tracer: cfg.Tracer,
 	})
+	l.userData = userdata.New(userdata.Config{
+		KV: etcd.KV, Keys: l.keys, Batch: l.batch, Statuses: l.leaseStatus, Replica: l.replica, WithDeadline: l.withDeadline,
+		StreamID: func(user string, e schema.Entry) string { return l.ids.Sign(user, e.StreamID()) },
+		LeaseOf:  l.leaseOf, Written: l.recordOwnWrite, Ended: l.afterEnding,
+	})
 	l.renewer = keepalive.New(etcd.Lease, l.replica.NeedsBeacons, counters)
 	l.pool = leasepool.NewPool(l.granter, l.renewer, cfg.TTL, cfg.Timeout)
 	return l, nil
@@ -274,6 +281,9 @@ func (l *Limiter) probe(ctx context.Context) error {
 
 // Rules returns the rules of the users of l.
 func (l *Limiter) Rules() *rules.Store { return l.rules }
+
+// UserData returns the store of everything that etcd contains about a user.
+func (l *Limiter) UserData() *userdata.Store { return l.userData }
 
 // stream returns the stream with the key e.
 func (l *Limiter) stream(user string, h schema.Entry) Stream {

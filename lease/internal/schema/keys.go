@@ -95,14 +95,25 @@ func (k Keys) ArrivedPrefix() string { return k.Prefix + "/arrived/" }
 // exists until the migration of all users is complete.
 func (k Keys) Arrived(user string) string { return k.ArrivedPrefix() + escapeUserID(user) }
 
+// UserCooldowns returns the prefix of the cooldown keys of one user.
+func (k Keys) UserCooldowns(user string) string {
+	return k.Prefix + "/cooldowns/" + escapeUserID(user) + "/"
+}
+
+// The last parts of the keys of [Keys.ClientCooldowns] begin with these texts.
+const (
+	SessionCooldown = "s-"
+	DeviceCooldown  = "d-"
+)
+
 // ClientCooldowns returns the keys that forbid a client to evict streams of user: one
 // for its session and one for its device, if it has them.
 func (k Keys) ClientCooldowns(user, session, device string) []string {
 	var out []string
-	for kind, name := range map[string]string{"s-": session, "d-": device} {
+	for kind, name := range map[string]string{SessionCooldown: session, DeviceCooldown: device} {
 		if name != "" {
 			sum := sha256.Sum256([]byte(name))
-			out = append(out, k.Prefix+"/cooldowns/"+escapeUserID(user)+"/"+kind+base64.RawURLEncoding.EncodeToString(sum[:16]))
+			out = append(out, k.UserCooldowns(user)+kind+base64.RawURLEncoding.EncodeToString(sum[:16]))
 		}
 	}
 	return out
