@@ -100,18 +100,11 @@ func decideOn(r policy.Rule, entries []schema.Entry, expired map[int64]bool, s p
 	return policy.Decide(r, appendStreams(buf[:0], r, entries, expired), s)
 }
 
-// appendStreams appends entries in the form that the rule takes. It decodes the records
-// only if the rule depends on what they contain.
+// appendStreams appends entries in the form that the rule takes.
 func appendStreams(to []policy.Stream, r policy.Rule, entries []schema.Entry, expired map[int64]bool) []policy.Stream {
-	for i, e := range entries {
-		st := policy.Stream{Index: i, Slot: e.Slot, Nonce: e.Nonce, Session: e.Session, Expired: expired[e.Lease]}
-		if r.NeedsAttributes() || !r.Counting.PerStream() {
-			record := schema.DecodeRecord(e.Value)
-			st.Device, st.Content = record.DeviceID(), record.ContentID()
-			if r.NeedsAttributes() {
-				st.Attributes = record.PolicyAttributes()
-			}
-		}
+	for i := range entries {
+		st := entries[i].PolicyStream(&r)
+		st.Index, st.Expired = i, expired[entries[i].Lease]
 		to = append(to, st)
 	}
 	return to

@@ -209,7 +209,7 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 	})
 	l.rules = rules.New(rules.Config{
 		KV: etcd.KV, Keys: l.keys, Replica: l.replica, WithDeadline: l.withDeadline, Limit: l.displayLimit,
-		Nodes: cfg.Nodes,
+		Defaults: l.defaults, Nodes: cfg.Nodes,
 	})
 	l.batch = commit.New(commit.Config{
 		KV: etcd.KV, Keys: l.keys, TombstoneLease: l.tombstoneLease, MaxOps: etcd.maxTxnOps(), Timeout: cfg.Timeout,

@@ -88,6 +88,11 @@ func (r *Router) Override(ctx context.Context, user string) (policy.Override, er
 	return onShardOf(ctx, r, user, func(h target) (policy.Override, error) { return h.Rules().Override(ctx, user) })
 }
 
+// Explain is [rules.Store.Explain].
+func (r *Router) Explain(ctx context.Context, user string) (rules.Explanation, error) {
+	return onShardOf(ctx, r, user, func(h target) (rules.Explanation, error) { return h.Rules().Explain(ctx, user) })
+}
+
 // SetOverride is [rules.Store.SetOverride].
 func (r *Router) SetOverride(ctx context.Context, user string, o policy.Override) (*policy.Override, error) {
 	c, err := r.applyTo(ctx, user, &o)

@@ -61,6 +61,7 @@ type Config struct {
 	Replica      *replica.Replica
 	WithDeadline func(context.Context) (context.Context, context.CancelFunc) // bounds a call
 	Limit        func(user string) int                                       // returns the limit of a user by the replica
+	Defaults     policy.Defaults                                             // the limit of users without another
 	// Nodes lists the registered nodes; nil if there are none.
 	Nodes func(context.Context) ([]Node, error)
 }

@@ -7,6 +7,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
+	"streamcount/lease/policy"
 	"streamcount/lease/streamid"
 )
 
@@ -24,6 +25,20 @@ type Entry struct {
 // StreamID returns the content of the stream's id.
 func (e Entry) StreamID() streamid.ID {
 	return streamid.ID{Slot: uint16(max(e.Slot, 0)), Lease: e.Lease, Nonce: e.Nonce}
+}
+
+// PolicyStream returns the entry in the form that a rule takes. It decodes the record only
+// if the rule depends on what it contains.
+func (e *Entry) PolicyStream(r *policy.Rule) policy.Stream {
+	st := policy.Stream{Slot: e.Slot, Nonce: e.Nonce, Session: e.Session}
+	if r.NeedsAttributes() || !r.Counting.PerStream() {
+		record := DecodeRecord(e.Value)
+		st.Device, st.Content = record.DeviceID(), record.ContentID()
+		if r.NeedsAttributes() {
+			st.Attributes = record.PolicyAttributes()
+		}
+	}
+	return st
 }
 
 // NewEntry returns the entry of a key below the prefix of a user.
