@@ -11,13 +11,18 @@ import (
 
 func getAs(t *testing.T, c Config, target, host string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()
+	return callHost(newServer(t, c, &fake{}), target, host, header...)
+}
+
+// callHost gets target from s with that Host.
+func callHost(s *Server, target, host string, header ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodGet, target, nil)
 	r.Host = host
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	newServer(t, c, &fake{}).Handler().ServeHTTP(w, r)
+	s.Handler().ServeHTTP(w, r)
 	return w
 }
 

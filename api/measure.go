@@ -21,12 +21,13 @@ const (
 func (s *Server) newMetrics() *metrics.Metrics {
 	return metrics.New(metrics.Source{
 		Version: s.cfg.Node.Version, Node: s.cfg.Node.ID, Region: s.cfg.Node.Region,
-		Ready:            s.notReady,
+		Ready:            s.ready.Err,
 		InFlight:         s.load.InFlight,
 		RejectedRequests: s.load.Rejected,
 		AuthFailures:     s.denials.Counts,
 		Audit:            s.cfg.AuditMeasures,
 		FilesFailing:     s.cfg.FilesFailing,
+		OlderNodes:       func() int { return len(s.compatibility().Older) },
 		MemoryBudget:     s.cfg.MemoryBudget,
 		RejectedStarts: func() map[string]int64 {
 			out := map[string]int64{"body": 0} // so that there is such a metric

@@ -1,12 +1,7 @@
 package api
 
 import (
-	"bytes"
-	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -22,8 +17,13 @@ import (
 	"github.com/swaggest/swgui"
 	"github.com/swaggest/swgui/v5emb"
 
+	"streamcount/access"
+	"streamcount/api/internal/docspage"
 	"streamcount/api/internal/ingress"
+	"streamcount/api/internal/openapi"
 	"streamcount/api/internal/problem"
+	"streamcount/api/internal/readiness"
+	"streamcount/lease/rules"
 )
 
 // pagePath keeps a page out of the API, and from being taken for a pattern.
@@ -76,8 +76,7 @@ func (s *Server) documents(r *mux.Router, doc *huma.OpenAPI) error {
 	ui := v5emb.NewHandlerWithConfig(swgui.Config{
 		Title: doc.Info.Title, SwaggerJSON: "/openapi.json", BasePath: "/docs/",
 	})
-	page := render(ui, "/docs")
-	policy := docsPolicy(page)
+	page, policy := docspage.Render(ui, "/docs")
 	s.handlePage(r, "/docs", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", policy)
 		setOpenerPolicy(w, r)
@@ -98,41 +97,6 @@ func document(mediaType string, content []byte) http.HandlerFunc {
 		w.Header().Set("Cache-Control", "no-cache")
 		_, _ = w.Write(content) // an error means that the client has disconnected
 	}
-}
-
-// A bufferedResponse is a ResponseWriter that stores the body.
-type bufferedResponse struct {
-	bytes.Buffer
-	header http.Header
-}
-
-// Header returns the headers, which are not used.
-func (p *bufferedResponse) Header() http.Header { return p.header }
-
-// WriteHeader does nothing.
-func (p *bufferedResponse) WriteHeader(int) {}
-
-func render(h http.Handler, path string) []byte {
-	p := &bufferedResponse{header: http.Header{}}
-	h.ServeHTTP(p, &http.Request{Method: http.MethodGet, URL: &url.URL{Path: path}, Header: http.Header{}})
-	return p.Bytes()
-}
-
-var inlineScript = regexp.MustCompile(`(?s)<script>(.*?)</script>`)
-
-// docsPolicy lets the documentation page run its own scripts and nothing else,
-// and talk to no other host.
-func docsPolicy(page []byte) string {
-	scripts := "'self'"
-	for _, m := range inlineScript.FindAllSubmatch(page, -1) {
-		sum := sha256.Sum256(m[1])
-		scripts += " 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
-	}
-	return strings.Join([]string{
-		"default-src 'none'", "script-src " + scripts, "style-src 'self' 'unsafe-inline'",
-		"img-src 'self' data:", "font-src 'self'", "connect-src 'self'",
-		"base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'",
-	}, "; ")
 }
 
 // problemPage serves the description of a type of problem at the URL in its type.
@@ -163,46 +127,35 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 	text(w, http.StatusOK, "ok\n")
 }
 
-// readyz says whether this node should be sent requests, and if not, why.
+// readyz answers whether this node should be sent requests, and if not, why. A node that is
+// ready may still have rules that are not applied completely, which the answer names.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
-	if err := s.notReady(r.Context()); err != nil {
+	if err := s.ready.Err(r.Context()); err != nil {
 		w.Header().Set("Retry-After", retryAfterJittered())
 		text(w, http.StatusServiceUnavailable, fmt.Sprintf("not ready: %v\n", err))
 		return
 	}
-	text(w, http.StatusOK, "ready\n")
+	body := "ready\n"
+	if c := s.compatibility(); len(c.Plans)+len(c.Users)+len(c.Older) > 0 {
+		body += readiness.Notes(c, s.mayReadNames(w.(*recorder), r)) // observe is outermost: see New
+	}
+	text(w, http.StatusOK, body)
 }
 
-var errDraining = errors.New("the node is draining: it is about to stop")
-
-// notReady asks etcd now, once for all who ask at the same time: health checks
-// must not become load on an etcd that is already slow.
-func (s *Server) notReady(ctx context.Context) error {
-	if s.draining.Load() {
-		return errDraining
+func (s *Server) compatibility() rules.Compatibility {
+	if read := s.backend.Load().Compatibility; read != nil {
+		return read()
 	}
-	answer := s.ready.DoChan("", func() (any, error) {
-		// The check must not end with the first of the requests that share it.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.RequestTimeout)
-		defer cancel()
-		return nil, askReady(ctx, s.backend.Load().Ready)
-	})
-	select {
-	case <-ctx.Done():
-		return fmt.Errorf("the request ended first: %w", context.Cause(ctx))
-	case a := <-answer:
-		return a.Err
-	}
+	return rules.Compatibility{}
 }
 
-// askReady converts a panic to an error, because singleflight would exit the process.
-func askReady(ctx context.Context, ready func(context.Context) error) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("the readiness check panicked: %v", v)
-		}
-	}()
-	return ready(ctx)
+// mayReadNames reports whether the names of users may be in the answer to a request that
+// requires neither a credential nor a host.
+func (s *Server) mayReadNames(rec *recorder, r *http.Request) bool {
+	if s.cfg.Access != nil && r.Header.Get("Authorization") == "" {
+		return false
+	}
+	return refusalProblem(s.ingress.CheckHost(r)) == nil && s.authorize(openapi.Traits{Action: access.ReadRules}, rec, r, "") == nil
 }
 
 func text(w http.ResponseWriter, status int, body string) {

@@ -48,7 +48,7 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 		return fmt.Errorf("serve %v: %w", ln.Addr(), err)
 	case <-ctx.Done():
 	}
-	s.draining.Store(true)
+	s.ready.Drain()
 	if err := s.announceShutdown(served); err != nil {
 		return fmt.Errorf("serve %v: %w", ln.Addr(), err)
 	}

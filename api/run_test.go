@@ -62,7 +62,7 @@ func TestRun_Drains(t *testing.T) {
 
 	stopped := make(chan error, 1)
 	go func() { stopped <- stop() }()
-	require.Eventually(t, func() bool { return s.draining.Load() }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return s.ready.Draining() }, patience, time.Millisecond)
 	status, body := get(t, addr, "/readyz") // still accepted, within the notice
 	assert.Equal(t, 503, status)
 	assert.Equal(t, "not ready: the node is draining: it is about to stop\n", body)

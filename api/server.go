@@ -15,7 +15,6 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humamux"
 	"github.com/gorilla/mux"
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/sync/singleflight"
 
 	"streamcount/access"
 	"streamcount/api/apitype"
@@ -25,10 +24,12 @@ import (
 	"streamcount/api/internal/latency"
 	"streamcount/api/internal/openapi"
 	"streamcount/api/internal/overload"
+	"streamcount/api/internal/readiness"
 	"streamcount/api/internal/router"
 	"streamcount/api/internal/topusers"
 	"streamcount/events"
 	"streamcount/lease"
+	"streamcount/lease/rules"
 	"streamcount/lease/stats"
 	"streamcount/metrics"
 )
@@ -65,6 +66,8 @@ type Backend struct {
 	// Nodes lists the registered nodes that are known, also when it returns an error. Without it
 	// the statistics have no nodes.
 	Nodes func(context.Context) ([]apitype.NodeReport, error)
+	// Compatibility returns the rules that are not applied completely. Without it there are none.
+	Compatibility func() rules.Compatibility
 	// TopUsers returns the users with the most streams, as [lease.Limiter.TopUsers] does. Without
 	// it the call is answered 503.
 	TopUsers func(ctx context.Context, prefix string, n int) ([]lease.TopUser, bool, error)
@@ -152,8 +155,7 @@ type Server struct {
 	denials *denials.Counter
 
 	rejectedStarts rejectedStartCounts
-	ready          singleflight.Group
-	draining       atomic.Bool
+	ready          *readiness.Check
 
 	events     *eventstream.Sender
 	history    events.History
@@ -189,6 +191,7 @@ func New(cfg Config) (*Server, error) {
 	if !cfg.NoAudit {
 		s.auditLog = cmp.Or(cfg.Audit, cfg.Log)
 	}
+	s.ready = readiness.New(cfg.RequestTimeout, func(ctx context.Context) error { return s.backend.Load().Ready(ctx) })
 	s.backend.Store(&Backend{Ready: func(context.Context) error { return errNotReached }})
 	s.metrics = s.newMetrics()
 	if s.router, err = s.routes(); err != nil {
@@ -255,6 +258,9 @@ func (s *Server) SetBackend(b Backend) {
 	}
 	if b.Nodes != nil {
 		next.Nodes = b.Nodes
+	}
+	if b.Compatibility != nil {
+		next.Compatibility = b.Compatibility
 	}
 	if b.TopUsers != nil {
 		next.TopUsers = b.TopUsers

@@ -114,10 +114,10 @@ func TestReadyz_Shared(t *testing.T) {
 		short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
 		var wg sync.WaitGroup
-		wg.Go(func() { assert.ErrorContains(t, s.notReady(short), "the request ended first") })
+		wg.Go(func() { assert.ErrorContains(t, s.ready.Err(short), "the request ended first") })
 		synctest.Wait()
 		for range 50 {
-			wg.Go(func() { assert.NoError(t, s.notReady(t.Context())) })
+			wg.Go(func() { assert.NoError(t, s.ready.Err(t.Context())) })
 		}
 		wg.Wait()
 		assert.EqualValues(t, 1, checks.Load())
@@ -129,7 +129,7 @@ func TestReadyz_EtcdHangs(t *testing.T) {
 		s := newServer(t, Config{RequestTimeout: 3 * time.Second}, &fake{})
 		s.SetBackend(Backend{Ready: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }})
 		start := time.Now()
-		assert.ErrorIs(t, s.notReady(t.Context()), context.DeadlineExceeded)
+		assert.ErrorIs(t, s.ready.Err(t.Context()), context.DeadlineExceeded)
 		assert.Equal(t, 3*time.Second, time.Since(start))
 	})
 }

@@ -22,6 +22,7 @@ func (l *Limiter) Stats() *stats.Snapshot {
 		"granted": m.Granted, "returned": m.Returned, "taken": m.Taken, "reused": m.Reused,
 		"revoked": m.Revoked, "abandoned": m.Abandoned,
 	}
+	out.UnreadablePlans, out.UnreadableOverrides = l.replica.Rules().CountUnreadable()
 	l.addReplicaStats(out)
 	return out
 }

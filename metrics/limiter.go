@@ -65,6 +65,11 @@ var limiterFamilies = []family[*stats.Snapshot]{
 		func(m *stats.Snapshot, s sink) { s.value(boolValue(m.ReplicaCurrent)) }},
 	{"replica_revision", "The etcd revision of the replica.", gauge, nil,
 		func(m *stats.Snapshot, s sink) { s.value(float64(m.Revision)) }},
+	{"unreadable_rules", "Stored plans and limits of users that this version cannot read.", gauge, []string{"kind"},
+		func(m *stats.Snapshot, s sink) {
+			s.value(float64(m.UnreadablePlans), "plan")
+			s.value(float64(m.UnreadableOverrides), "user")
+		}},
 
 	{"pool_leases", "Leases without a stream: ready for a start, or waiting to be revoked.", gauge, []string{"state"},
 		func(m *stats.Snapshot, s sink) {

@@ -23,6 +23,7 @@ type Source struct {
 	AuthFailures       func() map[string]int64 // by reason
 	Audit              func() Audit
 	FilesFailing       func() int // sets of files that cannot be used
+	OlderNodes         func() int // registered nodes that do not support the rules in use
 	MemoryBudget       uint64     // bytes; 0 if there is none
 	Connections        func() int
 	ConnectionsClosed  func() map[string]int64 // by the node, by reason
@@ -135,6 +136,8 @@ var nodeFamilies = []family[Source]{
 		audit(func(a Audit) int64 { return a.Waiting })},
 	{"files_failing", "Sets of files that cannot be read or used now. Their last valid contents stay in use.", gauge, nil,
 		count(func(src Source) func() int { return src.FilesFailing })},
+	{"older_nodes", "Registered nodes that do not support the rules in use, and may admit too many streams.", gauge, nil,
+		count(func(src Source) func() int { return src.OlderNodes })},
 	{"memory_budget_bytes", "The memory that the node may use: --memory, GOMEMLIMIT or the limit of the cgroup.", gauge, nil,
 		func(src Source, s sink) {
 			if src.MemoryBudget > 0 {

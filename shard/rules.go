@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"streamcount/lease"
 	"streamcount/lease/policy"
@@ -22,6 +23,32 @@ func (r *Router) Plans(ctx context.Context) (map[string]policy.Plan, error) {
 // Plan is [rules.Store.Plan] of the first shard that answers.
 func (r *Router) Plan(ctx context.Context, name string) (policy.Plan, error) {
 	return onAnyShard(ctx, r, func(h target) (policy.Plan, error) { return h.Rules().Plan(ctx, name) })
+}
+
+// Unreadable is [rules.Store.Unreadable] of all shards that have been reached.
+func (r *Router) Unreadable() (plans, users []string) {
+	for _, s := range r.Each() {
+		if s.limiter != nil {
+			p, u := s.limiter.Rules().Unreadable()
+			plans, users = append(plans, p...), append(users, u...)
+		}
+	}
+	return sortUnique(plans), sortUnique(users)
+}
+
+// Needs is [rules.Store.Needs] of all shards that have been reached.
+func (r *Router) Needs() (needs []string) {
+	for _, s := range r.Each() {
+		if s.limiter != nil {
+			needs = append(needs, s.limiter.Rules().Needs()...)
+		}
+	}
+	return sortUnique(needs)
+}
+
+func sortUnique(names []string) []string {
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // onAnyShard calls f on the shards in order until one answers.

@@ -146,7 +146,7 @@ func (p healthCheck) get(ctx context.Context, server, host string, secure *tls.C
 	if err != nil {
 		return "", fmt.Errorf("%s%s: %w", config.RedactServer(server), path, err)
 	}
-	line, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
+	line := strings.ReplaceAll(strings.TrimSpace(string(body)), "\n", "; ")
 	if resp.StatusCode != http.StatusOK {
 		return "", fmt.Errorf("%s%s returned %d: %s", config.RedactServer(server), path, resp.StatusCode, line)
 	}

@@ -42,6 +42,7 @@ type backend struct {
 	etcds   map[string]*shardInfo       // likewise
 	secret  []byte                      // signs stream ids; nil until it was read from a shard
 	nodes   *stalecache.Cache[[]cluster.Node]
+	older   olderNodes
 }
 
 // newRouter returns a router over the configured shards. If mapped is set, the
@@ -205,6 +206,9 @@ func (b *backend) apiBackend(r *shard.Router) api.Backend {
 
 		Measures: r.Stats,
 		Nodes:    b.listNodes,
+
+		Compatibility: func() rules.Compatibility { return b.compatibility(r) },
+
 		TopUsers: r.TopUsers,
 		Feed:     b.feed,
 	}

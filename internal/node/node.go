@@ -233,6 +233,7 @@ func (n *service) runBackend(serving, ctx context.Context, server *api.Server) (
 	}
 	group, work := errgroup.WithContext(ctx)
 	group.Go(func() error { return router.Run(work) })
+	group.Go(func() error { return b.watchOlderNodes(work, router) })
 	group.Go(func() error { return watchEmbedded(work, etcdEnded) })
 	select {
 	case <-router.Ready():

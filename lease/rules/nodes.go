@@ -39,6 +39,13 @@ func (e *OlderNodesError) Error() string {
 // Unwrap makes an OlderNodesError an [ErrOlderNodes].
 func (e *OlderNodesError) Unwrap() error { return ErrOlderNodes }
 
+// Compatibility is what keeps rules in force from being applied completely: what this version
+// does not support, and what other registered nodes do not support.
+type Compatibility struct {
+	Plans, Users []string // the plans, and the users with overrides, that this version cannot read
+	Older        []Node   // nodes that do not support what rules in force need
+}
+
 // OlderNodes returns those of nodes that do not support all needs, by id, and the needs that
 // at least one of them does not support.
 func OlderNodes(nodes []Node, needs []string) (older []Node, missing []string) {

@@ -83,6 +83,10 @@ func retryPause(ctx context.Context) (over bool) { return retry.Sleep(ctx, retry
 // answered with lease.ErrUnavailable until the rules are replaced or removed.
 func (s *Store) Unreadable() (plans, users []string) { return s.cfg.Replica.Rules().Unreadable() }
 
+// Needs returns what a version must support to apply all rules in this node's replica that
+// this version can read.
+func (s *Store) Needs() []string { return s.cfg.Replica.Rules().Needs() }
+
 // Plans returns all plans in this node's replica, except those in Unreadable.
 func (s *Store) Plans(ctx context.Context) (map[string]policy.Plan, error) {
 	ctx, cancel := s.cfg.WithDeadline(ctx)

@@ -18,6 +18,8 @@ type Snapshot struct {
 	ReplicaCurrent        bool
 	Revision              int64
 
+	UnreadablePlans, UnreadableOverrides int // that this version cannot read
+
 	LeasesReady, LeasesToRevoke int              // leases without a stream
 	Leases                      map[string]int64 // how they entered and left the pool
 

@@ -3,7 +3,6 @@ package replica
 import (
 	"log/slog"
 	"maps"
-	"slices"
 	"strings"
 	"sync"
 
@@ -18,27 +17,19 @@ import (
 type Rules struct {
 	log       *slog.Logger
 	mu        sync.RWMutex
-	plans     map[string]cachedRule[policy.Plan]
-	overrides map[string]cachedRule[policy.Override]
-}
-
-// cachedRule is a rule with the revision of its last put. The rule is nil if this version
-// cannot read the stored value.
-type cachedRule[T any] struct {
-	rule           *T
-	revision       int64
-	listGeneration uint32 // of the last list that contained it
+	plans     ruleTable[policy.Plan]
+	overrides ruleTable[policy.Override]
 }
 
 func newRules(log *slog.Logger) *Rules {
-	return &Rules{log: log, plans: map[string]cachedRule[policy.Plan]{}, overrides: map[string]cachedRule[policy.Override]{}}
+	return &Rules{log: log, plans: newRuleTable[policy.Plan](), overrides: newRuleTable[policy.Override]()}
 }
 
 // Override implements [policy.Source].
 func (r *Rules) Override(user string) (*policy.Override, int64) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	o := r.overrides[user]
+	o := r.overrides.rules[user]
 	return o.rule, o.revision
 }
 
@@ -46,7 +37,7 @@ func (r *Rules) Override(user string) (*policy.Override, int64) {
 func (r *Rules) Plan(name string) (*policy.Plan, int64) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	p := r.plans[name]
+	p := r.plans.rules[name]
 	return p.rule, p.revision
 }
 
@@ -54,7 +45,7 @@ func (r *Rules) Plan(name string) (*policy.Plan, int64) {
 func (r *Rules) HasOverrides() bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return len(r.overrides) > 0
+	return len(r.overrides.rules) > 0
 }
 
 // Unreadable returns the names of the plans, and of the users with an override, that this
@@ -62,17 +53,25 @@ func (r *Rules) HasOverrides() bool {
 func (r *Rules) Unreadable() (plans, users []string) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return unreadable(r.plans), unreadable(r.overrides)
+	return r.plans.unreadableNames(), r.overrides.unreadableNames()
 }
 
-func unreadable[T any](rules map[string]cachedRule[T]) (names []string) {
-	for name, rule := range rules {
-		if rule.rule == nil {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
+// CountUnreadable returns the numbers of plans and overrides that this version cannot read.
+func (r *Rules) CountUnreadable() (plans, overrides int) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.plans.unreadable), len(r.overrides.unreadable)
+}
+
+// Needs returns what a version must support to apply all rules that this version can read,
+// in order.
+func (r *Rules) Needs() []string {
+	needs := map[string]int{}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	maps.Copy(needs, r.plans.needs)
+	maps.Copy(needs, r.overrides.needs)
+	return sortedKeys(needs)
 }
 
 // put stores a rule. It ignores a key that is not that of a rule.
@@ -80,19 +79,23 @@ func (r *Rules) put(k schema.Keys, kv *mvccpb.KeyValue, generation uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if user, ok := k.ParseOverride(kv.Key); ok {
-		o := schema.DecodeOverride(kv.Value)
-		r.overrides[user] = cachedRule[policy.Override]{o, kv.ModRevision, generation}
-		r.warnUnreadable(o == nil, "limit or plan of a user", user)
+		warn := r.overrides.put(user, cachedRule[policy.Override]{schema.DecodeOverride(kv.Value), kv.ModRevision, generation})
+		r.warnUnreadable(warn, "limit or plan of a user", user)
 	} else if name, ok := strings.CutPrefix(string(kv.Key), k.PlansPrefix()); ok {
-		p := schema.DecodePlan(kv.Value)
-		r.plans[name] = cachedRule[policy.Plan]{p, kv.ModRevision, generation}
-		r.warnUnreadable(p == nil, "plan", name)
+		warn := r.plans.put(name, cachedRule[policy.Plan]{schema.DecodePlan(kv.Value), kv.ModRevision, generation})
+		r.warnUnreadable(warn, "plan", name)
 	}
 }
 
-func (r *Rules) warnUnreadable(unreadable bool, kind, name string) {
-	if unreadable {
+// maxWarnings is the number of unreadable rules from which on no further ones are logged.
+const maxWarnings = 20
+
+func (r *Rules) warnUnreadable(warn bool, kind, name string) {
+	switch n := len(r.plans.unreadable) + len(r.overrides.unreadable); {
+	case warn && n <= maxWarnings:
 		r.log.Warn("this version cannot read a stored rule: starts that depend on it are answered as unavailable", "rule", kind, "name", name)
+	case warn && n == maxWarnings+1:
+		r.log.Warn("this version cannot read further stored rules, which are not logged", "logged", maxWarnings)
 	}
 }
 
@@ -101,9 +104,9 @@ func (r *Rules) remove(k schema.Keys, key []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if user, ok := k.ParseOverride(key); ok {
-		delete(r.overrides, user)
+		r.overrides.remove(user)
 	} else if name, ok := strings.CutPrefix(string(key), k.PlansPrefix()); ok {
-		delete(r.plans, name)
+		r.plans.remove(name)
 	}
 }
 
@@ -111,16 +114,16 @@ func (r *Rules) remove(k schema.Keys, key []byte) {
 func (r *Rules) sweep(generation uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	maps.DeleteFunc(r.overrides, func(_ string, o cachedRule[policy.Override]) bool { return o.listGeneration != generation })
-	maps.DeleteFunc(r.plans, func(_ string, p cachedRule[policy.Plan]) bool { return p.listGeneration != generation })
+	r.overrides.sweep(generation)
+	r.plans.sweep(generation)
 }
 
 // Plans returns the plans that this version can read.
 func (r *Rules) Plans() map[string]policy.Plan {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	out := make(map[string]policy.Plan, len(r.plans))
-	for name, p := range r.plans {
+	out := make(map[string]policy.Plan, len(r.plans.rules))
+	for name, p := range r.plans.rules {
 		if p.rule != nil {
 			out[name] = *p.rule
 		}
