@@ -6,10 +6,12 @@ import (
 	"net/http"
 
 	"streamcount/access"
+	"streamcount/api/apitype"
 	"streamcount/api/internal/denials"
 	"streamcount/api/internal/openapi"
 	"streamcount/api/internal/overload"
 	"streamcount/api/internal/problem"
+	"streamcount/lease/streamid"
 )
 
 // Access authenticates requests. For an error that is [access.ErrUnavailable] the response
@@ -120,4 +122,36 @@ func (s *Server) deny(ctx context.Context, d access.Decision) *problem.Problem {
 		s.auditDenial(ctx, rec, denials.OfDecision(d))
 	}
 	return denial(d)
+}
+
+// maySeeIDs reports whether a caller gets the ids of streams: an id is enough to stop its
+// stream. Others get handles.
+func maySeeIDs(c access.Caller) bool {
+	return c.Authorize(access.StopStream, c.Name) == access.Allowed
+}
+
+// withHandle returns a stream for callers who may not act on it.
+func withHandle(s apitype.Stream) apitype.Stream {
+	s.ID, s.Handle = "", streamid.Handle(s.ID)
+	return s
+}
+
+// withoutServiceMembers removes what only a calling service may state, and players do not
+// receive.
+func withoutServiceMembers(c access.Caller, s apitype.Stream) apitype.Stream {
+	if c.Kind == access.Viewer || c.Kind == access.Anonymous {
+		s.Labels, s.Priority = nil, nil
+	}
+	return s
+}
+
+// visibleTo removes from the streams of a list what a caller may not see.
+func visibleTo(c access.Caller, list []apitype.Stream) []apitype.Stream {
+	for i, s := range list {
+		if !maySeeIDs(c) {
+			s = withHandle(s)
+		}
+		list[i] = withoutServiceMembers(c, s)
+	}
+	return list
 }

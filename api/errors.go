@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"streamcount/api/apitype"
+	"streamcount/api/internal/convert"
 	"streamcount/api/internal/problem"
 	"streamcount/events"
 	"streamcount/lease"
@@ -84,9 +85,8 @@ func addDetails(p *problem.Problem, err error) *problem.Problem {
 	case errors.Is(err, lease.ErrLimit):
 		full := &lease.LimitError{}
 		errors.As(err, &full)
-		held := len(full.Active)
-		p.Limit, p.Streams, p.Active = &full.Limit, &held, streams(full.Active)
-		p.Counted = optionalCount(full.Counted, held)
+		convert.AddRefusal(&p.Problem, full)
+		p.Detail = cmp.Or(refusalDetail(full.Limits), p.Detail)
 		addEvictionDenial(p, full)
 		return p.WithHeader("Retry-After", strconv.Itoa(wholeSeconds(full.RetryAfter)))
 	case errors.Is(err, policy.ErrNoPlan):
@@ -112,17 +112,35 @@ func addDetails(p *problem.Problem, err error) *problem.Problem {
 	case errors.Is(err, lease.ErrEnded):
 		end := &lease.EndedError{Reason: policy.ReasonEnded}
 		errors.As(err, &end)
-		p.Reason, p.By = string(end.Reason), endedBy(end.By)
+		p.Reason, p.By = string(end.Reason), convert.EndedBy(end.By)
 	case p.Status == problem.Unavailable.Status:
 		return p.WithHeader("Retry-After", retryAfterJittered())
 	}
 	return p
 }
 
+// refusalDetail returns why the limits of a plan reject a start, in the words of the plan's
+// author if the first of them has any; "" if the plan has only one limit.
+func refusalDetail(limits []policy.RefusingLimit) string {
+	switch {
+	case len(limits) == 0:
+		return ""
+	case limits[0].Message != "":
+		return limits[0].Message
+	case limits[0].Limit == 0:
+		return fmt.Sprintf("The user's plan does not allow this stream: the limit %q is 0.", limits[0].Name)
+	}
+	return fmt.Sprintf("The limit %q of the user's plan is reached: %d of %d. Stop one of the streams that count for it, or wait.",
+		limits[0].Name, limits[0].Counted, limits[0].Limit)
+}
+
 // addEvictionDenial adds why a start with replace-oldest did not end another stream.
 func addEvictionDenial(p *problem.Problem, full *lease.LimitError) {
 	switch full.NoEviction {
 	case lease.NoEvictionPlan:
+		if len(full.Limits) > 0 {
+			return
+		}
 		p.Detail = "All of the user's slots are taken, and the user's plan does not allow a start to end another stream. " +
 			"Stop one of the active streams, or wait."
 	case lease.NoEvictionCooldown:

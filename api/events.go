@@ -11,6 +11,7 @@ import (
 
 	"streamcount/access"
 	"streamcount/api/apitype"
+	"streamcount/api/internal/convert"
 	"streamcount/api/internal/eventstream"
 	"streamcount/api/internal/openapi"
 	"streamcount/api/internal/overload"
@@ -142,7 +143,7 @@ func (s *Server) encodeEvent(e *events.Event, form events.Encoding) []byte {
 	var data any
 	out := apitype.Event{
 		Type: string(e.Kind), At: apitype.At(e.At), Revision: e.Revision, UserID: e.User, Streams: e.Streams,
-		Reason: string(e.Reason), Detail: e.Detail, By: endedBy(e.By()), Shard: e.Shard(),
+		Reason: string(e.Reason), Detail: e.Detail, By: convert.EndedBy(e.By()), Shard: e.Shard(),
 	}
 	switch e.Kind {
 	case events.Gap:
@@ -153,7 +154,7 @@ func (s *Server) encodeEvent(e *events.Event, form events.Encoding) []byte {
 	default:
 		out.Limit = e.Limit()
 		if st, ok := e.Stream(); ok {
-			of := stream(st)
+			of := convert.Stream(st)
 			if form == events.WithHandles {
 				of = withHandle(of)
 			}

@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"streamcount/api/apitype"
+	"streamcount/api/internal/convert"
 	"streamcount/api/internal/openapi"
 	"streamcount/api/internal/problem"
 	"streamcount/lease/policy"
@@ -113,7 +114,7 @@ func (s *Server) listPlans(ctx context.Context, _ *struct{}) (*reply[apitype.Pla
 	}
 	out := apitype.Plans{Plans: []apitype.Plan{}}
 	for _, name := range slices.Sorted(maps.Keys(plans)) {
-		out.Plans = append(out.Plans, apitype.Plan{Name: name, PlanRule: planRuleOf(plans[name])})
+		out.Plans = append(out.Plans, apitype.Plan{Name: name, PlanRule: convert.PlanRule(plans[name])})
 	}
 	return &reply[apitype.Plans]{out}, nil
 }
@@ -124,15 +125,18 @@ func (s *Server) getPlan(ctx context.Context, in *planInput) (*reply[apitype.Pla
 }
 
 func (s *Server) setPlan(ctx context.Context, in *setPlanInput) (*reply[apitype.Plan], error) {
-	p := plan(in.Body)
+	p, bad := convert.Plan("body", in.Body)
+	if bad != nil {
+		return nil, bad
+	}
 	old, err := s.rules().SetPlan(ctx, string(in.Plan), p)
-	s.auditRule(ctx, "set plan", "", string(in.Plan), convertOptional(old, planRuleOf), new(planRuleOf(p)), err)
+	s.auditRule(ctx, "set plan", "", string(in.Plan), convertOptional(old, convert.PlanRule), new(convert.PlanRule(p)), err)
 	return planReply(in.Plan, p, err)
 }
 
 func (s *Server) removePlan(ctx context.Context, in *planInput) (*reply[apitype.Plan], error) {
 	old, err := s.rules().RemovePlan(ctx, string(in.Plan))
-	s.auditRule(ctx, "remove plan", "", string(in.Plan), new(planRuleOf(old)), nil, err)
+	s.auditRule(ctx, "remove plan", "", string(in.Plan), new(convert.PlanRule(old)), nil, err)
 	return planReply(in.Plan, old, err)
 }
 
@@ -146,7 +150,7 @@ func planReply(name planName, p policy.Plan, err error) (*reply[apitype.Plan], e
 	if err != nil {
 		return nil, err
 	}
-	return &reply[apitype.Plan]{apitype.Plan{Name: string(name), PlanRule: planRuleOf(p)}}, nil
+	return &reply[apitype.Plan]{apitype.Plan{Name: string(name), PlanRule: convert.PlanRule(p)}}, nil
 }
 
 func (s *Server) apply(ctx context.Context, in *applyInput) (*reply[apitype.RuleChanges], error) {
@@ -165,7 +169,7 @@ func (s *Server) apply(ctx context.Context, in *applyInput) (*reply[apitype.Rule
 		Revision: c.Revision, Applied: !in.Body.DryRun, Plans: []apitype.PlanChange{}, Users: []apitype.UserLimitChange{},
 	}
 	for _, d := range c.Plans {
-		change := apitype.PlanChange{Name: d.Name, Old: convertOptional(d.Old, planRuleOf), New: convertOptional(d.New, planRuleOf)}
+		change := apitype.PlanChange{Name: d.Name, Old: convertOptional(d.Old, convert.PlanRule), New: convertOptional(d.New, convert.PlanRule)}
 		out.Plans = append(out.Plans, change)
 		if out.Applied {
 			s.auditRule(ctx, "apply plan", "", d.Name, change.Old, change.New, nil)
@@ -188,7 +192,11 @@ func ruleSet(b apitype.RuleSet) (rules.Set, *problem.Problem) {
 		if !policy.ValidPlan(name) {
 			return set, notAPlan("body.plans")
 		}
-		set.Plans[name] = new(plan(rule))
+		p, bad := convert.Plan("body.plans."+name, rule)
+		if bad != nil {
+			return set, bad
+		}
+		set.Plans[name] = &p
 	}
 	for user, rule := range b.Users {
 		if !userid.Valid(user) {
@@ -245,16 +253,6 @@ func override(where string, b apitype.LimitRule) (policy.Override, *problem.Prob
 
 func limitRule(o policy.Override) apitype.LimitRule {
 	return apitype.LimitRule{Limit: o.Limit, Plan: o.Plan}
-}
-
-// plan reads a plan, with its defaults.
-func plan(b apitype.PlanRule) policy.Plan {
-	p := policy.Plan{Limit: b.Limit, OnLimit: policy.OnLimit(b.OnLimit), Count: policy.Counting(b.Count)}
-	return p.WithDefaults()
-}
-
-func planRuleOf(p policy.Plan) apitype.PlanRule {
-	return apitype.PlanRule{Limit: p.Limit, OnLimit: string(p.OnLimit), Count: string(p.Count)}
 }
 
 // convertOptional converts what may not be there.

@@ -292,6 +292,7 @@ func (s *Server) routes() (*mux.Router, error) {
 
 	a := humamux.New(r, openapi.Config(s.cfg.Node.Version), humamux.WithRouteCustomizer(s.guardHuma))
 	s.schemas = a.OpenAPI().Components.Schemas
+	openapi.RegisterSchemas(s.schemas)
 	// Routes are tried in this order: the most frequent calls come first.
 	direct[streamInput](s, r, a, "POST", openapi.UserPath+"/streams/{id}/heartbeat", openapi.Heartbeat(), heartbeatForm, s.heartbeat)
 	direct[startInput](s, r, a, "POST", openapi.UserPath+"/start", openapi.Start(), startForm, s.start)

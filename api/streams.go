@@ -9,6 +9,7 @@ import (
 
 	"streamcount/access"
 	"streamcount/api/apitype"
+	"streamcount/api/internal/convert"
 	"streamcount/api/internal/openapi"
 	"streamcount/api/internal/overload"
 	"streamcount/api/internal/problem"
@@ -85,7 +86,7 @@ func (s *Server) list(ctx context.Context, in *listInput) (*reply[apitype.User],
 	if err != nil {
 		return nil, err
 	}
-	out := user(u)
+	out := convert.User(u)
 	out.Active = visibleTo(callerOf(ctx), out.Active)
 	return &reply[apitype.User]{out}, nil
 }
@@ -107,7 +108,7 @@ func (s *Server) start(ctx context.Context, c directCall[apitype.Start]) (*apity
 	case err != nil:
 		return nil, err
 	}
-	u, st := user(started.Usage), stream(started.Stream)
+	u, st := convert.User(started.Usage), withoutServiceMembers(c.rec.caller, convert.Stream(started.Stream))
 	u.Stream = &st
 	return &u, nil
 }
@@ -115,13 +116,22 @@ func (s *Server) start(ctx context.Context, c directCall[apitype.Start]) (*apity
 // callerStart returns the request of a start with the plan and the limit of a viewer's
 // token. A viewer may not name a plan in the body.
 func callerStart(caller access.Caller, body *apitype.Start) (lease.Request, *problem.Problem) {
-	req := startRequest(body)
+	req := convert.Start(body)
 	if caller.Kind != access.Viewer {
 		return req, nil
+	}
+	if body == nil {
+		body = new(apitype.Start)
 	}
 	if req.Plan != "" {
 		return req, problem.Invalid.New("The plan of a viewer comes from the token or from an operator. Leave it out of the body.").
 			WithField("body.plan", "not for viewers")
+	}
+	for member, set := range map[string]bool{"labels": len(body.Labels) > 0, "priority": body.Priority != nil, "network": body.Network != ""} {
+		if set {
+			return req, problem.Invalid.New("A viewer may not state "+member+". Leave it out of the body.").
+				WithField("body."+member, "not for viewers")
+		}
 	}
 	req.Grant, req.Limit = caller.Plan, caller.Limit
 	return req, nil
@@ -161,7 +171,7 @@ func stopReply(u lease.Usage, err error) (*apitype.User, error) {
 	if err != nil {
 		return nil, err
 	}
-	body := user(u)
+	body := convert.User(u)
 	if body.Streams == 0 {
 		body.Message = "User has no active streams and has been removed from tracking"
 	}
@@ -185,7 +195,7 @@ func (s *Server) heartbeat(ctx context.Context, c directCall[noBody]) (*apitype.
 		return nil, s.limitFailedHeartbeats(ctx, c.rec, err)
 	}
 	s.heartbeats.Add(1)
-	out := stream(st)
+	out := withoutServiceMembers(c.rec.caller, convert.Stream(st))
 	return &out, nil
 }
 

@@ -158,7 +158,7 @@ func TestStart_StopsRetrying(t *testing.T) {
 func TestStart_KeepsItsSession(t *testing.T) {
 	c, w := newClient(t, Config{}, service(90, 30, alive))
 	_, err := c.StartStream(t.Context(), "maya", apitype.Start{
-		Session: "tab-1", Replaces: "old", OnLimit: "replace-oldest", Device: &apitype.Device{Name: "TV"}})
+		Session: "tab-1", Replaces: apitype.StreamIDs{"old"}, OnLimit: "replace-oldest", Device: &apitype.Device{Name: "TV"}})
 	require.NoError(t, err)
 	assert.JSONEq(t, `{"session":"tab-1","replaces":"old","onLimit":"replace-oldest","device":{"name":"TV"}}`,
 		w.requests("/start")[0].body)

@@ -31,7 +31,13 @@ func segment(id string) string {
 // truncated to the service's maximum. Ids are not changed. An id that is not valid UTF-8 is an
 // error, because JSON would change it.
 func cleanStart(req apitype.Start) (apitype.Start, error) {
-	ids := []struct{ member, id string }{{"session", req.Session}, {"replaces", req.Replaces}, {"plan", req.Plan}}
+	ids := []struct{ member, id string }{{"session", req.Session}, {"plan", req.Plan}, {"profile", req.Profile}, {"network", req.Network}}
+	for _, id := range req.Replaces {
+		ids = append(ids, struct{ member, id string }{"replaces", id})
+	}
+	for key, value := range req.Labels {
+		ids = append(ids, struct{ member, id string }{"labels." + key, value})
+	}
 	if req.Device != nil {
 		d := *req.Device
 		d.Name, d.Type = label(d.Name), label(d.Type)
@@ -41,7 +47,10 @@ func cleanStart(req apitype.Start) (apitype.Start, error) {
 	if req.Content != nil {
 		c := *req.Content
 		c.Title = label(c.Title)
-		ids = append(ids, struct{ member, id string }{"content.id", c.ID})
+		ids = append(ids, struct{ member, id string }{"content.id", c.ID}, struct{ member, id string }{"content.type", c.Type})
+		for _, label := range c.Labels {
+			ids = append(ids, struct{ member, id string }{"content.labels", label})
+		}
 		req.Content = &c
 	}
 	for _, i := range ids {

@@ -65,7 +65,8 @@ func TestCleanStart(t *testing.T) {
 	assert.Equal(t, strings.Repeat("📺", 200), got.Content.Title)
 	assert.Equal(t, "TV \xf0\x9f", dev.Name, "the caller's own is not changed")
 	for _, bad := range []apitype.Start{
-		{Session: "\xff"}, {Replaces: "\xff"}, {Plan: "\xff"}, {Device: &apitype.Device{ID: "\xff"}}, {Content: &apitype.Content{ID: "a\xc3"}},
+		{Session: "\xff"}, {Replaces: apitype.StreamIDs{"\xff"}}, {Plan: "\xff"}, {Device: &apitype.Device{ID: "\xff"}}, {Content: &apitype.Content{ID: "a\xc3"}},
+		{Profile: "\xff"}, {Network: "\xff"}, {Labels: apitype.Labels{"k": "\xff"}}, {Content: &apitype.Content{Type: "\xff"}}, {Content: &apitype.Content{Labels: []string{"\xff"}}},
 	} {
 		_, err := cleanStart(bad)
 		require.ErrorIs(t, err, ErrInvalid, "JSON would make another id of %+v", bad)

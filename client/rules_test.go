@@ -28,7 +28,7 @@ func TestRules_Requests(t *testing.T) {
 			"DELETE", "/api/v1/limits/users/maya", "",
 		},
 		"setPlan": {
-			func(c *Client) error { _, err := c.SetPlan(ctx, "duo", apitype.PlanRule{Limit: 2}); return err },
+			func(c *Client) error { _, err := c.SetPlan(ctx, "duo", apitype.PlanRule{Limit: new(2)}); return err },
 			"PUT", "/api/v1/plans/duo", `{"limit":2}`,
 		},
 		"setLimit": {

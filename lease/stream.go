@@ -32,6 +32,9 @@ type Stream struct {
 	Session   string
 	Device    Device
 	Content   Content
+	// Attributes are those that the start stated for plans with several limits; nil if none.
+	// They are not to be modified.
+	Attributes *policy.StartAttributes
 	// Degraded means that etcd did not answer in time. The player should continue. Only
 	// ID, User and TTL are set.
 	Degraded bool
@@ -143,6 +146,8 @@ func newStream(user, id string, r schema.Record) Stream {
 		TTL:       time.Duration(r.TTLSeconds) * time.Second,
 		Region:    r.Region,
 		Session:   r.Session,
+
+		Attributes: (*policy.StartAttributes)(r.Attributes),
 	}
 	if r.Device != nil {
 		s.Device = Device(*r.Device)

@@ -82,8 +82,10 @@ type Device struct {
 type Content struct {
 	_ struct{} `additionalProperties:"true"` // unknown members are ignored
 
-	ID    string `json:"id,omitempty" maxLength:"200" doc:"The id of what is playing." example:"film-77"`
-	Title string `json:"title,omitempty" doc:"Its title, for people. Cut after 200 characters." example:"Metropolis"`
+	ID     string   `json:"id,omitempty" maxLength:"200" doc:"The id of what is playing." example:"film-77"`
+	Title  string   `json:"title,omitempty" doc:"Its title, for people. Cut after 200 characters." example:"Metropolis"`
+	Type   string   `json:"type,omitempty" maxLength:"64" doc:"What kind of content it is, for limits of plans." example:"live"`
+	Labels []string `json:"labels,omitempty" maxItems:"8" doc:"Labels of the content, for limits of plans, such as a channel group or a rights package. Each has 1 to 64 characters."`
 }
 
 // A Stream is one running playback.
@@ -98,6 +100,11 @@ type Stream struct {
 	Session          string   `json:"session,omitempty" doc:"The client's own id for this playback."`
 	Device           *Device  `json:"device,omitempty"`
 	Content          *Content `json:"content,omitempty"`
+	Profile          string   `json:"profile,omitempty" doc:"The profile of the account that watches."`
+	Labels           Labels   `json:"labels,omitempty" doc:"The labels that the calling service set. Viewers do not receive them."`
+	Priority         *int     `json:"priority,omitempty" doc:"The priority that the calling service set. Viewers do not receive it."`
+	Blocks           []string `json:"blocks,omitzero" doc:"403 of a plan with several limits: the names of the refusing limits that the stream counts for."`
+	Enough           *bool    `json:"enough,omitempty" doc:"403 of a plan with several limits: whether the start is admitted if this stream ends."`
 	Degraded         bool     `json:"degraded,omitempty" doc:"The heartbeat could not reach etcd in time: continue playback, and send another soon."`
 }
 
@@ -114,12 +121,16 @@ type User struct {
 
 // A Start is the body of a start; every field is optional.
 type Start struct {
-	Session  string   `json:"session,omitempty" maxLength:"200" doc:"An id that the client chooses once for this playback (a tab, a device). A start takes over the slot of the user's live stream of the same session, under a new stream id, and never counts twice."`
-	Replaces string   `json:"replaces,omitempty" maxLength:"200" doc:"The id of a stream of this user to end in the same transaction, so that a hand-over at the limit succeeds."`
-	OnLimit  string   `json:"onLimit,omitempty" enum:"deny,replace-oldest" doc:"What to do when all slots are taken; the default is deny."`
-	Device   *Device  `json:"device,omitempty"`
-	Content  *Content `json:"content,omitempty"`
-	Plan     string   `json:"plan,omitempty" maxLength:"64" doc:"The name of the user's plan; the plan must exist. A limit or plan that is set for the user takes precedence. Not for viewers, whose plan is in the token."`
+	Session  string    `json:"session,omitempty" maxLength:"200" doc:"An id that the client chooses once for this playback (a tab, a device). A start takes over the slot of the user's live stream of the same session, under a new stream id, and never counts twice."`
+	Replaces StreamIDs `json:"replaces,omitempty" doc:"The id of a stream of this user, or a list of ids, to end in the same transaction, so that a hand-over at the limit succeeds."`
+	OnLimit  string    `json:"onLimit,omitempty" enum:"deny,replace-oldest" doc:"What to do when all slots are taken; the default is deny. The limits of the user's plan decide which streams may end."`
+	Device   *Device   `json:"device,omitempty"`
+	Content  *Content  `json:"content,omitempty"`
+	Profile  string    `json:"profile,omitempty" maxLength:"200" doc:"The profile of the account that watches, for limits of plans."`
+	Labels   Labels    `json:"labels,omitempty" doc:"Up to 8 labels, for limits of plans. Not for viewers, whose labels are in the token."`
+	Priority *int      `json:"priority,omitempty" minimum:"0" maximum:"9" doc:"How important the stream is, for limits that replace the stream with the lowest priority; the default is 5. Not for viewers."`
+	Network  string    `json:"network,omitempty" maxLength:"200" doc:"An opaque text that is the same for all devices on a network, for limits of plans. Not for viewers."`
+	Plan     string    `json:"plan,omitempty" maxLength:"64" doc:"The name of the user's plan; the plan must exist. A limit or plan that is set for the user takes precedence. Not for viewers, whose plan is in the token."`
 }
 
 // A Stop is the body of a stop. Without an id it ends the stream with the oldest
@@ -180,6 +191,8 @@ type Problem struct {
 	Streams *int     `json:"streams,omitempty" doc:"403: how many the user has."`
 	Active  []Stream `json:"active,omitempty" doc:"403: the streams that hold the slots."`
 	Counted *int     `json:"counted,omitempty" doc:"403: how many of those streams count toward the limit, if fewer than all."`
+	// Limits is set for a plan with several limits.
+	Limits []RefusingLimit `json:"limits,omitempty" doc:"403 of a plan with several limits: the limits that reject the start."`
 	// EvictAfterSeconds is set where a start asked for replace-oldest too soon.
 	EvictAfterSeconds int `json:"evictAfterSeconds,omitempty" doc:"403: after how many seconds this session or device may end another stream. A start recently ended its own."`
 

@@ -5,9 +5,11 @@ const PlanPattern = `^[A-Za-z0-9._-]{1,64}$`
 
 // A PlanRule is the content of a plan.
 type PlanRule struct {
-	Limit   int    `json:"limit" minimum:"0" maximum:"60" doc:"How many streams; 0 blocks." example:"4"`
-	OnLimit string `json:"onLimit,omitempty" enum:"deny,replace-oldest" doc:"Whether a start may use replace-oldest; the default is deny."`
-	Count   string `json:"count,omitempty" enum:"streams,content,devices" doc:"What counts: each stream, streams of the same content.id once, or streams on the same device.id once; the default is streams. A stream without the id counts as one."`
+	Limit   *int     `json:"limit,omitempty" minimum:"0" maximum:"60" doc:"How many streams; 0 blocks. It may be left out if there are limits, and is then 60." example:"4"`
+	OnLimit string   `json:"onLimit,omitempty" enum:"deny,replace-oldest,replace-lowest" doc:"Which streams a start with replace-oldest may end: none, the oldest, or the oldest of those with the lowest priority, if that is lower than its own. The default is deny."`
+	Count   string   `json:"count,omitempty" enum:"streams,content,devices" doc:"What counts: each stream, streams of the same content.id once, or streams on the same device.id once; the default is streams. A stream without the id counts as one."`
+	Require []string `json:"require,omitempty" maxItems:"16" doc:"Attributes that a start must state, such as device.id. A start without them gets 422."`
+	Limits  []Limit  `json:"limits,omitempty" maxItems:"16" doc:"Further limits. All of them must hold."`
 }
 
 // A Plan is a named limit.

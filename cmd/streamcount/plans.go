@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -27,9 +28,9 @@ func (a *app) plansListCommand() *cobra.Command {
 			return call(a, cmd, func(c *client.Client) ([]apitype.Plan, error) {
 				return c.Plans(cmd.Context())
 			}, func(all []apitype.Plan) error {
-				rows := [][]string{{"PLAN", "LIMIT", "ON LIMIT", "COUNTS"}}
+				rows := [][]string{{"PLAN", "LIMIT", "ON LIMIT", "COUNTS", "FURTHER LIMITS"}}
 				for _, p := range all {
-					rows = append(rows, []string{p.Name, fmt.Sprint(p.Limit), p.OnLimit, p.Count})
+					rows = append(rows, []string{p.Name, fmt.Sprint(totalLimit(p.PlanRule)), p.OnLimit, p.Count, limitNames(p.PlanRule)})
 				}
 				return a.printTable(rows, "PLAN")
 			})
@@ -92,8 +93,9 @@ func (a *app) plansSetCommand() *cobra.Command {
 			}, a.printPlan)
 		},
 	}
-	cmd.Flags().IntVar(&set.Limit, "limit", 0, "maximum `number` of concurrent streams, 0 to 60; 0 blocks")
-	cmd.Flags().StringVar(&set.OnLimit, "on-limit", "deny", "`policy` at the limit: deny, or replace-oldest, which a start may then request")
+	set.Limit = new(int)
+	cmd.Flags().IntVar(set.Limit, "limit", 0, "maximum `number` of concurrent streams, 0 to 60; 0 blocks")
+	cmd.Flags().StringVar(&set.OnLimit, "on-limit", "deny", "`policy` at the limit: deny, or replace-oldest or replace-lowest, which a start may then request")
 	cmd.Flags().StringVar(&set.Count, "count", "streams", "`unit` that is counted: streams, content or devices")
 	file.register(cmd.Flags())
 	a.addClientFlags(cmd)
@@ -105,14 +107,37 @@ func (a *app) printPlan(p apitype.Plan) error {
 }
 
 func planText(p apitype.PlanRule) string {
-	text := fmt.Sprintf("limit %d", p.Limit)
+	text := fmt.Sprintf("limit %d", totalLimit(p))
 	if p.OnLimit != "" && p.OnLimit != "deny" {
 		text += ", starts may request " + printable(p.OnLimit)
 	}
 	if p.Count != "" && p.Count != "streams" {
 		text += ", counts " + printable(p.Count)
 	}
+	if names := limitNames(p); names != "-" {
+		text += ", further limits " + names
+	}
 	return text
+}
+
+// totalLimit returns the limit of all streams. A service always states it.
+func totalLimit(p apitype.PlanRule) int {
+	if p.Limit == nil {
+		return maxLimit
+	}
+	return *p.Limit
+}
+
+// maxLimit is the limit of a plan that states only further limits.
+const maxLimit = 60
+
+// limitNames returns the further limits of a plan, as "tv 1, kids 2", or "-".
+func limitNames(p apitype.PlanRule) string {
+	var names []string
+	for _, l := range p.Limits {
+		names = append(names, fmt.Sprintf("%s %d", printable(l.Name), l.Limit))
+	}
+	return orDash(strings.Join(names, ", "))
 }
 
 // fileFlags are the flags for applying a file.

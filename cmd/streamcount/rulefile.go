@@ -23,6 +23,10 @@ const fileHelp = `With --file, apply the plans and limits of a YAML file in one 
   plans:
     default: {limit: 3}
     family: {limit: 5, onLimit: replace-oldest, count: content}
+    one-tv:
+      limit: 3
+      limits:
+      - {name: tv, where: {device.type: [tv, stb, ""]}, limit: 1, message: Only one TV at a time}
     old: null             # removes the plan
   users:
     maya: {plan: family}
@@ -35,15 +39,8 @@ applied or none: none if another caller has changed a rule since they were print
 
 // A ruleFile is the content of --file. Null removes a rule.
 type ruleFile struct {
-	Plans map[string]*filePlan          `json:"plans"`
+	Plans map[string]*apitype.PlanRule  `json:"plans"`
 	Users map[string]*apitype.LimitRule `json:"users"`
-}
-
-// filePlan is a plan in a file. Limit is a pointer, so that a missing limit is not 0.
-type filePlan struct {
-	Limit   *int   `json:"limit"`
-	OnLimit string `json:"onLimit"`
-	Count   string `json:"count"`
 }
 
 // applyFile applies a file. It returns an error if names or any of the other flags are given.
@@ -144,10 +141,10 @@ func readRuleFile(path string, stdin io.Reader) (apitype.RuleSet, error) {
 		switch {
 		case p == nil:
 			set.RemovePlans = append(set.RemovePlans, name)
-		case p.Limit == nil:
+		case p.Limit == nil && len(p.Limits) == 0:
 			return set, usageError{fmt.Errorf("file %s: plan %q has no limit", path, name)}
 		default:
-			set.Plans[name] = apitype.PlanRule{Limit: *p.Limit, OnLimit: p.OnLimit, Count: p.Count}
+			set.Plans[name] = *p
 		}
 	}
 	for user, l := range file.Users {

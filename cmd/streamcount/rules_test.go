@@ -17,7 +17,7 @@ func TestRules_SingleChanges(t *testing.T) {
 	out, _ := c.run(exitOK, "plans", "set", "family", "--limit=2", "--on-limit=replace-oldest", "--count=content")
 	assert.Equal(t, "plan family: limit 2, starts may request replace-oldest, counts content\n", out)
 	out, _ = c.run(exitOK, "plans", "ls")
-	assert.Regexp(t, `(?m)^family +2 +replace-oldest +content$`, out)
+	assert.Regexp(t, `(?m)^family +2 +replace-oldest +content +-$`, out)
 	_, errOut := c.run(exitNotFound, "limits", "get", "maya")
 	assert.Contains(t, errOut, "the effective limit is 3")
 	out, _ = c.run(exitOK, "limits", "set", "maya", "--plan=family")
@@ -32,7 +32,7 @@ func TestRules_SingleChanges(t *testing.T) {
 	c.run(exitOK, "start", "maya")
 	var p apitype.Plan
 	c.json(exitOK, &p, "plans", "get", "family")
-	assert.Equal(t, 2, p.Limit)
+	assert.Equal(t, 2, *p.Limit)
 	out, _ = c.run(exitOK, "plans", "rm", "family")
 	assert.Contains(t, out, "removed plan family")
 	c.run(exitNotFound, "plans", "rm", "family")

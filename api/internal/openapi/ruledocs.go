@@ -10,7 +10,9 @@ import (
 const tagRules = "Limits and plans"
 
 var (
-	examplePlan  = apitype.PlanRule{Limit: 4, OnLimit: "replace-oldest", Count: "streams"}
+	examplePlan = apitype.PlanRule{Limit: new(4), OnLimit: "replace-oldest", Count: "streams", Limits: []apitype.Limit{{
+		Name: "tv", Where: apitype.Where{"device.type": {In: []string{"tv", "stb", ""}}}, Limit: 1, Message: "Only one TV at a time",
+	}}}
 	exampleLimit = apitype.UserLimit{UserID: "maya", LimitRule: apitype.LimitRule{Plan: "family"}}
 )
 

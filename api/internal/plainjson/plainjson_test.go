@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"streamcount/api/apitype"
+	"streamcount/api/internal/openapi"
 	"streamcount/api/internal/strictjson"
 )
 
@@ -35,6 +36,13 @@ func FuzzAppend(f *testing.F) {
 		}
 		if has(3) {
 			s.Content = &apitype.Content{ID: c, Title: a}
+		}
+		if has(8) {
+			s.Content = &apitype.Content{Type: c, Labels: []string{a, b}}
+			s.Profile, s.Labels, s.Priority = b, apitype.Labels{a: c, "k": b}, &n
+		}
+		if has(9) {
+			s.Blocks, s.Enough = []string{}, new(has(10))
 		}
 		u := apitype.User{UserID: b, Streams: n, Limit: 3, Message: a}
 		if has(4) {
@@ -80,7 +88,7 @@ func TestMembers(t *testing.T) {
 	for _, v := range []any{start, heartbeats, stop} {
 		fill(reflect.ValueOf(v).Elem())
 	}
-	start.OnLimit = "deny"
+	start.OnLimit, start.Replaces = "deny", apitype.StreamIDs{"text"}
 	for _, value := range []any{start, heartbeats, stop} {
 		body, err := json.Marshal(value)
 		require.NoError(t, err)
@@ -106,6 +114,8 @@ func fill(v reflect.Value) {
 		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
 		fill(v.Index(0))
 		fill(v.Index(1))
+	case reflect.Map:
+		v.Set(reflect.ValueOf(apitype.Labels{"key": "text"}))
 	case reflect.Struct:
 		if v.Type() == reflect.TypeFor[apitype.Time]() {
 			v.Set(reflect.ValueOf(apitype.Time{Time: time.UnixMilli(1767323045678)}))
@@ -168,6 +178,11 @@ func bodies() []string {
 		`{"onLimit":"replace-oldest"}`, `{"onLimit":"evict"}`, `{"onLimit":""}`, `{"session":""}`, `{"session":"","session":"b"}`, `{"session":"a","session":"b"}`, `{"Session":"a"}`, `{"session":null}`, `{"session":1}`,
 		`{"device":{}}`, `{"device":{},"device":{}}`, `{"content":{},"content":{"id":"a"}}`, `{"device":null}`, `{"device":{"x":1}}`, `{"device":{"name":` + long(300, "n") + `}}`, `{"device":{"id":` + long(201, "n") + `}}`, `{"content":{"id":` + long(201, "n") + `}}`,
 		`{"session":` + long(200, "é") + `}`, `{"session":` + long(201, "e") + `}`, `{"plan":` + long(64, "p") + `}`, `{"plan":` + long(65, "p") + `}`, `{"session":"a" "plan":"b"}`, `{"session":"a",}`, `{,}`, `{"a"}`, "{\v}",
+		`{"labels":{"a":"b","c":"d"},"priority":0,"network":"n","profile":"p","content":{"type":"live","labels":["x","y"]}}`, `{"labels":{}}`, `{"labels":{"a":""}}`, `{"labels":{"a":"b","a":"b"}}`,
+		`{"labels":{"a":"b"},"labels":{"a":"b"}}`, `{"labels":{"a":` + long(65, "x") + `}}`, `{"labels":{"1":"a","2":"a","3":"a","4":"a","5":"a","6":"a","7":"a","8":"a","9":"a"}}`, `{"labels":null}`, `{"labels":["a"]}`,
+		`{"priority":9 }`, `{"priority":10}`, `{"priority":-1}`, `{"priority":1.0}`, `{"priority":1e0}`, `{"priority":5,"priority":5}`, `{"priority":"5"}`, `{"priority":null}`,
+		`{"replaces":["a","b"]}`, `{"replaces":[]}`, `{"replaces":""}`, `{"replaces":{"not":"a"}}`, `{"replaces":7}`, `{"content":{"labels":[]}}`, `{"content":{"labels":["a","a"]}}`, `{"content":{"labels":[""]}}`,
+		`{"content":{"labels":["1","2","3","4","5","6","7","8","9"]}}`, `{"content":{"labels":[` + long(65, "x") + `]}}`, `{"content":{"type":` + long(65, "x") + `}}`,
 		`{"streamId":"a"}`, `{"streamId":""}`, `{"streamId":` + long(200, "é") + `}`, `{"streamId":` + long(201, "e") + `}`, `{"streamId":"","streamId":"a"}`, `{"streamid":"a"}`, `{"streamId":"a\/b"}`,
 	}
 	return out
@@ -181,6 +196,7 @@ func FuzzRead(f *testing.F) {
 		f.Add([]byte(body))
 	}
 	schemas := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
+	openapi.RegisterSchemas(schemas)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for _, typ := range []reflect.Type{reflect.TypeFor[*apitype.Start](), reflect.TypeFor[*apitype.Stop](), reflect.TypeFor[*apitype.Heartbeats]()} {
 			before := bytes.Clone(body)

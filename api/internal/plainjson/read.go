@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	maxText = 200 // characters of ids, by the schema
-	maxPlan = 64
+	maxText  = 200 // characters of ids, by the schema
+	maxPlan  = 64
+	maxLabel = 64
 )
 
 // ReadHeartbeats reads the body of a batch of heartbeats. It reports false for a body that is
@@ -48,7 +49,22 @@ func ReadStart(body []byte) (*apitype.Start, bool) {
 		case "session":
 			return r.member(&out.Session, maxText)
 		case "replaces":
-			return r.member(&out.Replaces, maxText)
+			var id string // a list is not in the plain form
+			ok = out.Replaces == nil && r.member(&id, maxText)
+			out.Replaces = apitype.StreamIDs{id}
+			return ok
+		case "profile":
+			return r.member(&out.Profile, maxText)
+		case "network":
+			return r.member(&out.Network, maxText)
+		case "priority":
+			ok = out.Priority == nil
+			out.Priority = r.digit()
+			return ok && out.Priority != nil
+		case "labels":
+			ok = out.Labels == nil
+			out.Labels = r.labels()
+			return ok && out.Labels != nil
 		case "plan":
 			return r.member(&out.Plan, maxPlan)
 		case "onLimit":
@@ -104,10 +120,67 @@ func (r *reader) content() (*apitype.Content, bool) {
 			return r.member(&out.ID, maxText)
 		case "title":
 			return r.member(&out.Title, len(r.rest))
+		case "type":
+			return r.member(&out.Type, maxLabel)
+		case "labels":
+			ok := out.Labels == nil
+			out.Labels = r.texts()
+			return ok && out.Labels != nil
 		}
 		return false
 	})
 	return out, ok
+}
+
+// labels reads an object of texts; nil for one that is not in the plain form.
+func (r *reader) labels() apitype.Labels {
+	out := apitype.Labels{}
+	ok := r.object(func(name []byte) bool {
+		text := r.text()
+		if _, twice := out[string(name)]; twice || len(out) == apitype.MaxLabels {
+			return false
+		}
+		out[string(name)] = string(text)
+		n := utf8.RuneCount(text)
+		return 0 < n && n <= maxLabel
+	})
+	if !ok {
+		return nil
+	}
+	return out
+}
+
+// texts reads a list of labels that is not empty; nil for one that is not in the plain form.
+func (r *reader) texts() []string {
+	if !r.take('[') {
+		return nil
+	}
+	var out []string
+	for more := true; more; more = r.take(',') {
+		text := r.text()
+		if text == nil || len(out) == apitype.MaxLabels {
+			return nil
+		}
+		out = append(out, string(text))
+	}
+	if !r.take(']') {
+		return nil
+	}
+	return out
+}
+
+// digit reads a number of one digit; nil for another one.
+func (r *reader) digit() *int {
+	r.skipSpace()
+	if len(r.rest) < 2 || r.rest[0] < '0' || r.rest[0] > '9' {
+		return nil
+	}
+	if next := r.rest[1]; next != ',' && next != '}' && next > ' ' {
+		return nil
+	}
+	n := int(r.rest[0] - '0')
+	r.rest = r.rest[1:]
+	return &n
 }
 
 // heartbeat reads an object with the two members of a heartbeat, in any order.

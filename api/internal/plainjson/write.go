@@ -24,6 +24,19 @@ func AppendStream(b []byte, s *apitype.Stream) []byte {
 	if s.Content != nil {
 		b = appendContent(append(b, `,"content":`...), s.Content)
 	}
+	b = appendText(b, `,"profile":`, s.Profile)
+	if len(s.Labels) > 0 {
+		b = appendJSON(b, `,"labels":`, s.Labels)
+	}
+	if s.Priority != nil {
+		b = appendInt(b, `,"priority":`, *s.Priority)
+	}
+	if s.Blocks != nil {
+		b = appendJSON(b, `,"blocks":`, s.Blocks)
+	}
+	if s.Enough != nil {
+		b = strconv.AppendBool(append(b, `,"enough":`...), *s.Enough)
+	}
 	if s.Degraded {
 		b = append(b, `,"degraded":true`...)
 	}
@@ -88,6 +101,10 @@ func appendContent(b []byte, c *apitype.Content) []byte {
 	begin := len(b)
 	b = appendText(b, `,"id":`, c.ID)
 	b = appendText(b, `,"title":`, c.Title)
+	b = appendText(b, `,"type":`, c.Type)
+	if len(c.Labels) > 0 {
+		b = appendJSON(b, `,"labels":`, c.Labels)
+	}
 	return endObject(b, begin)
 }
 
@@ -118,6 +135,15 @@ func appendTime(b []byte, name string, t *apitype.Time) []byte {
 		return b
 	}
 	return t.AppendJSON(append(b, name...))
+}
+
+// appendJSON appends a member of strings that most bodies do not have.
+func appendJSON(b []byte, name string, value any) []byte {
+	text, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // strings can be encoded
+	}
+	return append(append(b, name...), text...)
 }
 
 // appendQuoted appends a string. encoding/json escapes all but the most frequent

@@ -66,6 +66,13 @@ func (c *checker) value(schema *huma.Schema) *Error {
 		schema = c.schemas.SchemaFromRef(schema.Ref)
 	}
 	kind := c.dec.PeekKind()
+	if schema.OneOf != nil {
+		form := formOf(schema, kind)
+		if form == nil {
+			return c.invalid("expected " + formNames(schema))
+		}
+		schema = form
+	}
 	switch {
 	case kind == '{' && schema.Type == huma.TypeObject:
 		return c.object(schema)
@@ -89,6 +96,26 @@ func (c *checker) value(schema *huma.Schema) *Error {
 	}
 	c.out = append(c.out, raw...)
 	return nil
+}
+
+// formOf returns the schema for a value of that kind out of one with several forms, each of
+// another type; nil if there is none.
+func formOf(schema *huma.Schema, kind jsontext.Kind) *huma.Schema {
+	types := map[jsontext.Kind]string{'{': huma.TypeObject, '[': huma.TypeArray, '"': huma.TypeString}
+	for _, form := range schema.OneOf {
+		if form.Type == types[kind] {
+			return form
+		}
+	}
+	return nil
+}
+
+func formNames(schema *huma.Schema) string {
+	var names []string
+	for _, form := range schema.OneOf {
+		names = append(names, form.Type)
+	}
+	return strings.Join(names, " or ")
 }
 
 // isLabel reports whether a schema is that of a text for people. Such a text has neither a
