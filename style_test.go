@@ -166,6 +166,7 @@ func TestImports(t *testing.T) {
 		"internal/testing/etcdsim":    {[]string{"internal/retry"}, "it simulates etcd for tests of all packages"},
 		"internal/testing/etcdtest":   {[]string{"internal/testing/freeport"}, "it runs etcd for tests of all packages"},
 		"internal/testing/freeport":   {nil, "it finds ports"},
+		"internal/testing/limitcheck": {nil, "it shares no code with the service that it checks"},
 		"internal/testing/longtest":   {nil, "it skips long tests of all packages"},
 		"internal/testing/testlog":    {nil, "it buffers output for tests of all packages"},
 		"examples/hls":                {[]string{"lease/userid"}, "it is an example of a program of a user, with the public API"},
