@@ -101,10 +101,22 @@ func auditRules(t *testing.T, c *clientv3.Client, prefix string, fallback int) (
 	t.Helper()
 	a := &ruleAudit{t: t, prefix: prefix, fallback: fallback,
 		streams: map[string]map[string]string{}, rules: map[string]map[string]any{}}
+	replay := eachRevision(t, c, prefix, a.revision)
+	return func() int {
+		t.Helper()
+		replay()
+		return a.checked
+	}
+}
+
+// eachRevision watches all keys below prefix. The function finish calls apply with the
+// events of each revision until then.
+func eachRevision(t *testing.T, c *clientv3.Client, prefix string, apply func([]*clientv3.Event)) (finish func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	events := c.Watch(ctx, prefix+"/", clientv3.WithPrefix(), clientv3.WithCreatedNotify())
 	require.True(t, (<-events).Created)
-	return func() int {
+	return func() {
 		t.Helper()
 		defer cancel()
 		mark, err := c.Put(context.Background(), prefix+"/audit", "end")
@@ -118,11 +130,10 @@ func auditRules(t *testing.T, c *clientv3.Client, prefix string, fallback int) (
 					n++
 				}
 				last = all[0].Kv.ModRevision
-				a.revision(all[:n])
+				apply(all[:n])
 				all = all[n:]
 			}
 		}
-		return a.checked
 	}
 }
 

@@ -37,7 +37,8 @@ type sim struct {
 	evicted map[string]time.Time             // by session: when a start evicted its stream
 	batches map[int]*simBatch                // by the home of their viewers: those that are not sent yet
 	ended   []HeartbeatRequest               // heartbeats of streams that have ended on every replica
-	done    map[string]int                   // by event: how often it happened
+	plans   simPlans
+	done    map[string]int // by event: how often it happened
 }
 
 type span struct {
@@ -60,6 +61,7 @@ type put struct {
 type simConfig struct {
 	seed                  uint64
 	limit, users, viewers int
+	planUsers             int // users with plans with several limits
 	nodesN                int
 	ttl, length           time.Duration
 	delay, lag            time.Duration
@@ -76,7 +78,7 @@ func drawSim(t *rapid.T, outage Outage) simConfig {
 	}
 	return simConfig{
 		seed: rapid.Uint64().Draw(t, "seed"), limit: rapid.IntRange(1, 3).Draw(t, "limit"),
-		users: rapid.IntRange(1, 5).Draw(t, "users"), viewers: rapid.IntRange(4, 16).Draw(t, "viewers"),
+		users: rapid.IntRange(1, 5).Draw(t, "users"), planUsers: rapid.IntRange(0, 3).Draw(t, "planUsers"), viewers: rapid.IntRange(4, 16).Draw(t, "viewers"),
 		nodesN: rapid.IntRange(1, 3).Draw(t, "nodes"), ttl: time.Duration(rapid.IntRange(10, 30).Draw(t, "ttl")) * time.Second,
 		length: 2 * time.Minute, delay: ms("delay", 100), lag: ms("lag", 1500),
 		lost: float64(rapid.IntRange(0, 10).Draw(t, "lost")) / 100, outage: outage,
@@ -124,7 +126,7 @@ func (s *sim) audit(e *etcdsim.Etcd, cause etcdsim.Cause) {
 			continue
 		}
 		s.puts[n], started[user] = put{time.Now(), now[user]}, n
-		if now[user] > s.limit {
+		if now[user] > s.limit && !s.plans.hasPlan(user) {
 			s.faultLocked("%s has %d streams, the limit is %d", user, now[user], s.limit)
 		}
 	}
@@ -144,6 +146,9 @@ func (s *sim) audit(e *etcdsim.Etcd, cause etcdsim.Cause) {
 		}
 	}
 	s.live = live
+	for _, wrong := range s.plans.audit(e) {
+		s.faultLocked("%s", wrong)
+	}
 	for i := range s.users {
 		user := simUser(i)
 		if all := s.spans[user]; len(all) == 0 || all[len(all)-1].n != now[user] {
@@ -174,6 +179,7 @@ func simulate(t *testing.T, cfg simConfig) *sim {
 		simConfig: cfg, etcd: etcdsim.New(), spans: map[string][]span{}, puts: map[streamid.Nonce]put{},
 		leases: map[streamid.Nonce]int64{}, taken: map[streamid.Nonce][]taken{}, gone: map[streamid.Nonce]etcdsim.Cause{}, held: map[streamid.Nonce]bool{},
 		evicted: map[string]time.Time{}, batches: map[int]*simBatch{}, done: map[string]int{},
+		plans: newSimPlans(cfg),
 	}
 	s.etcd.Audit, s.etcd.Backlog = s.audit, cfg.backlog
 	ctx, stop := context.WithCancel(context.Background())
@@ -204,6 +210,7 @@ func simulate(t *testing.T, cfg simConfig) *sim {
 		viewers.Go(func() { s.watch(i) })
 	}
 	viewers.Go(s.injectFaults)
+	viewers.Go(s.changeRules)
 	viewers.Wait()
 	s.waitForExpiry()
 	drain()
@@ -213,7 +220,9 @@ func simulate(t *testing.T, cfg simConfig) *sim {
 		s.fault("%d leases are left", n)
 	}
 	for _, kv := range s.etcd.Read("/p/") {
-		s.fault("%s is left", kv.Key)
+		if !isRule(string(kv.Key)) {
+			s.fault("%s is left", kv.Key)
+		}
 	}
 	stop()
 	running.Wait()
@@ -272,7 +281,8 @@ func checksAreSet() (set bool) {
 
 // Viewers start, renew, stop and abandon streams on nodes whose messages are lost, whose links
 // are cut, and whose etcd changes its leader. No user is over the limit at any revision, every
-// answer is correct, no stream ends without a request or an expiry, and nothing is left.
+// answer is correct, no stream ends without a request or an expiry, and nothing is left. Some
+// users have plans with several limits, which change.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
 	testSimulation(t, OutageDeny)
@@ -295,6 +305,9 @@ func testSimulation(t *testing.T, outage Outage) {
 		for what, n := range s.done {
 			done[what] += n
 		}
+		done["under several limits"] += s.plans.checker.Admitted
+		done["evicting under several limits"] += s.plans.checker.Evicting
+		done["compared evictions"] += s.plans.checker.Compared
 		if len(s.faults) > 0 {
 			rt.Fatalf("%v", s.faults)
 		}
@@ -302,6 +315,8 @@ func testSimulation(t *testing.T, outage Outage) {
 	t.Logf("%d runs, %d calls of etcd, %v", runs, calls, done)
 	require.NotZero(t, done["started"])
 	require.NotZero(t, done["batches of several viewers"])
+	require.NotZero(t, done["under several limits"])
+	require.NotZero(t, done["compared evictions"])
 }
 
 // TestSimulation_Admit is TestSimulation with nodes that admit starts while etcd is unavailable.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"streamcount/internal/testing/etcdsim"
+	"streamcount/internal/testing/limitcheck"
 	"streamcount/lease/internal/replica"
 	"streamcount/lease/policy"
 	"streamcount/lease/streamid"
@@ -20,8 +21,9 @@ type simViewer struct {
 	user    string
 	session string
 	rng     *rand.Rand
-	home    int  // the only node that it calls, or -1
-	batched bool // its heartbeats are in batches with those of other viewers
+	home    int    // the only node that it calls, or -1
+	batched bool   // its heartbeats are in batches with those of other viewers
+	last    string // the id of its last stream, which may be live
 }
 
 // A simStream is what a viewer has received about a stream.
@@ -62,12 +64,17 @@ func (v *simViewer) node() *Limiter {
 
 func (v *simViewer) start() *simStream {
 	var req Request
-	if v.rng.IntN(3) == 0 {
+	if v.rng.IntN(3) == 0 || v.plans.hasPlan(v.user) && v.rng.IntN(2) == 0 {
 		req.Session = v.session
 	}
-	if v.rng.IntN(4) == 0 {
+	if v.rng.IntN(4) == 0 || v.plans.hasPlan(v.user) && v.rng.IntN(2) == 0 {
 		req.OnLimit = policy.ReplaceOldest
 	}
+	if v.last != "" && v.rng.IntN(6) == 0 {
+		req.Replaces = []string{v.last}
+	}
+	as := limitcheck.RandomAttributes(v.rng)
+	describe(&req, as)
 	ctx := context.Background()
 	if v.rng.IntN(10) == 0 { // the client disconnects
 		var cancel context.CancelFunc
@@ -79,6 +86,12 @@ func (v *simViewer) start() *simStream {
 	switch {
 	case errors.Is(err, ErrLimit):
 		v.count("refused")
+		if v.plans.hasPlan(v.user) {
+			if v.outage != OutageAdmit && !v.mayRefuse(v.user, asked, v.request(req, as)) {
+				v.fault("%s was refused, and at each moment the limits held: %+v", v.user, req)
+			}
+			return nil
+		}
 		if n := slices.Max(v.counts(v.user, asked)); n < v.limit && v.outage != OutageAdmit {
 			v.fault("%s was refused with %d streams, the limit is %d", v.user, n, v.limit)
 		}
@@ -98,6 +111,7 @@ func (v *simViewer) start() *simStream {
 	if out.renewed.Before(asked.Add(-v.ttl / 2)) { // the renewal of its lease may not have been answered
 		v.fault("%s began with %v of its TTL of %v", who.Nonce, st.Stream.ExpiresAt.Sub(asked), v.ttl)
 	}
+	v.last = out.id
 	v.mu.Lock()
 	p, there := v.puts[who.Nonce]
 	v.held[who.Nonce] = true
@@ -161,6 +175,10 @@ func (v *simViewer) play(st *simStream, end time.Time) {
 		if !v.heartbeat(st) {
 			return
 		}
+	}
+	if v.plans.hasPlan(v.user) && v.rng.IntN(2) == 0 { // its session may continue with other attributes
+		v.count("changed channel")
+		return
 	}
 	switch v.rng.IntN(4) {
 	case 0:

@@ -15,7 +15,9 @@ type admission struct {
 	evicted   []*Stream
 	deleted   []*Stream // streams that the decision may have counted, and that ended before the revision
 	// The bound of each limit is between these.
-	low, high []int
+	low, high  []int
+	oldestEnds bool // the priority of streams does not matter
+	several    bool // the plan has several limits
 }
 
 // admission returns the admission of the stream that a revision puts. remaining are the
@@ -34,8 +36,9 @@ func (c *Checker) admission(user string, ch *change, before userStreams, remaini
 			a.deleted = append(a.deleted, s)
 		}
 	}
-	all := c.limits(user, ch.put.plan, ch.put.limit)
-	if len(all) > 2 {
+	plan, all := c.limits(user, ch.put.plan, ch.put.limit)
+	a.oldestEnds, a.several = plan.oldestEnds(), len(plan.Limits) > 0
+	if a.several {
 		c.Admitted++
 	}
 	for _, l := range all {
@@ -66,7 +69,9 @@ func (a *admission) check(c *Checker) (wrong []string) {
 	if len(a.evicted) == 0 {
 		return wrong
 	}
-	c.Evictions++
+	if a.several {
+		c.Evicting++
+	}
 	for i, l := range a.limits {
 		if a.with(l, a.evicted...) > a.high[i] && (!l.evicts() || a.high[i] == 0) {
 			wrong = append(wrong, fmt.Sprintf("limit %s does not allow that streams end, and %v ended", l.Name, a.evicted))
@@ -83,7 +88,9 @@ func (a *admission) check(c *Checker) (wrong []string) {
 	if len(a.deleted) > 0 {
 		return wrong // the streams that were decided on are not known
 	}
-	c.Compared++
+	if a.several {
+		c.Compared++
+	}
 	if want := a.expected(); !sameStreams(want, a.evicted) {
 		wrong = append(wrong, fmt.Sprintf("%v ended in place of %v", a.evicted, want))
 	}
@@ -177,7 +184,7 @@ func (a *admission) victim(left []*Stream, violated []Limit) *Stream {
 				n++
 			}
 		}
-		if n > most || n > 0 && n == most && s.Priority < best.Priority {
+		if n > most || n > 0 && n == most && !a.oldestEnds && s.Priority < best.Priority {
 			best, most = s, n
 		}
 	}

@@ -28,9 +28,9 @@ type Checker struct {
 	users     map[string]userStreams
 
 	// Totals, so that a test can require that something was checked.
-	Admitted  int // streams under a plan with several limits
-	Evictions int // starts of these that evicted streams
-	Compared  int // of these, those whose evicted streams were compared with the expected ones
+	Admitted int // streams under plans with several limits
+	Evicting int // of these, those whose starts evicted streams
+	Compared int // of these, those whose evicted streams were compared with the expected ones
 }
 
 type override struct {
@@ -156,9 +156,9 @@ func (c *Checker) applyRule(key string, e Change) error {
 	return nil
 }
 
-// limits returns the limits that are in force for a start of user. plan and limit are the
-// claims of the start.
-func (c *Checker) limits(user, plan string, limit *int) []Limit {
+// limits returns the plan of user for a start, and all limits in force. plan and limit are
+// the claims of the start.
+func (c *Checker) limits(user, plan string, limit *int) (Plan, []Limit) {
 	own := c.overrides[user]
 	p, found := c.plans[cmp.Or(own.Plan, plan, "default")]
 	if !found {
@@ -169,11 +169,11 @@ func (c *Checker) limits(user, plan string, limit *int) []Limit {
 	}
 	switch {
 	case own.Limit != nil:
-		return p.all(*own.Limit)
+		return p, p.all(*own.Limit)
 	case own.Plan == "" && limit != nil:
-		return p.all(min(max(*limit, 0), 60))
+		return p, p.all(min(max(*limit, 0), 60))
 	}
-	return p.all(-1)
+	return p, p.all(-1)
 }
 
 // A State is what a start without claims is decided on.
@@ -184,7 +184,8 @@ type State struct {
 
 // State returns the current state of a user.
 func (c *Checker) State(user string) State {
-	return State{c.users[user].now, c.limits(user, "", nil)}
+	_, limits := c.limits(user, "", nil)
+	return State{c.users[user].now, limits}
 }
 
 // A Request is the part of a start that decides whether it is admitted.

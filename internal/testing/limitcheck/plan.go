@@ -134,3 +134,7 @@ func (p Plan) all(instead int) []Limit {
 	number := Limit{Name: "total", Limit: maxStreams, OnLimit: p.OnLimit}
 	return append([]Limit{total, number}, p.Limits...)
 }
+
+// oldestEnds reports whether a start ends the oldest streams, whatever their priority is.
+// Under a plan with several limits the priority decides first.
+func (p Plan) oldestEnds() bool { return len(p.Limits) == 0 && p.OnLimit != replaceLowest }

@@ -34,7 +34,7 @@ func RandomAttributes(rng *rand.Rand) Attributes {
 // RandomPlan returns a valid plan with one to four named limits.
 func RandomPlan(rng *rand.Rand) Plan {
 	p := Plan{
-		Limit: 1 + rng.IntN(5), OnLimit: randomOnLimit(rng),
+		Limit: 2 + rng.IntN(4), OnLimit: randomOnLimit(rng),
 		Count: oneOf(rng, "streams", "streams", "streams", "content", "devices"),
 	}
 	for i := range 1 + rng.IntN(4) {
@@ -49,7 +49,7 @@ func randomOnLimit(rng *rand.Rand) string {
 
 func randomLimit(rng *rand.Rand, name string) Limit {
 	l := Limit{
-		Name: name, Limit: oneOf(rng, 0, 1, 1, 2, 2, 3), OnLimit: randomOnLimit(rng), Observe: rng.IntN(6) == 0,
+		Name: name, Limit: oneOf(rng, 0, 1, 1, 1, 2, 2, 2, 3), OnLimit: randomOnLimit(rng), Observe: rng.IntN(6) == 0,
 		Count: oneOf(rng, "streams", "streams", "streams", "content", "devices", "profiles"),
 		Per:   oneOf(rng, "", "", "profile", "content.id", "device.type"),
 	}
