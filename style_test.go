@@ -82,7 +82,7 @@ func TestImports(t *testing.T) {
 		"events":                     {[]string{"lease", "lease/policy"}, "it observes limiters and publishes what they report; lease does not import it"},
 		"lease/streamid":             {nil, "it signs and verifies text"},
 		"lease/userid":               {nil, "it checks text; clients use it too"},
-		"lease/rules":                {[]string{"lease/userid", "internal/retry", "lease/internal/etcdop", "lease/internal/replica", "lease/internal/schema", "lease/policy"}, "it reads and writes the keys of rules"},
+		"lease/rules":                {[]string{"lease/userid", "internal/retry", "lease/internal/etcdop", "lease/internal/leasepool", "lease/internal/replica", "lease/internal/schema", "lease/policy"}, "it reads and writes the keys of rules"},
 		"lease/userdata":             {[]string{"lease/userid", "internal/retry", "lease/internal/commit", "lease/internal/etcdop", "lease/internal/leasepool", "lease/internal/leasestatus", "lease/internal/replica", "lease/internal/schema", "lease/policy", "lease/streamid"}, "it reads and deletes the keys of a user"},
 		"lease/internal/leasestatus": {[]string{"lease/internal/etcdop", "lease/internal/schema", "lease/internal/ttlmap"}, "it reads the status of leases"},
 		"lease/internal/provisional": {[]string{"lease/internal/schema", "lease/streamid"}, "it stores streams; the limiter writes them"},

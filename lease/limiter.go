@@ -209,7 +209,7 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 	})
 	l.rules = rules.New(rules.Config{
 		KV: etcd.KV, Keys: l.keys, Replica: l.replica, WithDeadline: l.withDeadline, Limit: l.displayLimit,
-		Defaults: l.defaults, Nodes: cfg.Nodes,
+		Defaults: l.defaults, Nodes: cfg.Nodes, Granter: l.granter,
 	})
 	l.batch = commit.New(commit.Config{
 		KV: etcd.KV, Keys: l.keys, TombstoneLease: l.tombstoneLease, MaxOps: etcd.maxTxnOps(), Timeout: cfg.Timeout,
@@ -249,6 +249,7 @@ func (l *Limiter) Run(ctx context.Context) error {
 	workers.Go(func() error { return l.pool.Run(ctx) })
 	workers.Go(func() error { return l.cleaner.Run(ctx) })
 	workers.Go(func() error { return l.breaker.Run(ctx) })
+	workers.Go(func() error { return l.rules.Run(ctx) })
 	if l.cfg.Outage == OutageAdmit {
 		workers.Go(func() error { return l.syncProvisional(ctx) })
 	}

@@ -106,6 +106,7 @@ func (l *Limiter) tryExport(ctx context.Context, user string, routed int64) (sta
 	if err != nil || !written.Succeeded { // or the outcome is unknown: read again
 		return MigrationState{}, false, err
 	}
+	l.rules.RevokeLeases(kvs(1))
 	l.recordOwnWrite(user, written.Header.Revision)
 	return state, true, nil
 }
@@ -163,8 +164,15 @@ func (l *Limiter) tryImport(ctx context.Context, user string, state MigrationSta
 		Compare: []*pb.Compare{etcdop.ModRevisionIs(l.keys.Routing(), routed), etcdop.ModRevisionIs(l.keys.Arrived(user), arrived)},
 		Success: []*pb.RequestOp{etcdop.Put(l.keys.Arrived(user), nil, 0)},
 	}
+	ending := int64(0) // the lease of an override that ends
 	if state.Override != nil {
-		t.Success = append(t.Success, etcdop.Put(l.keys.Override(user), state.Override, 0))
+		var put *pb.RequestOp
+		if put, ending, err = l.rules.Restore(ctx, user, state.Override); err != nil {
+			return false, err
+		}
+		if put != nil { // it has not ended
+			t.Success = append(t.Success, put)
+		}
 	}
 	sent := time.Now()
 	for _, s := range state.Streams {
@@ -176,8 +184,12 @@ func (l *Limiter) tryImport(ctx context.Context, user string, state MigrationSta
 		t.Success = append(t.Success, etcdop.Put(l.keys.UserPrefix(user)+s.Name, s.Value, s.Lease))
 	}
 	written, err := l.etcd.KV.Txn(ctx, t)
-	if err != nil || !written.Succeeded { // or the outcome is unknown: read again
+	if err != nil { // the outcome may be unknown: read again
 		return false, err
+	}
+	if !written.Succeeded {
+		l.granter.RevokeLater(ending)
+		return false, nil
 	}
 	l.recordOwnWrite(user, written.Header.Revision)
 	for _, s := range state.Streams {

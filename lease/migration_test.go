@@ -2,12 +2,16 @@ package lease
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"streamcount/internal/testing/etcdtest"
 	"streamcount/lease/internal/leasepool"
+	"streamcount/lease/internal/schema"
+	"streamcount/lease/policy"
+	"streamcount/lease/rules"
 	"streamcount/lease/streamid"
 )
 
@@ -39,6 +43,48 @@ func TestImport_OncePerMigration(t *testing.T) {
 	require.NoError(t, l.FinishExport(t.Context(), "maya"))
 	require.NoError(t, l.Import(t.Context(), "maya", exported(4, leasepool.NewID()), second.Revision))
 	assert.Equal(t, streamid.Nonce{4}, held(), "the import of the second migration")
+}
+
+// An override that ends has a new lease for the remaining time on the other cluster, and none
+// on this one. It is not imported after its end.
+func TestImport_OverrideThatEnds(t *testing.T) {
+	t.Parallel()
+	ctx, old, c := t.Context(), etcdtest.Start(t, etcdtest.Config{}), etcdtest.Client(t)
+	from := newLimiter(t, old.Client(t), Config{Limit: 3})
+	to := newLimiter(t, c, Config{Limit: 3, Prefix: etcdtest.Prefix(t)})
+	o := policy.Override{Limits: map[string]int{"tv": 2}, Until: ahead(time.Hour)}
+	setOverride(t, from, "maya", o)
+	lease := leaseOfOverride(t, old.Client(t), from, "maya")
+	routed, err := from.PutRouting(ctx, []byte("a map"), &RoutingRecord{}, false)
+	require.NoError(t, err)
+	state, err := from.Export(ctx, "maya", routed.Revision)
+	require.NoError(t, err)
+	requireLeaseEnds(t, old.Client(t), lease)
+	again, err := from.Export(ctx, "maya", routed.Revision)
+	require.NoError(t, err)
+	assert.Equal(t, state, again)
+
+	arrived, err := to.PutRouting(ctx, []byte("a map"), &RoutingRecord{}, false)
+	require.NoError(t, err)
+	for range 2 {
+		require.NoError(t, to.Import(ctx, "maya", state, arrived.Revision))
+		got, err := to.Rules().Override(ctx, "maya")
+		require.NoError(t, err)
+		assert.Equal(t, o, got)
+	}
+	left, err := c.TimeToLive(ctx, leaseOfOverride(t, c, to, "maya"))
+	require.NoError(t, err)
+	assert.InDelta(t, time.Until(o.Until).Seconds(), float64(left.TTL), 60)
+	_, err = to.Rules().Apply(ctx, rules.Set{Users: map[string]*policy.Override{"maya": nil}}, rules.Options{RoutingRevision: arrived.Revision})
+	require.NoError(t, err)
+	requireLeaseEnds(t, c, left.ID)
+
+	state.Override = schema.EncodeOverride(policy.Override{Plan: "gold", Until: ahead(-time.Second)})
+	state.Streams = []migratedStream{{"000", leasepool.NewID(), recordOn(streamid.Nonce{1}, "", "")}}
+	require.NoError(t, to.Import(ctx, "tom", state, arrived.Revision))
+	assert.Equal(t, 1, keysOf(t, to, "tom"))
+	_, err = to.Rules().Override(ctx, "tom")
+	require.ErrorIs(t, err, rules.ErrNoOverride)
 }
 
 // A stop on a stale replica detects that the user has moved. Otherwise it would be answered

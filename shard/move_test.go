@@ -17,6 +17,7 @@ import (
 
 	"streamcount/lease"
 	"streamcount/lease/policy"
+	"streamcount/lease/rules"
 )
 
 // viewers start, keep and stop streams through nodes. They record each stream from the answer
@@ -169,6 +170,38 @@ func TestMove_UnderLoad(t *testing.T) {
 		assert.Empty(t, kv, "exported users on %s", name)
 		assert.Empty(t, read(t, e[name].Client(t), "/streamcount/arrived/"), "on %s", name)
 	}
+}
+
+// An override that ends has a lease for the remaining time on the user's new shard, and ends
+// there.
+func TestMove_OverridesThatEnd(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	e := startShards(t, "a", "b")
+	r := e.node(t, 0, "a")
+	numbers := map[string]int{"tv": 2}
+	later, soonest := time.Now().Add(time.Hour).Truncate(time.Second).UTC(), time.Now().Add(10*time.Second).Truncate(time.Second).UTC()
+	_, err := r.SetOverride(ctx, "maya", policy.Override{Limits: numbers, Until: later})
+	require.NoError(t, err)
+	_, err = r.SetOverride(ctx, "tom", policy.Override{Limits: numbers, Until: soonest})
+	require.NoError(t, err)
+	require.NoError(t, r.Move(ctx, e.shards("b"), func(Progress) {}))
+
+	o, err := r.Override(ctx, "maya")
+	require.NoError(t, err)
+	assert.Equal(t, policy.Override{Limits: numbers, Until: later}, o)
+	c := e["b"].Client(t)
+	resp, err := c.Get(ctx, "/streamcount/limits/maya")
+	require.NoError(t, err)
+	require.Len(t, resp.Kvs, 1)
+	left, err := c.TimeToLive(ctx, clientv3.LeaseID(resp.Kvs[0].Lease))
+	require.NoError(t, err)
+	assert.InDelta(t, time.Until(later).Seconds(), float64(left.TTL), 60)
+	require.Eventually(t, func() bool { return len(read(t, c, "/streamcount/limits/tom")) == 0 }, soon, 10*time.Millisecond)
+	assert.False(t, time.Now().Before(soonest))
+	_, err = r.Override(ctx, "tom")
+	require.ErrorIs(t, err, rules.ErrNoOverride)
+	assert.Empty(t, read(t, e["a"].Client(t), "/streamcount/limits/"))
 }
 
 // check compares etcd's keys with the viewers' records.

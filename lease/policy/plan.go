@@ -155,31 +155,3 @@ func ValidPlan(name string) bool {
 	}
 	return true
 }
-
-// An Override is the limit or the plan of a single user, which takes precedence over
-// every other rule. Exactly one of the fields is set.
-type Override struct {
-	Limit *int   // 0 to [MaxLimit]
-	Plan  string // a plan that exists when the override is set
-}
-
-// Validate returns an [ErrBadRule] if o is invalid.
-func (o Override) Validate() error {
-	switch {
-	case (o.Limit == nil) == (o.Plan == ""):
-		return fmt.Errorf("%w: a user has either a limit or a plan", ErrBadRule)
-	case o.Plan != "" && !ValidPlan(o.Plan):
-		return fmt.Errorf("%w: malformed name of a plan", ErrBadRule)
-	case o.Limit != nil:
-		return Plan{Limit: *o.Limit}.Validate()
-	}
-	return nil
-}
-
-// Equal reports whether o and p are the same override.
-func (o Override) Equal(p Override) bool {
-	if o.Limit == nil || p.Limit == nil {
-		return o.Limit == p.Limit && o.Plan == p.Plan
-	}
-	return *o.Limit == *p.Limit && o.Plan == p.Plan
-}

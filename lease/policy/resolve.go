@@ -12,8 +12,8 @@ type Rule struct {
 	EvictionAllowed bool // starts may request that Limit ends streams
 	Counting        Counting
 	MaxStreams      int // maximum number of streams however they are counted; 0 for [MaxLimit]
-	// Several is the plan if it has further limits, required attributes or ReplaceLowest,
-	// and nil otherwise. It is not to be modified.
+	// Several is the plan, with the numbers of the user's override, if it has further limits,
+	// required attributes or ReplaceLowest, and nil otherwise. It is not to be modified.
 	Several *Plan
 
 	// The rule holds as long as the override and the plans have these revisions.
@@ -83,7 +83,7 @@ func Resolve(from Source, user string, c Claims, d Defaults) (Rule, error) {
 	if p == nil {
 		p = &d.Plan
 	}
-	r.setPlan(p)
+	r.setPlan(p.withNumbers(o.Limits))
 	switch {
 	case o.Limit != nil:
 		r.Limit = *o.Limit

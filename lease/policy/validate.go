@@ -8,12 +8,13 @@ import (
 	"unicode/utf8"
 )
 
-// A PlanError says which members of a plan are invalid. It is an [ErrBadRule].
+// A PlanError says which members of a plan or an override are invalid. It is an
+// [ErrBadRule].
 type PlanError struct{ Fields []FieldError }
 
-// A FieldError says what is wrong with one member of a plan.
+// A FieldError says what is wrong with one member.
 type FieldError struct {
-	Location string // in the plan, for example "limits[1].where.device.typ"
+	Location string // in the rule, for example "limits[1].where.device.typ"
 	Problem  string
 }
 
@@ -69,10 +70,7 @@ func (p Plan) validateLimits() error {
 	if text > maxPlanText {
 		e.add("limits", "the texts have %d bytes, more than %d", text, maxPlanText)
 	}
-	if len(e.Fields) == 0 {
-		return nil
-	}
-	return e
+	return e.orNil()
 }
 
 // textSize returns the number of bytes of the limit's texts.

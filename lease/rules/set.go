@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"streamcount/lease/internal/schema"
 	"streamcount/lease/policy"
@@ -69,8 +70,21 @@ func (c PlanChange) Limits() []string {
 	return policy.LimitDifferences(old, now)
 }
 
-// validate returns the set with defaults, or an error if it is invalid.
-func (s Set) validate() (Set, error) {
+// Limits returns the differences in the limits by name of the override, in words. See
+// [policy.NumberDifferences].
+func (c OverrideChange) Limits() []string {
+	var old, now policy.Override
+	if c.Old != nil {
+		old = *c.Old
+	}
+	if c.New != nil {
+		now = *c.New
+	}
+	return policy.NumberDifferences(old, now)
+}
+
+// validate returns the set with defaults, or an error if it is invalid at the time now.
+func (s Set) validate(now time.Time) (Set, error) {
 	if n := len(s.Plans) + len(s.Users); n > MaxChanges {
 		return s, fmt.Errorf("%w: %d rules at once are more than %d", policy.ErrBadRule, n, MaxChanges)
 	}
@@ -95,7 +109,7 @@ func (s Set) validate() (Set, error) {
 		if o == nil {
 			continue
 		}
-		if err := o.Validate(); err != nil {
+		if err := o.ValidateNew(now); err != nil {
 			return s, fmt.Errorf("user %s: %w", user, err)
 		}
 	}

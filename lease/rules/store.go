@@ -13,6 +13,7 @@ import (
 
 	"streamcount/internal/retry"
 	"streamcount/lease/internal/etcdop"
+	"streamcount/lease/internal/leasepool"
 	"streamcount/lease/internal/replica"
 	"streamcount/lease/internal/schema"
 	"streamcount/lease/policy"
@@ -62,6 +63,7 @@ type Config struct {
 	WithDeadline func(context.Context) (context.Context, context.CancelFunc) // bounds a call
 	Limit        func(user string) int                                       // returns the limit of a user by the replica
 	Defaults     policy.Defaults                                             // the limit of users without another
+	Granter      *leasepool.Granter                                          // of the leases of overrides that end
 	// Nodes lists the registered nodes; nil if there are none.
 	Nodes func(context.Context) ([]Node, error)
 }
@@ -195,12 +197,14 @@ func (s *Store) RemoveOverride(ctx context.Context, user string) (old policy.Ove
 // [policy.ErrBadRule], [policy.ErrNoPlan], [ErrChanged], [ErrOlderNodes], lease.ErrRouting,
 // and lease.ErrUnavailable, after which the set may or may not be in force.
 func (s *Store) Apply(ctx context.Context, set Set, how Options) (Changes, error) {
-	set, err := set.validate()
+	set, err := set.validate(time.Now())
 	if err != nil {
 		return Changes{}, err
 	}
 	ctx, cancel := s.cfg.WithDeadline(ctx)
 	defer cancel()
+	leases := endLeases{granter: s.cfg.Granter}
+	defer leases.revokeUnused()
 	for {
 		now, err := s.read(ctx, set)
 		if err != nil {
@@ -222,36 +226,52 @@ func (s *Store) Apply(ctx context.Context, set Set, how Options) (Changes, error
 		if how.DryRun || len(c.Plans)+len(c.Users) == 0 {
 			return c, nil
 		}
-		resp, err := s.cfg.KV.Txn(ctx, s.txn(c, now.changed, how.RoutingRevision))
+		if err := leases.grant(ctx, c); err != nil {
+			return Changes{}, err
+		}
+		resp, err := s.cfg.KV.Txn(ctx, s.txn(c, leases.byUser, now.changed, how.RoutingRevision))
+		err = etcdop.Classify(err)
+		unknown := err != nil && !errors.Is(err, etcdop.ErrNotApplied) && !errors.Is(err, etcdop.ErrLeaseGone)
+		if unknown || err == nil && resp.Succeeded {
+			leases.keep()
+		}
 		switch {
-		case err != nil && !errors.Is(etcdop.Classify(err), etcdop.ErrNotApplied) && !retryPause(ctx):
-			// The outcome is unknown. If the change was applied, another attempt would take
-			// it for the change of another caller, because of how.Since.
-			return s.resolveUnknownOutcome(ctx, set, c)
+		case unknown && !retryPause(ctx):
+			// If the change was applied, another attempt would take it for the change of
+			// another caller, because of how.Since.
+			return s.resolveUnknownOutcome(ctx, set, c, now)
+		case errors.Is(err, etcdop.ErrLeaseGone):
+			leases.revokeUnused() // the time of an override has come, or a lease was revoked
 		case err != nil:
 			return Changes{}, etcdop.Unavailable("write rules", err)
 		case resp.Succeeded:
-			c.Revision = resp.Header.Revision
-			s.waitForReplica(ctx, c.Revision)
+			s.finish(ctx, &c, now, resp.Header.Revision)
 			return c, nil
 		}
-		if retryPause(ctx) { // another caller has changed a rule: read again
+		if retryPause(ctx) { // otherwise another caller has changed a rule: read again
 			return Changes{}, etcdop.Unavailable("write rules", context.Cause(ctx))
 		}
 	}
 }
 
+// finish completes a change that was applied, at the latest at a revision. before are the
+// rules before it.
+func (s *Store) finish(ctx context.Context, c *Changes, before snapshot, revision int64) {
+	c.Revision = revision
+	s.RevokeLeases(before.overrides(*c))
+	s.waitForReplica(ctx, revision)
+}
+
 // resolveUnknownOutcome finds out whether a set is in force after a write that etcd did
-// not answer.
-func (s *Store) resolveUnknownOutcome(ctx context.Context, set Set, wanted Changes) (Changes, error) {
+// not answer. before are the rules before the write.
+func (s *Store) resolveUnknownOutcome(ctx context.Context, set Set, wanted Changes, before snapshot) (Changes, error) {
 	for {
 		now, err := s.read(ctx, set)
 		if err == nil {
 			if left := set.changes(now); len(left.Plans)+len(left.Users) > 0 {
 				return Changes{}, etcdop.Unavailable("write rules", errUnknown)
 			}
-			wanted.Revision = now.rev
-			s.waitForReplica(ctx, now.rev)
+			s.finish(ctx, &wanted, before, now.rev)
 			return wanted, nil
 		}
 		if retryPause(ctx) {
@@ -270,8 +290,8 @@ func (s *Store) waitForReplica(ctx context.Context, rev int64) {
 }
 
 // txn returns the transaction that writes c if no rule was changed after revision
-// changed.
-func (s *Store) txn(c Changes, changed, routed int64) *pb.TxnRequest {
+// changed. leases are those of the overrides that end, by user.
+func (s *Store) txn(c Changes, leases map[string]int64, changed, routed int64) *pb.TxnRequest {
 	ops := []*pb.RequestOp{etcdop.Put(s.cfg.Keys.Rules(), nil, 0)}
 	for _, p := range c.Plans {
 		if p.New == nil {
@@ -284,7 +304,7 @@ func (s *Store) txn(c Changes, changed, routed int64) *pb.TxnRequest {
 		if u.New == nil {
 			ops = append(ops, etcdop.Delete(etcdop.Key(s.cfg.Keys.Override(u.User))))
 		} else {
-			ops = append(ops, etcdop.Put(s.cfg.Keys.Override(u.User), schema.EncodeOverride(*u.New), 0))
+			ops = append(ops, etcdop.Put(s.cfg.Keys.Override(u.User), schema.EncodeOverride(*u.New), leases[u.User]))
 		}
 	}
 	return &pb.TxnRequest{

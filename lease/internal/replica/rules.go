@@ -5,6 +5,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
@@ -19,10 +20,14 @@ type Rules struct {
 	mu        sync.RWMutex
 	plans     ruleTable[policy.Plan]
 	overrides ruleTable[policy.Override]
+	ending    map[string]time.Time // the users whose overrides end, and when
+	firstEnd  time.Time            // no override ends earlier; zero if none ends
 }
 
 func newRules(log *slog.Logger) *Rules {
-	return &Rules{log: log, plans: newRuleTable[policy.Plan](), overrides: newRuleTable[policy.Override]()}
+	return &Rules{
+		log: log, plans: newRuleTable[policy.Plan](), overrides: newRuleTable[policy.Override](), ending: map[string]time.Time{},
+	}
 }
 
 // Override implements [policy.Source].
@@ -46,6 +51,48 @@ func (r *Rules) HasOverrides() bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return len(r.overrides.rules) > 0
+}
+
+// setEnd records when the override of a user ends. o is nil if this version cannot read it.
+func (r *Rules) setEnd(user string, value []byte, o *policy.Override) {
+	var until time.Time
+	if o != nil {
+		until = o.Until
+	} else {
+		until = schema.DecodeUntil(value)
+	}
+	if until.IsZero() {
+		delete(r.ending, user)
+		return
+	}
+	r.ending[user] = until
+	if r.firstEnd.IsZero() || until.Before(r.firstEnd) {
+		r.firstEnd = until
+	}
+}
+
+// Ended returns overrides that were to end before a time, at most limit of them: the
+// revisions of their puts, by user.
+func (r *Rules) Ended(before time.Time, limit int) map[string]int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.firstEnd.IsZero() || !r.firstEnd.Before(before) {
+		return nil
+	}
+	out, first := map[string]int64{}, time.Time{}
+	for user, until := range r.ending {
+		if until.Before(before) {
+			out[user] = r.overrides.rules[user].revision
+		}
+		if len(out) == limit {
+			return out
+		}
+		if first.IsZero() || until.Before(first) {
+			first = until
+		}
+	}
+	r.firstEnd = first
+	return out
 }
 
 // Unreadable returns the names of the plans, and of the users with an override, that this
@@ -79,7 +126,9 @@ func (r *Rules) put(k schema.Keys, kv *mvccpb.KeyValue, generation uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if user, ok := k.ParseOverride(kv.Key); ok {
-		warn := r.overrides.put(user, cachedRule[policy.Override]{schema.DecodeOverride(kv.Value), kv.ModRevision, generation})
+		o := schema.DecodeOverride(kv.Value)
+		r.setEnd(user, kv.Value, o)
+		warn := r.overrides.put(user, cachedRule[policy.Override]{o, kv.ModRevision, generation})
 		r.warnUnreadable(warn, "limit or plan of a user", user)
 	} else if name, ok := strings.CutPrefix(string(kv.Key), k.PlansPrefix()); ok {
 		warn := r.plans.put(name, cachedRule[policy.Plan]{schema.DecodePlan(kv.Value), kv.ModRevision, generation})
@@ -105,6 +154,7 @@ func (r *Rules) remove(k schema.Keys, key []byte) {
 	defer r.mu.Unlock()
 	if user, ok := k.ParseOverride(key); ok {
 		r.overrides.remove(user)
+		delete(r.ending, user)
 	} else if name, ok := strings.CutPrefix(string(key), k.PlansPrefix()); ok {
 		r.plans.remove(name)
 	}
@@ -115,6 +165,7 @@ func (r *Rules) sweep(generation uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.overrides.sweep(generation)
+	maps.DeleteFunc(r.ending, func(user string, _ time.Time) bool { return r.overrides.rules[user].revision == 0 })
 	r.plans.sweep(generation)
 }
 

@@ -3,6 +3,7 @@ package schema
 import (
 	"bytes"
 	"encoding/json"
+	"time"
 
 	"streamcount/lease/policy"
 )
@@ -32,9 +33,11 @@ type (
 	// storedValues is a list, or an object with the member not.
 	storedValues   struct{ in, not []string }
 	storedOverride struct {
-		Limit *int     `json:"limit,omitempty"`
-		Plan  string   `json:"plan,omitempty"`
-		Needs []string `json:"needs,omitempty"`
+		Limit  *int            `json:"limit,omitempty"`
+		Plan   string          `json:"plan,omitempty"`
+		Limits map[string]*int `json:"limits,omitempty"`
+		Until  time.Time       `json:"until,omitzero"`
+		Needs  []string        `json:"needs,omitempty"`
 	}
 )
 
@@ -87,7 +90,27 @@ func EncodePlan(p policy.Plan) []byte {
 
 // EncodeOverride returns the stored form of o.
 func EncodeOverride(o policy.Override) []byte {
-	return Encode(storedOverride{Limit: o.Limit, Plan: o.Plan, Needs: o.Needs()})
+	s := storedOverride{Limit: o.Limit, Plan: o.Plan, Until: o.Until.UTC(), Needs: o.Needs()}
+	if len(o.Limits) > 0 {
+		s.Limits = make(map[string]*int, len(o.Limits))
+	}
+	for name, n := range o.Limits {
+		s.Limits[name] = &n
+	}
+	return Encode(s)
+}
+
+// DecodeUntil returns when a stored override ends; the zero time for one that does not end,
+// and for a value that is not one. The override may have needs that this version does not
+// support.
+func DecodeUntil(value []byte) time.Time {
+	var s struct {
+		Until time.Time `json:"until"`
+	}
+	if json.Unmarshal(value, &s) != nil {
+		return time.Time{}
+	}
+	return s.Until
 }
 
 // DecodePlan decodes a stored plan. It returns nil if value is not a valid plan, or one
@@ -128,7 +151,16 @@ func DecodeOverride(value []byte) *policy.Override {
 	if json.Unmarshal(value, &s) != nil || !supported(s.Needs) {
 		return nil
 	}
-	o := policy.Override{Limit: s.Limit, Plan: s.Plan}
+	o := policy.Override{Limit: s.Limit, Plan: s.Plan, Until: s.Until}
+	if len(s.Limits) > 0 {
+		o.Limits = make(map[string]int, len(s.Limits))
+	}
+	for name, n := range s.Limits {
+		if n == nil {
+			return nil
+		}
+		o.Limits[name] = *n
+	}
 	if o.Validate() != nil {
 		return nil
 	}

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 
@@ -63,6 +64,39 @@ func TestEncodePlan_SeveralLimits(t *testing.T) {
 	} {
 		assert.Nil(t, DecodePlan([]byte(unreadable)), unreadable)
 	}
-	assert.Nil(t, DecodeOverride([]byte(`{"limit":4,"needs":["until"]}`)))
+	assert.Nil(t, DecodeOverride([]byte(`{"limit":4,"needs":["teleport"]}`)))
 	assert.NotNil(t, DecodeOverride([]byte(`{"limit":4,"needs":["limits"]}`)))
+}
+
+func TestEncodeOverride(t *testing.T) {
+	five, until := 5, time.Date(2027, 1, 31, 0, 0, 0, 0, time.UTC)
+	tests := []struct {
+		override policy.Override
+		stored   string
+	}{
+		{policy.Override{Limit: &five}, `{"limit":5}`}, // as earlier versions store it
+		{policy.Override{Plan: "family"}, `{"plan":"family"}`},
+		{policy.Override{Limits: map[string]int{"tv": 2, "kids": 0}}, `{"limits":{"kids":0,"tv":2},"needs":["user-limits"]}`},
+		{policy.Override{Limit: &five, Until: until}, `{"limit":5,"until":"2027-01-31T00:00:00Z","needs":["until"]}`},
+		{policy.Override{Plan: "one-tv", Limits: map[string]int{"tv": 2}, Until: until},
+			`{"plan":"one-tv","limits":{"tv":2},"until":"2027-01-31T00:00:00Z","needs":["user-limits","until"]}`},
+	}
+	for _, tt := range tests {
+		assert.Equal(t, tt.stored, string(EncodeOverride(tt.override)))
+		assert.Equal(t, &tt.override, DecodeOverride([]byte(tt.stored)))
+		assert.Equal(t, tt.override.Until, DecodeUntil([]byte(tt.stored)))
+	}
+	east := policy.Override{Limit: &five, Until: until.In(time.FixedZone("", 7200))}
+	assert.Equal(t, tests[3].stored, string(EncodeOverride(east)))
+	for _, unreadable := range []string{
+		`{"limits":{}}`, `{"until":"2027-01-31T00:00:00Z"}`, `{"limits":{"tv":null}}`, `{"limits":{"tv":61}}`, `{"limits":{"total":1}}`,
+		`{"limits":{"TV":1}}`, `{"limits":["tv"]}`, `{"limit":1,"until":"soon"}`, `{"limit":1,"until":7}`, `{"limit":1,"until":"2027-01-31T00:00:00.5Z"}`,
+		`{"limit":1,"plan":"x","limits":{"tv":1}}`, `{"limits":{"tv":1},"needs":["user-limits","teleport"]}`,
+	} {
+		assert.Nil(t, DecodeOverride([]byte(unreadable)), unreadable)
+	}
+	assert.Equal(t, until, DecodeUntil([]byte(`{"limit":{},"until":"2027-01-31T00:00:00Z","needs":["teleport"]}`)), "of a later version")
+	for _, none := range []string{"", "x", "{}", `{"until":null}`, `{"until":"soon"}`, `{"limit":1}`} {
+		assert.Zero(t, DecodeUntil([]byte(none)), none)
+	}
 }
