@@ -17,7 +17,7 @@ import (
 	"streamcount/internal/testing/longtest"
 )
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // A blockingFake is a fake whose List blocks until release.
 type blockingFake struct {

@@ -232,7 +232,7 @@ func TestRules_RequestRulesAreListed(t *testing.T) {
 	require.Eventually(t, func() bool {
 		got, err := l.Totals(ctx)
 		return err == nil && got.UsersAtLimit == 3
-	}, 2*countInterval, 10*time.Millisecond)
+	}, soon, 10*time.Millisecond)
 	u, err := l.StopOldestHeartbeat(ctx, "tom")
 	require.NoError(t, err)
 	assert.Equal(t, 5, u.Limit)
