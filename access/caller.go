@@ -61,6 +61,8 @@ const (
 	ReadRules          // limits and plans
 	WriteRules
 	ReadMetrics
+	ExportData // everything that is stored about one user
+	EraseData
 	actions // the number of constants above
 )
 
@@ -78,10 +80,10 @@ const (
 
 // permissions lists the actions of each kind. A viewer may do them to their own user only.
 var permissions = map[Kind][]Action{
-	Unrestricted: {ReadStreams, StartStream, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics},
-	Service:      {ReadStreams, StartStream, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics},
+	Unrestricted: {ReadStreams, StartStream, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics, ExportData, EraseData},
+	Service:      {ReadStreams, StartStream, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics, ExportData, EraseData},
 	Reader:       {ReadStreams, ReadTotals, ReadRules, ReadMetrics},
-	Operator:     {ReadStreams, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics},
+	Operator:     {ReadStreams, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics, ExportData, EraseData},
 	Viewer:       {ReadStreams, StartStream, StopStream, EndStreams},
 	Scraper:      {ReadMetrics},
 }

@@ -62,7 +62,7 @@ func (s *Server) limitRates(ctx context.Context, c access.Caller, traits openapi
 		}
 	}
 	switch traits.Action {
-	case access.StartStream, access.StopStream, access.EndStreams:
+	case access.StartStream, access.StopStream, access.EndStreams, access.EraseData:
 		if user != "" && !traits.Heartbeat {
 			return s.takeRate(ctx, overload.RatePerUser, user)
 		}

@@ -82,6 +82,8 @@ var routeTable = map[string]struct {
 	"PUT /api/v1/plans/{plan}":         {"/api/v1/plans/family", `{"limit":2}`, writingRules},
 	"DELETE /api/v1/plans/{plan}":      {"/api/v1/plans/family", "", writingRules},
 	"POST /api/v1/rules":               {"/api/v1/rules", `{}`, writingRules},
+	"GET " + dataPath:                  {"/api/v1/data/users/maya", "", writingRules},
+	"DELETE " + dataPath:               {"/api/v1/data/users/maya", "", writingRules},
 	"GET /docs/{file:[A-Za-z0-9._-]+}": {"/docs/none", "", everybody(404)},
 	"GET /healthz":                     {"/healthz", "", public},
 	"GET /readyz":                      {"/readyz", "", public},

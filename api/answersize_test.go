@@ -124,7 +124,7 @@ func TestRejectedInput_AnswersToHeadsAreSmall(t *testing.T) {
 	long := strings.Repeat("%3C", 600)
 	for _, target := range []string{
 		userBase + "?" + long + "=1", userBase + "?consistency=" + long, "/api/v1/streams/users/" + long, "/" + long,
-		userBase + "/streams/" + long, "/api/v1/plans/" + long, "/api/v1/limits/users/" + long, "/problems/" + long,
+		userBase + "/streams/" + long, "/api/v1/plans/" + long, "/api/v1/limits/users/" + long, "/api/v1/data/users/" + long, "/problems/" + long,
 		"/api/v1/streams/users?prefix=" + long, "/api/v1/streams/users?max=" + long, "/api/v1/events?user=" + long,
 		"/api/v1/events?" + long + "=1", "/api/v1/events?after=" + long,
 		userBase + "?" + strings.Repeat("a=1&", 500), userBase + "?" + strings.Repeat("%61&", 500),

@@ -65,6 +65,7 @@ func TestCrossSite(t *testing.T) {
 		{"startFromASandbox", "POST", u + "/start", "", []string{"Origin", "null"}, 403},
 		{"stopWithoutAnID", "POST", u + "/stop", "", cross, 403},
 		{"remove", "DELETE", u, "", cross, 403},
+		{"erase", "DELETE", "/api/v1/data/users/maya", "", cross, 403},
 		{"limit", "PUT", "/api/v1/limits/users/maya", `{"limit":60}`, cross, 403},
 		{"read", "GET", u, "", cross, 200}, // the page cannot read the answer
 		{"beacon", "POST", u + "/streams/stream-1/stop", "", cross, 200},

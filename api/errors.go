@@ -19,6 +19,7 @@ import (
 	"streamcount/lease/policy"
 	"streamcount/lease/rules"
 	"streamcount/lease/streamid"
+	"streamcount/lease/userdata"
 	"streamcount/lease/userid"
 )
 
@@ -37,6 +38,7 @@ var errorProblems = []struct {
 	{lease.ErrEnded, problem.StreamEnded, "The stream id is no longer valid. Start a new stream to continue playback."},
 	{errNothingToStop, problem.NothingToStop, "The user has no streams to stop."},
 	{lease.ErrNoStreams, problem.UserNotFound, "The user has no streams."},
+	{userdata.ErrNoData, problem.UserNotFound, "Nothing is stored about this user."},
 	{streamid.ErrForeign, problem.StreamNotFound, "The stream id does not belong to this user."},
 	{streamid.ErrHandle, problem.Invalid, "This is the handle of a stream, which callers with read access get instead of its id. Heartbeats " +
 		"and stops do not accept handles. Send the id that start returned, or list the streams with a credential that may " +

@@ -159,8 +159,9 @@ func newServer(tb testing.TB, cfg Config, f limiter) *Server {
 	require.NoError(tb, err)
 	if f != nil {
 		rules, _ := f.(ruleStore)
+		data, _ := f.(dataStore)
 		s.SetBackend(Backend{
-			Limiter: f, Rules: rules, Ready: isReady, Shards: someShards, Nodes: someNodes, TopUsers: someTopUsers,
+			Limiter: f, Rules: rules, Data: data, Ready: isReady, Shards: someShards, Nodes: someNodes, TopUsers: someTopUsers,
 		})
 	}
 	return s

@@ -22,6 +22,7 @@ import (
 	"streamcount/lease"
 	"streamcount/lease/policy"
 	"streamcount/lease/streamid"
+	"streamcount/lease/userdata"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata")
@@ -36,7 +37,10 @@ type exchange struct {
 	fake   fake
 }
 
-const userBase = "/api/v1/streams/users/maya"
+const (
+	userBase   = "/api/v1/streams/users/maya"
+	dataOfMaya = "/api/v1/data/users/maya"
+)
 
 var limitError = &lease.LimitError{
 	Limit: 1, Active: []lease.Stream{someStream()}, RetryAfter: 41500 * time.Millisecond,
@@ -53,6 +57,14 @@ func goldens() map[string][]exchange {
 			{about: "end all of none", method: "DELETE", target: userBase, fake: fake{err: lease.ErrNoStreams}},
 			{about: "not a user", method: "GET", target: "/api/v1/streams/users/ma%09ya"},
 			{about: "a user id the limiter refuses", method: "GET", target: userBase, fake: fake{err: lease.ErrBadUser}},
+		},
+		"data": {
+			{about: "everything about a user", method: "GET", target: dataOfMaya},
+			{about: "erase it", method: "DELETE", target: dataOfMaya},
+			{about: "nothing to export", method: "GET", target: dataOfMaya, fake: fake{err: userdata.ErrNoData}},
+			{about: "nothing to erase", method: "DELETE", target: dataOfMaya, fake: fake{err: userdata.ErrNoData}},
+			{about: "not known whether erased", method: "DELETE", target: dataOfMaya, fake: fake{err: lease.ErrUnavailable}},
+			{about: "not a user", method: "DELETE", target: "/api/v1/data/users/ma%09ya"},
 		},
 		"start": {
 			{about: "without a body", method: "POST", target: userBase + "/start", fake: fake{count: 1}},

@@ -115,6 +115,9 @@ func checkRequest(r *http.Request) *problem.Problem {
 	return checkTarget(r)
 }
 
+// userPaths are the beginnings of the paths whose segment 4 is a user id.
+var userPaths = []string{"/api/v1/streams/users/", "/api/v1/limits/users/", "/api/v1/data/users/"}
+
 // checkTarget holds paths to one spelling: only a user id may have encoded slashes or
 // be a dot segment, and only where it is encoded. A proxy that checks paths sees what
 // the router sees.
@@ -132,7 +135,7 @@ func checkTarget(r *http.Request) *problem.Problem {
 		return nil
 	}
 	user := -1 // the index of the segment that is a user id
-	if strings.HasPrefix(path, "/api/v1/streams/users/") || strings.HasPrefix(path, "/api/v1/limits/users/") {
+	if slices.ContainsFunc(userPaths, func(prefix string) bool { return strings.HasPrefix(path, prefix) }) {
 		user = 4
 	}
 	i := -1
@@ -272,7 +275,7 @@ func (s *Server) guard(op *huma.Operation, readPlain func([]byte) (any, bool), s
 			return
 		}
 		rec.timedCall = traits.Timed
-		if b := s.backend.Load(); b.Limiter == nil || b.Rules == nil && (traits.Action == access.ReadRules || traits.Action == access.WriteRules) {
+		if !s.backend.Load().serves(traits.Action) {
 			problem.Unavailable.New("The node has not reached etcd yet. "+retryAdvice).WithHeader("Retry-After", retryAfterJittered()).Write(rec)
 			return
 		}
@@ -287,6 +290,17 @@ func (s *Server) guard(op *huma.Operation, readPlain func([]byte) (any, bool), s
 		}
 		s.admit(rec, traits.Class, func() { serve(rec, r, params, body) })
 	}
+}
+
+// serves reports whether b has what an action needs.
+func (b *Backend) serves(a access.Action) bool {
+	switch a {
+	case access.ReadRules, access.WriteRules:
+		return b.Limiter != nil && b.Rules != nil
+	case access.ExportData, access.EraseData:
+		return b.Limiter != nil && b.Data != nil
+	}
+	return b.Limiter != nil
 }
 
 func validQuery(raw string) bool {

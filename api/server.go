@@ -54,6 +54,8 @@ type Backend struct {
 	// Rules serves the calls about limits and plans; without it they are
 	// answered 503.
 	Rules ruleStore
+	// Data serves the calls about the data of users; without it they are answered 503.
+	Data dataStore
 	// Ready returns nil when etcd answers a linearizable read, and otherwise a readable reason.
 	// Without it the node is not ready.
 	Ready func(context.Context) error
@@ -247,6 +249,9 @@ func (s *Server) SetBackend(b Backend) {
 	if b.Rules != nil {
 		next.Rules = b.Rules
 	}
+	if b.Data != nil {
+		next.Data = b.Data
+	}
 	if b.Ready != nil {
 		next.Ready = b.Ready
 	}
@@ -305,6 +310,7 @@ func (s *Server) routes() (*mux.Router, error) {
 	s.statsRoutes(a)
 	s.eventRoute(r, a)
 	s.ruleRoutes(a)
+	s.dataRoutes(a)
 	openapi.AddProblems(a.OpenAPI())
 
 	s.handlePage(r, "/healthz", s.healthz)

@@ -70,7 +70,7 @@ func (c *Client) ApplyRules(ctx context.Context, set apitype.RuleSet) (apitype.R
 	return get[apitype.RuleChanges](ctx, c, http.MethodPost, "/api/v1/rules", set, "apply rules")
 }
 
-// rule makes one request about the rule of that name below path.
+// rule makes one request about the plan or user of that name below path.
 func rule[T any](
 	ctx context.Context, c *Client, method string, path func(string) (string, error), name string, in any, what string,
 ) (T, error) {

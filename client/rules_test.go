@@ -27,6 +27,14 @@ func TestRules_Requests(t *testing.T) {
 			func(c *Client) error { _, err := c.RemoveUserLimit(ctx, "maya"); return err },
 			"DELETE", "/api/v1/limits/users/maya", "",
 		},
+		"export": {
+			func(c *Client) error { _, err := c.ExportUserData(ctx, "a/b"); return err },
+			"GET", "/api/v1/data/users/a%2Fb", "",
+		},
+		"erase": {
+			func(c *Client) error { _, err := c.EraseUserData(ctx, "maya"); return err },
+			"DELETE", "/api/v1/data/users/maya", "",
+		},
 		"setPlan": {
 			func(c *Client) error { _, err := c.SetPlan(ctx, "duo", apitype.PlanRule{Limit: new(2)}); return err },
 			"PUT", "/api/v1/plans/duo", `{"limit":2}`,
@@ -76,6 +84,8 @@ func TestRules_Answers(t *testing.T) {
 	assert.Equal(t, 3, *p.Problem.Limit, "the limit in force")
 
 	_, err = c.UserLimit(t.Context(), "a\n")
+	require.ErrorIs(t, err, ErrInvalid)
+	_, err = c.EraseUserData(t.Context(), "a\n")
 	require.ErrorIs(t, err, ErrInvalid)
 	_, err = c.SetPlan(t.Context(), "../x", apitype.PlanRule{})
 	require.ErrorIs(t, err, ErrInvalid)

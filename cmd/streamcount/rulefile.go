@@ -78,7 +78,8 @@ func (a *app) applyRules(cmd *cobra.Command, c *client.Client, set apitype.RuleS
 	if f.dryRun || none {
 		return a.jsonOnly(diff)
 	}
-	if err := a.confirm(f); err != nil {
+	err = a.confirm(f.yes, f.path != "-", "apply these changes?", "pass --yes to apply the changes, or --dry-run")
+	if err != nil {
 		return err
 	}
 	set.DryRun, set.Revision = false, diff.Revision
@@ -100,16 +101,17 @@ func (a *app) jsonOnly(v any) error {
 	return nil
 }
 
-// confirm asks the user at the terminal. Without a terminal --yes is required.
-func (a *app) confirm(f fileFlags) error {
-	if f.yes {
+// confirm asks the user at the terminal, unless yes is set. Without a terminal, or if the
+// standard input is not for answers, it returns an error with advice.
+func (a *app) confirm(yes, answers bool, question, advice string) error {
+	if yes {
 		return nil
 	}
 	in, ok := a.in.(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) || f.path == "-" {
-		return usageError{errors.New("not a terminal: pass --yes to apply the changes, or --dry-run")}
+	if !ok || !term.IsTerminal(int(in.Fd())) || !answers {
+		return usageError{errors.New("not a terminal: " + advice)}
 	}
-	if _, err := fmt.Fprint(a.errOut, "apply these changes? [y/N] "); err != nil {
+	if _, err := fmt.Fprint(a.errOut, question+" [y/N] "); err != nil {
 		return fmt.Errorf("ask: %w", err)
 	}
 	answer, err := bufio.NewReader(in).ReadString('\n')

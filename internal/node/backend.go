@@ -201,6 +201,7 @@ func (b *backend) apiBackend(r *shard.Router) api.Backend {
 	return api.Backend{
 		Limiter: r,
 		Rules:   r,
+		Data:    r,
 		Ready:   b.ready,
 		Shards:  func(ctx context.Context) ([]apitype.Shard, error) { return b.describeShards(ctx, r) },
 

@@ -51,6 +51,7 @@ func Config(version string) huma.Config {
 	c.Tags = []*huma.Tag{
 		{Name: tagStreams, Description: "The playback of a user: start, heartbeat, stop. Players need no other calls."},
 		{Name: tagRules, Description: "How many streams each user may have. A change applies to every later start."},
+		{Name: tagData, Description: "What is stored about a user, for requests under data protection law. For operators."},
 		{Name: tagNode, Description: "Statistics and events of this node and of all nodes, for operators."},
 	}
 	return c

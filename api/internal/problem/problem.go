@@ -38,7 +38,8 @@ var (
 		"The stream has ended, and 'reason' says why. After 'expired' and 'ended', start a new stream without asking the " +
 			"viewer. After the other reasons, inform the viewer."}
 	UserNotFound = Type{"user-not-found", http.StatusNotFound, "User not found",
-		"The user has no streams. A user without streams does not exist for this service."}
+		"The user has no streams. A user without streams does not exist for this service. In a response to a call about " +
+			"the data of the user: nothing is stored about them."}
 	NothingToStop = Type{"nothing-to-stop", http.StatusNotFound, "User has no active streams to stop",
 		"A stop without a stream id ends the stream with the oldest heartbeat, and the user has no streams."}
 	StreamNotFound = Type{"stream-not-found", http.StatusNotFound, "Stream not found",
