@@ -102,6 +102,7 @@ func TestImports(t *testing.T) {
 		"api": {[]string{
 			"access",
 			"api/apitype",
+			"api/internal/attributes",
 			"api/internal/convert",
 			"api/internal/denials",
 			"api/internal/docspage",
@@ -126,6 +127,7 @@ func TestImports(t *testing.T) {
 			"lease/userid",
 			"metrics",
 		}, "it serves HTTP with a limiter, and does not connect to etcd"},
+		"api/internal/attributes":  {[]string{"access", "api/apitype", "api/internal/convert", "api/internal/problem", "lease"}, "it decides what callers may state in a start; the server makes the start"},
 		"api/internal/denials":     {[]string{"access", "api/internal/ingress", "api/internal/overload"}, "it counts rejected calls"},
 		"api/internal/eventstream": {[]string{"events", "internal/retry"}, "it sends the events of a feed; the server checks what a caller may read"},
 		"api/internal/convert":     {[]string{"api/apitype", "api/internal/problem", "lease", "lease/policy", "lease/userdata"}, "it converts bodies; it calls nothing"},
@@ -141,7 +143,7 @@ func TestImports(t *testing.T) {
 		"api/internal/readiness":  {[]string{"lease/rules"}, "it checks and describes a node; the server decides who may read what"},
 		"api/internal/router":     {nil, "it matches paths of all calls"},
 		"api/internal/strictjson": {nil, "it validates JSON documents of all calls against schemas"},
-		"access":                  {[]string{"lease/userid", "internal/filewatch", "internal/yamlfile"}, "it identifies the callers of all calls and their rights"},
+		"access":                  {[]string{"lease/policy", "lease/userid", "internal/filewatch", "internal/yamlfile"}, "it identifies the callers of all calls and their rights"},
 		"api/apitype":             {nil, "it has the wire types, which servers and clients share"},
 		"client":                  {[]string{"lease/userid", "api/apitype", "internal/retry"}, "programs that import it must not depend on etcd"},
 		"cmd/streamcount": {[]string{

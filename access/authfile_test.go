@@ -70,6 +70,13 @@ func TestAuthFile_Errors(t *testing.T) {
 		"unused secret":     {good + "  secretFile: s\n  algorithms: [RS256]", "algorithms: secretFile is for HS256, which is not among them"},
 		"plan of users":     {good + "  plan: [user_metadata, plan]", "user_metadata.plan: users edit user_metadata themselves"},
 		"limit of users":    {good + "  limit: [unsafe_metadata, streams]", "users edit unsafe_metadata themselves"},
+		"labels of users":   {good + "  labels: {tier: [user_metadata, tier]}", "users edit user_metadata themselves"},
+		"profile of users":  {good + "  profile: [user_metadata, profile]", "users edit user_metadata themselves"},
+		"priority of users": {good + "  priority: [unsafe_metadata, p]", "users edit unsafe_metadata themselves"},
+		"labels list":       {good + "  labels: [tier]", "labels: want members, this is a list"},
+		"label key":         {good + "  labels: {a b: tier}", `labels: "a b" is not the key of a label`},
+		"label number":      {good + "  labels: {tier: 7}", "labels: tier: want text in quotes, this is a number"},
+		"too many labels":   {good + "  labels: {a: x, b: x, c: x, d: x, e: x, f: x, g: x, h: x, i: x}", "labels: want at most 8"},
 		"user of users":     {good + "  user: [user_metadata, id]", "users edit user_metadata themselves"},
 		"email":             {good + "  user: email", "user: email can be anything until it is verified"},
 		"unverified email":  {good + "  user: email\n  require: {email_verified: [true, false]}", "user: email can be anything"},
@@ -119,6 +126,9 @@ func TestAuthFile_EveryMember(t *testing.T) {
   user: [ext, id]
   plan: https://acme.example/plan
   limit: [app_metadata, limit]
+  labels: {tier: https://acme.example/tier, member: [app_metadata, member]}
+  profile: profile
+  priority: [app_metadata, priority]
   userPrefix: "all|"
   sameUsers: true
   algorithms: [PS256, Ed25519, HS256]
@@ -140,6 +150,9 @@ func TestAuthFile_EveryMember(t *testing.T) {
 	assert.Len(t, all.require, 3)
 	assert.Equal(t, claimPath{"ext", "id"}, all.user)
 	assert.Equal(t, claimPath{"https://acme.example/plan"}, all.plan)
+	assert.Equal(t, []labelClaim{{"member", claimPath{"app_metadata", "member"}}, {"tier", claimPath{"https://acme.example/tier"}}}, all.labels)
+	assert.Equal(t, claimPath{"profile"}, all.profile)
+	assert.Equal(t, claimPath{"app_metadata", "priority"}, all.priority)
 	assert.Equal(t, []string{"PS256", "EdDSA", "HS256"}, all.algorithms)
 	assert.Equal(t, []string{"at+jwt", "jwt"}, all.types)
 	assert.Equal(t, time.Duration(0), all.leeway)
@@ -155,6 +168,7 @@ func TestAuthFile_EveryMember(t *testing.T) {
 func FuzzAuthFile(f *testing.F) {
 	f.Add([]byte(oneIssuer("")))
 	f.Add([]byte(oneIssuer(`, secretFile: s, user: [a, b], require: {a: [1, true, x]}, types: [jwt], maxAge: 1h`)))
+	f.Add([]byte(oneIssuer(`, labels: {tier: t, member: [a, m]}, profile: p, priority: [a, b]`)))
 	f.Add([]byte("issuers: &a [*a]"))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		entries, err := readAuthFile(content, "/")
@@ -167,6 +181,7 @@ func FuzzAuthFile(f *testing.F) {
 			require.NotEmpty(t, e.issuers)
 			require.True(t, e.anyAudience || len(e.audience) > 0)
 			require.NotEmpty(t, e.user)
+			require.NoError(t, checkLabelClaims(e.labels))
 			require.True(t, e.keys != keysConfig{} || e.secretFile != "")
 			require.False(t, e.allows("none"))
 		}

@@ -28,6 +28,8 @@ type Caller struct {
 	// The plan and limit in a viewer's token; "" and nil if there are none.
 	Plan  string
 	Limit *int
+	// Attributes are those of a viewer's streams, by the token.
+	Attributes Attributes
 }
 
 // HasKey reports whether the caller's credential is an API key.

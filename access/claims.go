@@ -216,7 +216,7 @@ func (c *providerConfig) userID(claims jwt.MapClaims) (string, error) {
 
 const maxLimit = 1_000_000
 
-// callerOf returns the viewer of a token, with plan and limit.
+// callerOf returns the viewer of a token, with plan, limit and the attributes of streams.
 func (c *providerConfig) callerOf(claims jwt.MapClaims) (Caller, error) {
 	id, err := c.userID(claims)
 	if err != nil {
@@ -231,23 +231,27 @@ func (c *providerConfig) callerOf(claims jwt.MapClaims) (Caller, error) {
 		caller.Plan = text
 	}
 	if claim := c.limit.in(claims); c.limit != nil && claim != nil {
-		limit, err := wholeLimit(claim)
+		limit, err := wholeNumberUpTo(claim, maxLimit)
 		if err != nil {
 			return Caller{}, reject(ReasonUser, "its %s is not a whole number from 0 to %d, but it is the limit", c.limit, maxLimit)
 		}
 		caller.Limit = &limit
 	}
+	if caller.Attributes, err = c.attributesOf(claims); err != nil {
+		return Caller{}, err
+	}
 	return caller, nil
 }
 
-func wholeLimit(claim any) (int, error) {
+// wholeNumberUpTo returns a claim that is a whole number from 0 to most.
+func wholeNumberUpTo(claim any, most float64) (int, error) {
 	number, ok := claim.(json.Number)
 	if !ok {
 		return 0, strconv.ErrSyntax
 	}
 	// 5.0 is a whole number too, as some libraries write it.
 	f, err := number.Float64()
-	if err != nil || f < 0 || f > maxLimit || f != math.Trunc(f) {
+	if err != nil || f < 0 || f > most || f != math.Trunc(f) {
 		return 0, strconv.ErrRange
 	}
 	return int(f), nil

@@ -38,9 +38,14 @@ type TokenConfig struct {
 	UserClaim string
 	// PlanClaim and LimitClaim name the claims with the user's plan and limit; "" for none.
 	PlanClaim, LimitClaim string
-	Leeway                time.Duration // allowed difference of clocks
-	MaxAge                time.Duration // of a token, from iat to exp; 0 for any
-	Types                 []string      // the typ of a token's header is one of these; none for any
+	// ProfileClaim and PriorityClaim name the claims with the profile and the priority of the
+	// user's streams; "" for none. LabelClaims are KEY=CLAIM: a claim, and the key of the label
+	// that it becomes.
+	ProfileClaim, PriorityClaim string
+	LabelClaims                 []string
+	Leeway                      time.Duration // allowed difference of clocks
+	MaxAge                      time.Duration // of a token, from iat to exp; 0 for any
+	Types                       []string      // the typ of a token's header is one of these; none for any
 }
 
 // Configured reports whether any credentials are configured.
@@ -79,10 +84,15 @@ func (c TokenConfig) provider() (providerConfig, error) {
 	for _, claim := range []struct {
 		name string
 		path *claimPath
-	}{{c.UserClaim, &out.user}, {c.PlanClaim, &out.plan}, {c.LimitClaim, &out.limit}} {
+	}{{c.UserClaim, &out.user}, {c.PlanClaim, &out.plan}, {c.LimitClaim, &out.limit}, {c.ProfileClaim, &out.profile},
+		{c.PriorityClaim, &out.priority}} {
 		if claim.name != "" {
 			*claim.path = claimPath{claim.name}
 		}
+	}
+	var err error
+	if out.labels, err = parseLabelClaims(c.LabelClaims); err != nil {
+		return providerConfig{}, err
 	}
 	return out, out.check()
 }
@@ -100,6 +110,9 @@ type providerConfig struct {
 	user        claimPath
 	plan        claimPath // nil for none
 	limit       claimPath // nil for none
+	labels      []labelClaim
+	profile     claimPath // nil for none
+	priority    claimPath // nil for none
 	userPrefix  string
 	sameUsers   bool
 	algorithms  []string // nil for those of the keys
@@ -259,7 +272,10 @@ func (c *providerConfig) checkAudienceRules() error {
 var editable = []string{"user_metadata", "unsafe_metadata"}
 
 func (c *providerConfig) checkClaims() error {
-	paths := []claimPath{c.user, c.plan, c.limit}
+	paths := []claimPath{c.user, c.plan, c.limit, c.profile, c.priority}
+	for _, l := range c.labels {
+		paths = append(paths, l.claim)
+	}
 	for _, rule := range c.audience {
 		paths = append(paths, rule.claim)
 	}
@@ -269,6 +285,9 @@ func (c *providerConfig) checkClaims() error {
 				return fmt.Errorf("%s: users edit %s themselves", path, name)
 			}
 		}
+	}
+	if err := checkLabelClaims(c.labels); err != nil {
+		return err
 	}
 	if slices.Equal(c.user, claimPath{"email"}) && !slices.ContainsFunc(c.require, func(r requirement) bool {
 		return r.claim == "email_verified" && !slices.ContainsFunc(r.values, func(v any) bool { return v != true && v != "true" })

@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -179,6 +180,21 @@ func (a *Authenticator) CheckToken(ctx context.Context, token string) []TokenChe
 	if caller.Limit != nil {
 		good += fmt.Sprintf(", limit %d", *caller.Limit)
 	}
-	check("user", err, good)
+	check("user", err, good+caller.Attributes.describe())
 	return out
+}
+
+// describe lists the attributes, each after a comma.
+func (as *Attributes) describe() string {
+	var out strings.Builder
+	if as.Profile != "" {
+		fmt.Fprintf(&out, ", profile %q", as.Profile)
+	}
+	for _, key := range slices.Sorted(maps.Keys(as.Labels)) {
+		fmt.Fprintf(&out, ", label %s=%q", key, as.Labels[key])
+	}
+	if as.Priority != nil {
+		fmt.Fprintf(&out, ", priority %d", *as.Priority)
+	}
+	return out.String()
 }

@@ -22,7 +22,7 @@ const (
 	ReasonTime        Reason = "time"        // expired, not valid yet, too long
 	ReasonAudience    Reason = "audience"    // another audience
 	ReasonClaim       Reason = "claim"       // a required claim
-	ReasonUser        Reason = "user"        // no usable user id, plan or limit
+	ReasonUser        Reason = "user"        // no usable user id, or a claim that cannot be used
 	ReasonUnavailable Reason = "unavailable" // it could not be checked
 )
 

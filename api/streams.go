@@ -9,6 +9,7 @@ import (
 
 	"streamcount/access"
 	"streamcount/api/apitype"
+	"streamcount/api/internal/attributes"
 	"streamcount/api/internal/convert"
 	"streamcount/api/internal/openapi"
 	"streamcount/api/internal/overload"
@@ -93,7 +94,7 @@ func (s *Server) list(ctx context.Context, in *listInput) (*reply[apitype.User],
 
 func (s *Server) start(ctx context.Context, c directCall[apitype.Start]) (*apitype.User, error) {
 	ctx = withRecorder(ctx, c.rec)
-	req, p := callerStart(c.rec.caller, c.body)
+	req, p := attributes.Request(c.rec.caller, c.body, "")
 	if p != nil {
 		return nil, p
 	}
@@ -105,36 +106,14 @@ func (s *Server) start(ctx context.Context, c directCall[apitype.Start]) (*apity
 	case errors.Is(err, policy.ErrNoPlan):
 		return nil, problem.Invalid.New("The plan in the body does not exist. Create it first, or name another plan.").
 			WithField("body.plan", "names a plan that does not exist")
+	case errors.Is(err, policy.ErrBadAttributes), errors.Is(err, policy.ErrMissingAttributes):
+		return nil, attributes.Relocate(c.rec.caller, toProblem(err))
 	case err != nil:
 		return nil, err
 	}
 	u, st := convert.User(started.Usage), withoutServiceMembers(c.rec.caller, convert.Stream(started.Stream))
 	u.Stream = &st
 	return &u, nil
-}
-
-// callerStart returns the request of a start with the plan and the limit of a viewer's
-// token. A viewer may not name a plan in the body.
-func callerStart(caller access.Caller, body *apitype.Start) (lease.Request, *problem.Problem) {
-	req := convert.Start(body)
-	if caller.Kind != access.Viewer {
-		return req, nil
-	}
-	if body == nil {
-		body = new(apitype.Start)
-	}
-	if req.Plan != "" {
-		return req, problem.Invalid.New("The plan of a viewer comes from the token or from an operator. Leave it out of the body.").
-			WithField("body.plan", "not for viewers")
-	}
-	for member, set := range map[string]bool{"labels": len(body.Labels) > 0, "priority": body.Priority != nil, "network": body.Network != ""} {
-		if set {
-			return req, problem.Invalid.New("A viewer may not state "+member+". Leave it out of the body.").
-				WithField("body."+member, "not for viewers")
-		}
-	}
-	req.Grant, req.Limit = caller.Plan, caller.Limit
-	return req, nil
 }
 
 func (s *Server) stop(ctx context.Context, c directCall[apitype.Stop]) (*apitype.User, error) {

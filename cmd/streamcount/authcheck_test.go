@@ -38,7 +38,7 @@ func TestAuthCheck(t *testing.T) {
 	}))
 	defer published.Close()
 	good := `issuers:
-- {name: tv, issuer: "https://tv.example", jwks: {file: keys.pem}, audience: {values: [streams]}, plan: plan, userPrefix: "tv|"}
+- {name: tv, issuer: "https://tv.example", jwks: {file: keys.pem}, audience: {values: [streams]}, plan: plan, labels: {tier: tier, kids: kids}, profile: profile, priority: prio, userPrefix: "tv|"}
 `
 	bad := good + `- {name: web, issuer: "https://web.example", jwks: {url: "` + published.URL + `"}, audience: {values: [streams]}, userPrefix: "web|"}
 `
@@ -50,6 +50,8 @@ func TestAuthCheck(t *testing.T) {
 		return token
 	}
 	token := sign(jwt.MapClaims{"iss": "https://tv.example", "aud": "streams", "sub": "maya", "plan": "family"})
+	rich := sign(jwt.MapClaims{"iss": "https://tv.example", "aud": "streams", "sub": "maya", "tier": "gold", "kids": true, "profile": "small", "prio": 7})
+	badLabel := sign(jwt.MapClaims{"iss": "https://tv.example", "aud": "streams", "sub": "maya", "tier": []string{"gold"}})
 	other := sign(jwt.MapClaims{"iss": "https://tv.example", "aud": "films", "sub": ""})
 	for name, c := range map[string]struct {
 		args []string
@@ -59,6 +61,9 @@ func TestAuthCheck(t *testing.T) {
 	}{
 		"keys":      {[]string{"--auth-file", goodFile}, 0, []string{"(any)", "P-256", "ES256", "used"}, ""},
 		"token":     {[]string{"--auth-file", goodFile, "--token-file", write("token", "Bearer "+token+"\n")}, 0, []string{`"tv|maya", plan "family"`, "that of tv"}, ""},
+		"labels":    {[]string{"--auth-file", goodFile, "--token-file", write("rich", rich)}, 0, []string{`"tv|maya", profile "small", label kids="true", label tier="gold", priority 7`}, ""},
+		"label":     {[]string{"--auth-file", goodFile, "--token-file", write("bad-label", badLabel)}, 1, []string{"rejected: its tier is a list"}, "the token is rejected: its tier is a list, not text, but it is the label tier"},
+		"one label": {[]string{"--auth-jwks-file", filepath.Join(dir, "keys.pem"), "--auth-issuer=https://tv.example", "--auth-audience=streams", "--auth-label-claim=tier=tier", "--token-file", write("rich", rich)}, 0, []string{`"maya", label tier="gold"`}, ""},
 		"rejected":  {[]string{"--auth-file", goodFile, "--token-file", write("other", other)}, 1, []string{"rejected: it is for another audience", "rejected: its sub is empty"}, "the token is rejected: it is for another audience"},
 		"no token":  {[]string{"--auth-file", goodFile, "--token-file", write("rubbish", "opaque")}, 1, []string{"rejected: it is not a JWT"}, "the token is rejected"},
 		"api key":   {[]string{"--auth-file", goodFile, "--token-file", write("key", "sck_abc")}, 1, []string{"rejected: it is an API key"}, "the token is rejected"},

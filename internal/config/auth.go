@@ -24,6 +24,9 @@ type authConfig struct {
 	UserClaim  string
 	PlanClaim  string
 	LimitClaim string
+	Profile    string
+	Priority   string
+	Labels     []string
 	Leeway     time.Duration
 	MaxAge     time.Duration
 	Types      []string
@@ -45,6 +48,11 @@ func (c *authConfig) register(fs *pflag.FlagSet) {
 	fs.StringVar(&c.UserClaim, "auth-user-claim", "sub", "`claim` of viewers' tokens that contains the user id")
 	fs.StringVar(&c.PlanClaim, "auth-plan-claim", "", "`claim` of viewers' tokens that contains the name of the user's plan")
 	fs.StringVar(&c.LimitClaim, "auth-limit-claim", "", "`claim` of viewers' tokens that contains the user's limit")
+	listVar(fs, &c.Labels, "auth-label-claim",
+		"labels of a viewer's streams by claims of the token, as `KEY=CLAIM`; may be repeated")
+	fs.StringVar(&c.Profile, "auth-profile-claim", "",
+		"`claim` of viewers' tokens that contains the profile; players may then not state one")
+	fs.StringVar(&c.Priority, "auth-priority-claim", "", "`claim` of viewers' tokens that contains the priority of streams, 0 to 9")
 	fs.DurationVar(&c.Leeway, "auth-leeway", 30*time.Second, "maximum difference of clocks that is tolerated when tokens are verified, 0s to 5m")
 	fs.DurationVar(&c.MaxAge, "auth-max-age", 0, "maximum lifetime of viewers' tokens, from iat to exp; 0s disables the check")
 	listVar(fs, &c.Types, "auth-types",
@@ -76,8 +84,9 @@ func (c *authConfig) Access(log *slog.Logger) access.Config {
 		KeysFile: c.KeysFile, AuthFile: c.AuthFile, Log: log,
 		Tokens: access.TokenConfig{
 			JWKSURL: c.JWKSURL, JWKSFile: c.JWKSFile, SecretFile: c.SecretFile, Issuer: c.Issuer,
-			Audience: c.Audience, UserClaim: c.UserClaim, PlanClaim: c.PlanClaim, LimitClaim: c.LimitClaim, Leeway: c.Leeway,
-			MaxAge: c.MaxAge, Types: c.Types,
+			Audience: c.Audience, UserClaim: c.UserClaim, PlanClaim: c.PlanClaim, LimitClaim: c.LimitClaim,
+			LabelClaims: c.Labels, ProfileClaim: c.Profile, PriorityClaim: c.Priority,
+			Leeway: c.Leeway, MaxAge: c.MaxAge, Types: c.Types,
 		},
 	}
 }
@@ -88,7 +97,9 @@ func (c *authConfig) singleIssuerFlags() [][2]string {
 	return [][2]string{
 		{"auth-jwks-url", c.JWKSURL}, {"auth-jwks-file", c.JWKSFile}, {"auth-secret-file", c.SecretFile},
 		{"auth-issuer", c.Issuer}, {"auth-audience", c.Audience}, {"auth-user-claim", c.UserClaim},
-		{"auth-plan-claim", c.PlanClaim}, {"auth-limit-claim", c.LimitClaim}, {"auth-leeway", c.Leeway.String()},
+		{"auth-plan-claim", c.PlanClaim}, {"auth-limit-claim", c.LimitClaim},
+		{"auth-label-claim", strings.Join(c.Labels, ",")}, {"auth-profile-claim", c.Profile},
+		{"auth-priority-claim", c.Priority}, {"auth-leeway", c.Leeway.String()},
 		{"auth-max-age", c.MaxAge.String()}, {"auth-types", strings.Join(c.Types, ",")},
 	}
 }
@@ -108,6 +119,9 @@ func (c *Config) checkAuth() error {
 		); err != nil {
 			return err
 		}
+	}
+	if err := access.CheckLabelClaims(c.Labels); err != nil {
+		return c.check(false, "auth-label-claim", strings.Join(c.Labels, ","), err.Error())
 	}
 	return cmp.Or(
 		c.check(!c.AuthNone || !configured, "auth-none", "true",
