@@ -91,6 +91,9 @@ func (s *Server) auditStart(ctx context.Context, user string, req lease.Request,
 			return
 		}
 		attrs := []slog.Attr{slog.Int("limit", full.Limit), slog.Int("streams", len(full.Active))}
+		if names := full.LimitNames(); len(names) > 0 {
+			attrs = append(attrs, slog.Any("limits", names))
+		}
 		if full.NoEviction != "" {
 			attrs = append(attrs, slog.String("notEvictedReason", string(full.NoEviction)))
 		}

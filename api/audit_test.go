@@ -47,25 +47,30 @@ func TestAudit_RefusalsEvictionsAndRemovals(t *testing.T) {
 		name, method, target, body string
 		err                        error
 		ended                      []lease.Ended
+		observed                   []string
 		want                       map[string]any
 	}{
 		{name: "refused", method: "POST", target: "/start", err: &lease.LimitError{Limit: 1, Active: []lease.Stream{victim}, RetryAfter: time.Second},
 			want: map[string]any{"what": "refuse", "user": "maya", "caller": "anyone", "limit": 1.0, "streams": 1.0}},
 		{name: "refusedToEvict", method: "POST", target: "/start", body: body, err: &lease.LimitError{Limit: 1, NoEviction: lease.NoEvictionCooldown},
 			want: map[string]any{"what": "refuse", "user": "maya", "caller": "anyone", "limit": 1.0, "streams": 0.0, "notEvictedReason": "cooling"}},
+		{name: "refusedByLimits", method: "POST", target: "/start", body: body,
+			err:  &lease.LimitError{Limit: 1, Limits: []policy.RefusingLimit{{Name: "tv", Limit: 1}, {Name: "total", Limit: 3}}},
+			want: map[string]any{"what": "refuse", "user": "maya", "caller": "anyone", "limit": 1.0, "streams": 0.0, "limits": []any{"tv", "total"}}},
 		{name: "evicted", method: "POST", target: "/start", body: body, ended: []lease.Ended{{Stream: victim, Reason: policy.ReasonEvicted}},
 			want: map[string]any{"what": "evict", "user": "maya", "caller": "anyone", "stream": streamid.Handle(victim.ID), "device": victim.Device.Name, "for": streamid.Handle(someStream().ID)}},
 		{name: "replacedByName", method: "POST", target: "/start", body: body, ended: []lease.Ended{{Stream: victim, Reason: policy.ReasonReplaced}},
 			want: map[string]any{"what": "replace", "user": "maya", "caller": "anyone", "stream": streamid.Handle(victim.ID), "device": victim.Device.Name, "for": streamid.Handle(someStream().ID)}},
 		{name: "replacedByItsOwn", method: "POST", target: "/start", body: `{"session":"tab"}`,
 			ended: []lease.Ended{{Stream: lease.Stream{ID: victim.ID, Session: "tab"}, Reason: policy.ReasonReplaced}}},
+		{name: "observedOnly", method: "POST", target: "/start", body: body, observed: []string{"tv"}},
 		{name: "removed", method: "DELETE", want: map[string]any{"what": "remove", "user": "maya", "caller": "anyone"}},
 		{name: "heartbeat", method: "POST", target: "/streams/" + someStream().ID + "/heartbeat"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var log bytes.Buffer
-			s := newServer(t, Config{Log: slog.New(slog.NewJSONHandler(&log, nil))}, &fake{err: tt.err, ended: tt.ended})
+			s := newServer(t, Config{Log: slog.New(slog.NewJSONHandler(&log, nil))}, &fake{err: tt.err, ended: tt.ended, observed: tt.observed})
 			call(s, tt.method, "/api/v1/streams/users/maya"+tt.target, tt.body)
 			got := auditLines(t, &log)
 			if tt.want != nil {

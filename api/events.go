@@ -143,7 +143,7 @@ func (s *Server) encodeEvent(e *events.Event, form events.Encoding) []byte {
 	var data any
 	out := apitype.Event{
 		Type: string(e.Kind), At: apitype.At(e.At), Revision: e.Revision, UserID: e.User, Streams: e.Streams,
-		Reason: string(e.Reason), Detail: e.Detail, By: convert.EndedBy(e.By()), Shard: e.Shard(),
+		Reason: string(e.Reason), Detail: e.Detail, By: convert.EndedBy(e.By()), Shard: e.Shard(), Limits: e.Limits(),
 	}
 	switch e.Kind {
 	case events.Gap:

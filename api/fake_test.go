@@ -30,6 +30,7 @@ type fake struct {
 	heartbeatErr map[string]error          // by stream id
 	count        int                       // streams left after a start or stop
 	ended        []lease.Ended             // result of every start
+	observed     []string                  // the same
 	panics       bool                      // in List
 	block        func(ctx context.Context) // in List, when set
 }
@@ -59,7 +60,7 @@ func (f *fake) Start(_ context.Context, user string, r lease.Request) (lease.Sta
 	}
 	st := someStream()
 	st.Session, st.Device, st.Content = r.Session, r.Device, r.Content
-	return lease.Started{Usage: f.usage(user), Stream: st, Ended: f.ended}, nil
+	return lease.Started{Usage: f.usage(user), Stream: st, Ended: f.ended, Observed: f.observed}, nil
 }
 
 func (f *fake) Heartbeat(_ context.Context, user, id string) (lease.Stream, error) {

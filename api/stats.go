@@ -124,7 +124,7 @@ func (s *Server) concurrency(context.Context, *struct{}) (*reply[apitype.Concurr
 		out.Reached = append(out.Reached, apitype.ReachedCount{Streams: i + 1, Users: users})
 	}
 	for _, r := range c.Refused {
-		out.Refused = append(out.Refused, apitype.RefusedCount{Limit: r.Limit, Users: r.Users, Starts: r.Starts})
+		out.Refused = append(out.Refused, apitype.RefusedCount{Name: r.Name, Limit: r.Limit, Users: r.Users, Starts: r.Starts})
 	}
 	return &reply[apitype.Concurrency]{out}, nil
 }

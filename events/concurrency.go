@@ -1,15 +1,20 @@
 package events
 
 import (
+	"cmp"
 	"hash/maphash"
 	"slices"
 	"sync"
 	"time"
+
+	"streamcount/lease"
 )
 
 const (
 	maxTrackedUsers   = 1_000_000 // users whose maximum is counted, and as many who were rejected
 	maxTrackedStreams = 255       // a larger number of streams is counted as this
+	maxNamedLimits    = 200       // limits with a name that are counted separately; all others have the name otherLimits
+	otherLimits       = "other"
 )
 
 // dailyConcurrency counts the maximum number of simultaneous streams per user of one
@@ -22,19 +27,29 @@ type dailyConcurrency struct {
 	users         map[uint64]uint8           // maximum by user
 	usersReaching [maxTrackedStreams + 1]int // users whose maximum is at least the index
 	refusedUsers  map[userAtLimit]struct{}
-	refusals      map[int]*RefusalsAtLimit // by limit
+	refusals      map[namedLimit]*RefusalsAtLimit
 	partial       bool
 }
 
 type userAtLimit struct {
 	user  uint64
-	limit int16
+	limit int16 // the index of the limit in the order in which limits were added
+}
+
+// A namedLimit is a limit of a plan with several limits, or the limit of any plan with one
+// limit, which has no name.
+type namedLimit struct {
+	name  string
+	limit int
 }
 
 // RefusalsAtLimit counts the starts that were rejected at a limit, and their users.
 type RefusalsAtLimit struct {
+	Name         string // of a limit of a plan with several limits; otherwise empty
 	Limit, Users int
 	Starts       int64
+
+	index int16
 }
 
 // Concurrency is the distribution of the maximum number of simultaneous streams per
@@ -52,7 +67,7 @@ func (p *dailyConcurrency) reset(since time.Time) {
 	p.since, p.partial = since, false
 	p.seed = maphash.MakeSeed()
 	p.users, p.usersReaching = make(map[uint64]uint8), [maxTrackedStreams + 1]int{}
-	p.refusedUsers, p.refusals = make(map[userAtLimit]struct{}), make(map[int]*RefusalsAtLimit)
+	p.refusedUsers, p.refusals = make(map[userAtLimit]struct{}), make(map[namedLimit]*RefusalsAtLimit)
 }
 
 // observe records that user has n streams.
@@ -75,17 +90,31 @@ func (p *dailyConcurrency) observe(user string, n int) {
 	}
 }
 
+// observeRejection records that a start of user was rejected, for each limit that rejected it.
+func (p *dailyConcurrency) observeRejection(user string, err *lease.LimitError) {
+	if len(err.Limits) == 0 {
+		p.observeRefusal(user, namedLimit{"", err.Limit})
+	}
+	for _, l := range err.Limits {
+		p.observeRefusal(user, namedLimit{l.Name, l.Limit})
+	}
+}
+
 // observeRefusal records that a start of user was rejected at a limit.
-func (p *dailyConcurrency) observeRefusal(user string, limit int) {
+func (p *dailyConcurrency) observeRefusal(user string, at namedLimit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r := p.refusals[limit]
+	r := p.refusals[at]
+	if r == nil && at.name != "" && len(p.refusals) >= maxNamedLimits {
+		at.name = otherLimits
+		r = p.refusals[at]
+	}
 	if r == nil {
-		r = &RefusalsAtLimit{Limit: limit}
-		p.refusals[limit] = r
+		r = &RefusalsAtLimit{Name: at.name, Limit: at.limit, index: int16(len(p.refusals))}
+		p.refusals[at] = r
 	}
 	r.Starts++
-	key := userAtLimit{maphash.String(p.seed, user), int16(limit)}
+	key := userAtLimit{maphash.String(p.seed, user), r.index}
 	if _, known := p.refusedUsers[key]; known {
 		return
 	}
@@ -107,7 +136,9 @@ func (p *dailyConcurrency) snapshot() Concurrency {
 	for _, r := range p.refusals {
 		c.Refused = append(c.Refused, *r)
 	}
-	slices.SortFunc(c.Refused, func(a, b RefusalsAtLimit) int { return a.Limit - b.Limit })
+	slices.SortFunc(c.Refused, func(a, b RefusalsAtLimit) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Limit, b.Limit))
+	})
 	return c
 }
 

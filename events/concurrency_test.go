@@ -2,6 +2,7 @@ package events
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	"streamcount/internal/testing/etcdtest"
 	"streamcount/lease"
+	"streamcount/lease/policy"
 )
 
 // The counts agree with those of a map of all users.
@@ -61,10 +63,25 @@ func TestDailyConcurrency_Refusals(t *testing.T) {
 	var p dailyConcurrency
 	p.reset(time.Now())
 	for _, user := range []string{"maya", "maya", "ben", "maya"} {
-		p.observeRefusal(user, 3)
+		p.observeRejection(user, &lease.LimitError{Limit: 3})
 	}
-	p.observeRefusal("maya", 1)
-	assert.Equal(t, []RefusalsAtLimit{{1, 1, 1}, {3, 2, 4}}, p.snapshot().Refused)
+	p.observeRejection("maya", &lease.LimitError{Limit: 1})
+	p.observeRejection("maya", &lease.LimitError{Limit: 1, Limits: []policy.RefusingLimit{{Name: "tv", Limit: 1}, {Name: "total", Limit: 3}}})
+	p.observeRejection("ben", &lease.LimitError{Limit: 1, Limits: []policy.RefusingLimit{{Name: "tv", Limit: 1}}})
+	var got []string
+	for _, r := range p.snapshot().Refused {
+		got = append(got, fmt.Sprintf("%s %d: %d users, %d starts", r.Name, r.Limit, r.Users, r.Starts))
+	}
+	assert.Equal(t, []string{" 1: 1 users, 1 starts", " 3: 2 users, 4 starts", "total 3: 1 users, 1 starts", "tv 1: 2 users, 2 starts"}, got)
+
+	for i := range 2 * maxNamedLimits {
+		p.observeRejection("maya", &lease.LimitError{Limits: []policy.RefusingLimit{{Name: fmt.Sprint("limit-", i), Limit: 1}}})
+	}
+	all := p.snapshot().Refused
+	assert.Len(t, all, maxNamedLimits+1)
+	other := slices.IndexFunc(all, func(r RefusalsAtLimit) bool { return r.Name == otherLimits })
+	require.GreaterOrEqual(t, other, 0)
+	assert.EqualValues(t, []int64{1, maxNamedLimits + 4}, []int64{int64(all[other].Users), all[other].Starts})
 }
 
 // A new day starts with the present streams.
@@ -83,7 +100,7 @@ func TestFeed_RollDay(t *testing.T) {
 	require.Eventually(t, func() bool { return f.Activity().Stops == 1 }, soon, time.Millisecond)
 	today := f.Concurrency()
 	assert.Equal(t, []int{2, 1}, today.UsersReaching)
-	assert.Equal(t, []RefusalsAtLimit{{2, 1, 1}}, today.Refused)
+	assert.Equal(t, []RefusalsAtLimit{{Limit: 2, Users: 1, Starts: 1}}, today.Refused)
 	f.RollDay(today.Since.Add(time.Minute).UTC().Truncate(24 * time.Hour)) // the same day
 	assert.Equal(t, today, f.Concurrency())
 

@@ -35,6 +35,7 @@ type Event struct {
 	seq       uint64     // in the feed
 	position  position   // zero for a refusal
 	limit     int        // of a refusal
+	limits    []string   // of a refusal
 	change    lease.Change
 
 	once    [encodings]sync.Once
@@ -68,6 +69,15 @@ func (e *Event) Limit() int {
 		return e.limit
 	}
 	return e.publisher.limiter.CurrentLimit(e.change)
+}
+
+// Limits returns the names of the limits that rejected a start, or for which a stream was
+// evicted. It is empty unless the user's plan has several limits.
+func (e *Event) Limits() []string {
+	if e.change.Record == nil {
+		return e.limits
+	}
+	return e.change.Limits
 }
 
 // By returns the stream that took the place of the ended one; nil if there is none.

@@ -74,6 +74,9 @@ func text(e *Event) string {
 	if by := e.By(); by != nil {
 		words = append(words, "by "+by.Device.Name)
 	}
+	if limits := e.Limits(); len(limits) > 0 {
+		words = append(words, "for "+strings.Join(limits, ","))
+	}
 	if e.Kind == Gap {
 		words = []string{"gap", e.Detail}
 	}

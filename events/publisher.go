@@ -99,8 +99,9 @@ func (p *Publisher) StartAdmitted() { p.feed.admitted.Add(1) }
 // StartRejected publishes and counts a start that this node has rejected.
 func (p *Publisher) StartRejected(user string, rev int64, err *lease.LimitError) {
 	p.feed.refusals.Add(1)
-	p.feed.daily.observeRefusal(user, err.Limit)
+	p.feed.daily.observeRejection(user, err)
 	p.feed.publish([]*Event{{
-		Kind: Refusal, At: time.Now(), Revision: rev, User: user, Streams: len(err.Active), limit: err.Limit, publisher: p,
+		Kind: Refusal, At: time.Now(), Revision: rev, User: user, Streams: len(err.Active), limit: err.Limit,
+		limits: err.LimitNames(), publisher: p,
 	}}, nil)
 }

@@ -265,10 +265,10 @@ func needsTombstone(e schema.Entry, reason policy.Reason) bool {
 // tombstones returns the tombstones of the streams that the decision ends.
 func (a *attempt) tombstones() []schema.Tombstone {
 	var out []schema.Tombstone
-	for e, reason := range a.endings() {
-		if needsTombstone(e, reason) {
+	for _, end := range a.decision.Endings {
+		if e := a.snapshot.entries[end.Stream.Index]; needsTombstone(e, end.Reason) {
 			by := &schema.Replacement{Device: schema.Device(a.req.Device), Started: a.record.Started}
-			out = append(out, schema.Tombstone{Nonce: e.Nonce, Reason: reason, By: by})
+			out = append(out, schema.Tombstone{Nonce: e.Nonce, Reason: end.Reason, By: by, Limits: end.Limits})
 		}
 	}
 	return out

@@ -65,6 +65,9 @@ func (e *LimitError) Error() string {
 	return fmt.Sprintf("%v: %d of %d", ErrLimit, len(e.Active), e.Limit)
 }
 
+// LimitNames returns the names of Limits.
+func (e *LimitError) LimitNames() []string { return policy.LimitNames(e.Limits) }
+
 // Unwrap makes a LimitError an [ErrLimit].
 func (e *LimitError) Unwrap() error { return ErrLimit }
 

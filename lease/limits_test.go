@@ -64,6 +64,8 @@ func TestLimits_Refusal(t *testing.T) {
 	evicting.OnLimit = policy.ReplaceOldest
 	_, err = l.Start(ctx, "maya", evicting)
 	full = requireLimit(t, err)
+	assert.Equal(t, []string{"tv"}, full.LimitNames())
+	assert.Equal(t, map[string]int64{"tv": 1, "profile": 1, "total": 0}, other.Stats().Refused)
 	assert.Equal(t, []policy.Blocking{{Limits: []string{"tv"}, Enough: true}, {}, {}}, full.Blocking)
 	assert.Equal(t, NoEvictionPlan, full.NoEviction)
 
@@ -148,6 +150,8 @@ func TestLimits_RequireAndObserve(t *testing.T) {
 	assert.Zero(t, keysOf(t, l, "maya"))
 	st := mustStart(t, l, "maya", Request{Device: Device{ID: "d"}, Attributes: policy.StartAttributes{Labels: map[string]string{"tier": "silver"}}})
 	assert.Equal(t, []string{"none"}, st.Observed)
+	assert.Equal(t, map[string]int64{"none": 1, "total": 0}, l.Stats().WouldRefuse)
+	assert.Equal(t, map[string]int64{"total": 0}, l.Stats().Refused)
 
 	bad := 10
 	for member, req := range map[string]Request{

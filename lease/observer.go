@@ -37,6 +37,7 @@ type Change struct {
 	Ended   bool
 	Reason  policy.Reason // why the stream ended
 	By      *Replacement  // the stream that took its place; nil if there is none
+	Limits  []string      // the names of the limits for which it was evicted; empty unless the plan has several limits
 	ID      streamid.ID
 	Record  []byte // as stored; must not be changed
 }
@@ -51,7 +52,7 @@ type replicaObserver struct {
 func (o *replicaObserver) StreamsChanged(rev int64, changes []replica.Change) {
 	o.changes = o.changes[:0]
 	for _, c := range changes {
-		o.changes = append(o.changes, Change{c.User, c.Streams, c.Ended, c.Reason, newReplacement(c.By), c.ID, c.Record})
+		o.changes = append(o.changes, Change{c.User, c.Streams, c.Ended, c.Reason, newReplacement(c.By), c.Limits, c.ID, c.Record})
 	}
 	o.Observer.StreamsChanged(rev, o.changes)
 }

@@ -58,11 +58,14 @@ func (l *Limiter) countStart(ctx context.Context, st *Started, err error) {
 	switch {
 	case err == nil:
 		o = admissionOutcome(st)
+		l.counters.WouldRefuse(st.Observed)
 	case errors.Is(ctx.Err(), context.Canceled):
 	case errors.Is(err, ErrRouting):
 		return
 	case isLimit(err):
 		o = stats.StartRefused
+		full, _ := errors.AsType[*LimitError](err)
+		l.counters.Refused(full.LimitNames())
 	case errors.Is(err, ErrUnavailable):
 		o = stats.StartUnavailable
 	case errors.Is(err, ErrBadUser), errors.Is(err, streamid.ErrMalformed), errors.Is(err, streamid.ErrForeign), errors.Is(err, policy.ErrNoPlan),

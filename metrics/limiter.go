@@ -45,6 +45,10 @@ var reachedFamilies = []family[bool]{
 var limiterFamilies = []family[*stats.Snapshot]{
 	{"starts_total", "Starts that this node answered, by outcome.", counter, []string{"outcome"},
 		func(m *stats.Snapshot, s sink) { s.values(m.Starts) }},
+	{"refusals_total", "Starts that this node refused, by the limit that refused them. A start counts for each of its limits.", counter, []string{"limit"},
+		func(m *stats.Snapshot, s sink) { s.values(m.Refused) }},
+	{"would_refuse_total", "Starts that this node admitted, and that a limit which only observes would have refused.", counter, []string{"limit"},
+		func(m *stats.Snapshot, s sink) { s.values(m.WouldRefuse) }},
 	{"heartbeats_total", "Heartbeats that this node answered, by outcome.", counter, []string{"outcome"},
 		func(m *stats.Snapshot, s sink) { s.values(m.Heartbeats) }},
 	{"stops_total", "Stops and removals that this node carried out, by outcome.", counter, []string{"outcome"},

@@ -83,9 +83,10 @@ type ReachedCount struct {
 
 // A RefusedCount is how many users were refused at a limit.
 type RefusedCount struct {
-	Limit  int   `json:"limit" example:"3"`
-	Users  int   `json:"users" doc:"How many users."`
-	Starts int64 `json:"starts" doc:"How many of their starts."`
+	Name   string `json:"name,omitempty" doc:"The name of the limit, if the plan has several. A start that several limits refuse counts for each of them."`
+	Limit  int    `json:"limit" example:"3"`
+	Users  int    `json:"users" doc:"How many users."`
+	Starts int64  `json:"starts" doc:"How many of their starts."`
 }
 
 // TopUsers are the users with the most streams.

@@ -43,6 +43,9 @@ type Decision struct {
 type Ending struct {
 	Stream Stream
 	Reason Reason
+	// Limits are the names of the limits that would not hold if an evicted stream did not
+	// end. A rule without further limits has none.
+	Limits []string
 }
 
 // Decide is the admission rule. It decides whether one more stream of a user may
@@ -72,9 +75,9 @@ func Decide(r Rule, streams []Stream, s Start) (Decision, bool) {
 		switch {
 		case s.Session != "" && st.Session == s.Session && st.Slot >= 0 && slot < 0:
 			slot = st.Slot
-			d.Endings = append(d.Endings, Ending{st, ReasonReplaced})
+			d.Endings = append(d.Endings, Ending{Stream: st, Reason: ReasonReplaced})
 		case s.replaces(st):
-			d.Endings = append(d.Endings, Ending{st, ReasonReplaced})
+			d.Endings = append(d.Endings, Ending{Stream: st, Reason: ReasonReplaced})
 		default:
 			remaining = append(remaining, st)
 		}
@@ -143,7 +146,7 @@ func (r *Rule) group(st *Stream) string { return r.Counting.Group(st.Device, st.
 func endExpired(remaining []Stream, endings []Ending) ([]Stream, []Ending) {
 	for _, st := range remaining {
 		if st.Expired {
-			endings = append(endings, Ending{st, ReasonExpired})
+			endings = append(endings, Ending{Stream: st, Reason: ReasonExpired})
 		}
 	}
 	return slices.DeleteFunc(remaining, func(st Stream) bool { return st.Expired }), endings
@@ -161,7 +164,7 @@ func (r *Rule) evictOldest(remaining []Stream, endings []Ending, group string) (
 	}
 	for _, st := range remaining {
 		if ends(st) {
-			endings = append(endings, Ending{st, ReasonEvicted})
+			endings = append(endings, Ending{Stream: st, Reason: ReasonEvicted})
 		}
 	}
 	return slices.DeleteFunc(remaining, ends), endings

@@ -45,25 +45,25 @@ func TestDecide(t *testing.T) {
 		{name: "full", limit: 3, held: full},
 		{name: "limitZero", limit: 0, want: Start{Evict: true}},
 		{name: "ownSession", limit: 3, held: full, want: Start{Session: "phone"}, ok: true, slot: 1,
-			ends: []Ending{{b, ReasonReplaced}}},
+			ends: []Ending{{Stream: b, Reason: ReasonReplaced}}},
 		{name: "ownSessionAboveLoweredLimit", limit: 1, held: full, want: Start{Session: "phone"}, ok: true, slot: 1,
-			ends: []Ending{{b, ReasonReplaced}}},
+			ends: []Ending{{Stream: b, Reason: ReasonReplaced}}},
 		{name: "otherSession", limit: 3, held: full, want: Start{Session: "car"}},
 		{name: "noSessionIsNotASession", limit: 3, held: full, want: Start{Session: ""}},
 		{name: "replaces", limit: 3, held: full, want: Start{Replaces: [][12]byte{c.Nonce}}, ok: true, slot: 2,
-			ends: []Ending{{c, ReasonReplaced}}},
+			ends: []Ending{{Stream: c, Reason: ReasonReplaced}}},
 		{name: "replacesWhatIsGone", limit: 3, held: full, want: Start{Replaces: [][12]byte{{9}}}},
 		{name: "replacesAboveLoweredLimit", limit: 2, held: full, want: Start{Replaces: [][12]byte{c.Nonce}}},
 		{name: "sessionAndReplaces", limit: 3, held: full, want: Start{Session: "tv", Replaces: [][12]byte{c.Nonce}},
-			ok: true, slot: 0, ends: []Ending{{a, ReasonReplaced}, {c, ReasonReplaced}}},
+			ok: true, slot: 0, ends: []Ending{{Stream: a, Reason: ReasonReplaced}, {Stream: c, Reason: ReasonReplaced}}},
 		{name: "expired", limit: 3, held: full, expired: map[int]bool{b.Index: true}, ok: true, slot: 1,
-			ends: []Ending{{b, ReasonExpired}}},
+			ends: []Ending{{Stream: b, Reason: ReasonExpired}}},
 		{name: "expiredBeforeEvicted", limit: 3, held: full, expired: map[int]bool{b.Index: true},
-			want: Start{Evict: true}, ok: true, slot: 1, ends: []Ending{{b, ReasonExpired}}},
+			want: Start{Evict: true}, ok: true, slot: 1, ends: []Ending{{Stream: b, Reason: ReasonExpired}}},
 		{name: "evictsTheOldest", limit: 3, held: full, want: Start{Evict: true}, ok: true, slot: 0,
-			ends: []Ending{{a, ReasonEvicted}}},
+			ends: []Ending{{Stream: a, Reason: ReasonEvicted}}},
 		{name: "evictsToALoweredLimit", limit: 2, held: full, want: Start{Evict: true}, ok: true, slot: 0,
-			ends: []Ending{{a, ReasonEvicted}, {b, ReasonEvicted}}},
+			ends: []Ending{{Stream: a, Reason: ReasonEvicted}, {Stream: b, Reason: ReasonEvicted}}},
 		{name: "foreignKeyCounts", limit: 1, held: []Stream{{Slot: -1}}},
 	}
 	for _, tt := range tests {
@@ -233,5 +233,5 @@ func TestDecide_LimitsTheNumberOfStreamsHoweverTheyAreCounted(t *testing.T) {
 	assert.Equal(t, 7, d.Slot)
 	d, ok = decideWith(r, hs, nil, Start{Content: "film", Evict: true})
 	assert.True(t, ok)
-	assert.Equal(t, []Ending{{hs[0], ReasonEvicted}}, d.Endings)
+	assert.Equal(t, []Ending{{Stream: hs[0], Reason: ReasonEvicted}}, d.Endings)
 }

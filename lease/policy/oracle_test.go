@@ -15,9 +15,9 @@ func oracle(r Rule, streams []Stream, s Start) (Decision, bool) {
 		switch {
 		case s.Session != "" && st.Session == s.Session && st.Slot >= 0 && slot < 0:
 			slot = st.Slot
-			d.Endings = append(d.Endings, Ending{st, ReasonReplaced})
+			d.Endings = append(d.Endings, Ending{Stream: st, Reason: ReasonReplaced})
 		case len(s.Replaces) > 0 && s.Replaces[0] != [12]byte{} && st.Nonce == s.Replaces[0]:
-			d.Endings = append(d.Endings, Ending{st, ReasonReplaced})
+			d.Endings = append(d.Endings, Ending{Stream: st, Reason: ReasonReplaced})
 		default:
 			remaining = append(remaining, st)
 		}
@@ -30,7 +30,7 @@ func oracle(r Rule, streams []Stream, s Start) (Decision, bool) {
 	if !oracleFits(r, remaining, group, takeover) {
 		for _, st := range remaining {
 			if st.Expired {
-				d.Endings = append(d.Endings, Ending{st, ReasonExpired})
+				d.Endings = append(d.Endings, Ending{Stream: st, Reason: ReasonExpired})
 			}
 		}
 		remaining = slices.DeleteFunc(remaining, func(st Stream) bool { return st.Expired })
@@ -80,7 +80,7 @@ func oracleEvict(r Rule, remaining []Stream, endings []Ending, group string) ([]
 	}
 	for _, st := range remaining {
 		if ends(st) {
-			endings = append(endings, Ending{st, ReasonEvicted})
+			endings = append(endings, Ending{Stream: st, Reason: ReasonEvicted})
 		}
 	}
 	return slices.DeleteFunc(remaining, ends), endings

@@ -17,6 +17,15 @@ type RefusingLimit struct {
 	Message string
 }
 
+// LimitNames returns the names of limits.
+func LimitNames(limits []RefusingLimit) []string {
+	var names []string
+	for _, l := range limits {
+		names = append(names, l.Name)
+	}
+	return names
+}
+
 // A Blocking says how a running stream blocks a start.
 type Blocking struct {
 	Limits []string // the names of the refusing limits that the stream counts for

@@ -287,11 +287,28 @@ func (e *evaluation) restore(first int) {
 	}
 }
 
+// violatedWith returns the names of the limits that would not hold if stream i did not end.
+func (e *evaluation) violatedWith(i int) []string {
+	e.remains[i] = true
+	defer func() { e.remains[i] = false }()
+	var names []string
+	for _, t := range e.violated() {
+		if !slices.Contains(names, t.limit.Name) { // the plan's limit, and the number of streams
+			names = append(names, t.limit.Name)
+		}
+	}
+	return names
+}
+
 // decision returns the decision that admits the start.
 func (e *evaluation) decision() Decision {
 	d := Decision{Slot: e.slot}
 	for _, end := range e.endings {
-		d.Endings = append(d.Endings, Ending{e.streams[end.index], end.reason})
+		out := Ending{Stream: e.streams[end.index], Reason: end.reason}
+		if end.reason == ReasonEvicted {
+			out.Limits = e.violatedWith(end.index)
+		}
+		d.Endings = append(d.Endings, out)
 	}
 	for i := range e.observed {
 		if t := &e.observed[i]; !e.holds(t) {

@@ -46,6 +46,10 @@ func TestDecide_OneLimitAsBefore(t *testing.T) {
 		want, _ = oracle(r, held, s)
 		got, gotOK = decideByLimits(r, held, s)
 		require.Equal(t, ok, gotOK)
+		for i, e := range got.Endings {
+			require.Equal(t, e.Reason == ReasonEvicted, slices.Equal(e.Limits, []string{TotalLimit}), "%+v", e)
+			got.Endings[i].Limits = nil
+		}
 		require.Equal(t, want, got)
 	})
 }
@@ -88,6 +92,13 @@ func TestDecide_SeveralLimits(t *testing.T) {
 				require.NotEmpty(t, c.violated(back, c.bounds), "%v need not end", sub)
 			}
 		})
+		for _, e := range d.Endings {
+			require.Equal(t, e.Reason == ReasonEvicted, len(e.Limits) > 0)
+			if e.Reason == ReasonEvicted { // the limits that made the stream end
+				back := append(slices.Clone(final), e.Stream.Index, newest)
+				require.Equal(t, names(c.violated(back, c.bounds)), slices.Sorted(slices.Values(e.Limits)))
+			}
+		}
 		for _, l := range violated {
 			require.False(t, c.denies(l), "%s denies", l.Name)
 		}
@@ -99,6 +110,16 @@ func TestDecide_SeveralLimits(t *testing.T) {
 			require.Equal(t, want, slices.Contains(d.Observed, l.Name), l.Name)
 		}
 	})
+}
+
+// names returns the names of limits, each once, in order.
+func names(limits []Limit) []string {
+	var out []string
+	for _, l := range limits {
+		out = append(out, l.Name)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // checkEndings checks the slot and what is not evicted, and returns what is.

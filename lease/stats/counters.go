@@ -24,6 +24,7 @@ type Counters struct {
 	term                          atomic.Uint64 // the last one observed
 	expired                       atomic.Int64  // last result of Expired
 	mostStreams                   atomic.Int64  // largest number that AddUnusedNumbers has observed
+	refused, wouldRefuse          limitCounts
 	tracer                        trace.Tracer
 }
 
@@ -51,6 +52,19 @@ func New(tracer trace.Tracer) *Counters {
 
 // Start counts a start.
 func (c *Counters) Start(o StartOutcome) { c.starts[o].Add(1) }
+
+// Refused counts a start that limits rejected, for each of their names. Without names it was
+// the limit of a plan that has only one.
+func (c *Counters) Refused(limits []string) {
+	if len(limits) == 0 {
+		limits = []string{totalLimit}
+	}
+	c.refused.add(limits)
+}
+
+// WouldRefuse counts an admitted start that limits which only observe would have rejected,
+// for each of their names.
+func (c *Counters) WouldRefuse(limits []string) { c.wouldRefuse.add(limits) }
 
 // Heartbeat counts a heartbeat that was not coalesced.
 func (c *Counters) Heartbeat(o HeartbeatOutcome) { c.heartbeats[o].Add(1) }
@@ -139,6 +153,7 @@ func (c *Counters) Snapshot() *Snapshot {
 		BatchSize: c.batchSize.distribution(), BatchWait: c.batchWait.distribution(),
 		Calls: make(map[string]Distribution, len(etcdCalls)), CallsFailed: c.callsFailed.named(etcdCalls),
 		LeaderChanges: c.leaderChanges.Load(), Synced: c.synced.named(syncOutcomes),
+		Refused: c.refused.snapshot(), WouldRefuse: c.wouldRefuse.snapshot(),
 	}
 	out.Heartbeats["alive"] += out.Renewals["coalesced"]
 	for i, name := range etcdCalls {

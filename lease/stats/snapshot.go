@@ -8,8 +8,12 @@ import "time"
 type Snapshot struct {
 	// By outcome. Stops include removals.
 	Starts, Heartbeats, Stops, Renewals map[string]int64
-	LateRenewals                        int64 // sent on separate streams
-	Expired                             int64 // streams of all nodes; never decreases
+	// By the name of the limit: starts that it rejected, and starts that a limit which only
+	// observes would have rejected. A start counts for each of its limits. Names beyond the
+	// first 50 count as "other".
+	Refused, WouldRefuse map[string]int64
+	LateRenewals         int64 // sent on separate streams
+	Expired              int64 // streams of all nodes; never decreases
 
 	Streams, UsersAtLimit int
 	Users                 map[int]int // by number of streams; the last is policy.MaxLimit+1 or more

@@ -3,6 +3,7 @@ package stats
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -19,6 +20,21 @@ func TestExpired_NeverDecreases(t *testing.T) {
 	assert.EqualValues(t, 5, c.Expired(5))
 	assert.EqualValues(t, 5, c.Expired(4))
 	assert.EqualValues(t, 6, c.Expired(6))
+}
+
+// Beyond 50 names, the limits of plans have one count together.
+func TestLimits_ManyNames(t *testing.T) {
+	c := New(nil)
+	assert.Equal(t, map[string]int64{"total": 0}, c.Snapshot().Refused)
+	for i := range 60 {
+		c.Refused([]string{"total", fmt.Sprint("limit-", i)})
+	}
+	c.Refused([]string{"limit-0", "limit-59"})
+	c.WouldRefuse(nil)
+	got := c.Snapshot().Refused
+	assert.Len(t, got, 51)
+	assert.EqualValues(t, []int64{60, 2, 1, 12}, []int64{got["total"], got["limit-0"], got["limit-48"], got["other"]})
+	assert.Equal(t, map[string]int64{"total": 0}, c.Snapshot().WouldRefuse)
 }
 
 func TestHistogram(t *testing.T) {

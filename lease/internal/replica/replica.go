@@ -96,6 +96,7 @@ type Change struct {
 	Ended   bool
 	Reason  policy.Reason       // why the stream ended
 	By      *schema.Replacement // what the stream was ended for; nil if nothing
+	Limits  []string            // as in a [schema.Tombstone]
 	ID      streamid.ID
 	Record  []byte // as stored; must not be changed
 }

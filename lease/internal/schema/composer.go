@@ -39,6 +39,22 @@ func (c *composer) quoted(value string) {
 	c.b = append(append(c.b, value...), '"')
 }
 
+// texts appends a member with this beginning and a list of texts, unless the list is empty.
+func (c *composer) texts(name string, values []string) {
+	if len(values) == 0 {
+		return
+	}
+	c.raw(name)
+	for i, value := range values {
+		if i > 0 {
+			c.raw(`,`)
+		}
+		c.raw(`"`)
+		c.quoted(value)
+	}
+	c.raw(`]`)
+}
+
 // object appends an object of texts: the beginnings of members and their values, in turn.
 func (c *composer) object(members ...string) {
 	c.raw(`{`)

@@ -41,6 +41,9 @@ func FuzzCompose(f *testing.F) {
 		if has&8 != 0 {
 			ts[1].By = &Replacement{Device{device, name, kind}, started}
 		}
+		if has&16 != 0 {
+			ts[0].Limits, ts[1].Limits = []string{session}, []string{"tv", plan}
+		}
 		for n := range len(ts) + 1 {
 			assert.Equal(t, string(Encode(ts[:n])), string(EncodeTombstones(ts[:n])))
 		}

@@ -15,6 +15,7 @@ type Tombstone struct {
 	Nonce  streamid.Nonce `json:"n"`
 	Reason policy.Reason  `json:"r"`
 	By     *Replacement   `json:"by,omitempty"`
+	Limits []string       `json:"l,omitempty"` // the names of the limits for which it was evicted
 
 	// Intended means that this node is to end the stream, and does not know whether it
 	// has: the reason applies once the stream is gone. It is not stored.
@@ -59,6 +60,7 @@ func composeTombstones(ts []Tombstone) (value []byte, ok bool) {
 			c.number(t.By.Started)
 			c.raw(`}`)
 		}
+		c.texts(`,"l":[`, t.Limits)
 		c.raw(`}`)
 	}
 	c.raw(`]`)
