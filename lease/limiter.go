@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"streamcount/lease/internal/breaker"
+	"streamcount/lease/internal/cachedcount"
 	"streamcount/lease/internal/commit"
 	"streamcount/lease/internal/etcdop"
 	"streamcount/lease/internal/keepalive"
@@ -147,7 +148,7 @@ type Limiter struct {
 	leaseStatus    *leasestatus.Reader
 	rules          *rules.Store
 	userData       *userdata.Store
-	atLimitCount   cachedCount // number of users at their limit
+	atLimitCount   cachedcount.Count // number of users at their limit
 	defaults       policy.Defaults
 
 	admitted, refused atomic.Int64

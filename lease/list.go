@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"sync"
 	"time"
 
 	"streamcount/lease/internal/etcdop"
@@ -103,11 +102,14 @@ func (l *Limiter) Totals(ctx context.Context) (Totals, error) {
 		return Totals{}, etcdop.Unavailable("count streams", errReplicaStale)
 	}
 	if claims || !usual.Counting.PerStream() || l.replica.Rules().HasOverrides() {
-		t.UsersAtLimit = l.atLimitCount.count(l.countUsersAtLimit)
+		t.UsersAtLimit = l.atLimitCount.Within(atLimitInterval, l.countUsersAtLimit)
 	}
 	t.Admitted, t.Refused, t.Expired = l.admitted.Load(), l.refused.Load(), l.replica.Expiries()
 	return t, nil
 }
+
+// atLimitInterval is the maximum age of [Totals.UsersAtLimit].
+const atLimitInterval = 2 * time.Second
 
 // countUsersAtLimit counts the users who have reached their limit. It reads the streams
 // of every user.
@@ -129,34 +131,6 @@ func (l *Limiter) EachUser(ctx context.Context, f func(user string, streams int)
 	}
 	l.replica.EachUser(func(user string, hs []schema.Entry) { f(user, len(hs)) })
 	return nil
-}
-
-// cachedCount caches a count that is expensive.
-type cachedCount struct {
-	mu    sync.Mutex
-	taken time.Time
-	took  time.Duration
-	n     int
-}
-
-const (
-	countInterval = 2 * time.Second
-	countShare    = 50 // counting takes at most this part of the time
-)
-
-// count returns the count, no older than countInterval if counting is fast.
-func (c *cachedCount) count(count func() int) int { return c.countWithin(countInterval, count) }
-
-// countWithin returns the count, no older than maxAge if counting is fast.
-func (c *cachedCount) countWithin(maxAge time.Duration, count func() int) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.taken.IsZero() || time.Since(c.taken) > max(maxAge, countShare*c.took) {
-		began := time.Now()
-		c.n, c.taken = count(), time.Now()
-		c.took = c.taken.Sub(began)
-	}
-	return c.n
 }
 
 // recordOwnWrite records the revision of a write of this node to a user's keys.

@@ -37,7 +37,7 @@ func (l *Limiter) addReplicaStats(out *stats.Snapshot) {
 	usual := l.ruleOf("", nil)
 	t, claims := l.countStreams(usual.Limit)
 	if claims || !usual.Counting.PerStream() || l.replica.Rules().HasOverrides() {
-		t.UsersAtLimit = l.atLimitCount.countWithin(atLimitMaxAge, l.countUsersAtLimit)
+		t.UsersAtLimit = l.atLimitCount.Within(atLimitMaxAge, l.countUsersAtLimit)
 	}
 	out.Streams, out.UsersAtLimit, out.Revision = t.Streams, t.UsersAtLimit, t.Revision
 	out.Users, out.Regions = l.replica.Distribution(policy.MaxLimit + 1)
