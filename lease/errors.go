@@ -7,6 +7,7 @@ import (
 
 	"streamcount/lease/internal/etcdop"
 	"streamcount/lease/internal/schema"
+	"streamcount/lease/migration"
 	"streamcount/lease/policy"
 )
 
@@ -23,7 +24,7 @@ var (
 	// was written.
 	ErrRouting = schema.ErrRouting
 	// ErrInUse means that there are streams where there should be none.
-	ErrInUse = errors.New("lease: there are streams already")
+	ErrInUse = migration.ErrInUse
 	// ErrUnavailable means that etcd did not answer in time, or rejected the call for
 	// a reason that the caller cannot change. The outcome of a write is unknown.
 	ErrUnavailable = etcdop.ErrUnavailable

@@ -12,6 +12,7 @@ import (
 
 	"streamcount/lease/internal/replica"
 	"streamcount/lease/internal/schema"
+	"streamcount/lease/migration"
 	"streamcount/lease/policy"
 	"streamcount/lease/streamid"
 )
@@ -27,7 +28,7 @@ func FuzzStored(f *testing.F) {
 		{k.NewTombstone(), string(schema.EncodeTombstones([]schema.Tombstone{{Nonce: streamid.Nonce{1}, Reason: policy.ReasonEvicted, By: &schema.Replacement{Started: 7}}}))},
 		{k.Plan("family"), string(schema.EncodePlan(policy.Plan{Limit: 4, Count: policy.CountDevices}))},
 		{k.Override("maya"), string(schema.EncodeOverride(policy.Override{Limit: &limit}))}, {k.Override("maya"), `{"plan":"family"}`},
-		{k.Routing(), `{"id":"x"}`}, {k.Departed("maya"), string(schema.Encode(MigrationState{Streams: []migratedStream{{"000", 7, []byte("x")}}}))},
+		{k.Routing(), `{"id":"x"}`}, {k.Departed("maya"), string(schema.Encode(migration.State{Streams: []migration.Stream{{Name: "000", Lease: 7, Value: []byte("x")}}}))},
 		{k.UsersPrefix() + "maya/000", `{"n":"AQAAAAAAAAAAAAAA","t":1,"l":90,"r":"eu","s":"tab"}`},
 	} {
 		f.Add([]byte(kv[0]), []byte(kv[1]))

@@ -27,6 +27,7 @@ import (
 	"streamcount/lease/internal/schema"
 	"streamcount/lease/internal/ttlmap"
 	"streamcount/lease/internal/userlock"
+	"streamcount/lease/migration"
 	"streamcount/lease/policy"
 	"streamcount/lease/rules"
 	"streamcount/lease/stats"
@@ -125,6 +126,8 @@ func (e Etcd) maxTxnOps() int { return cmp.Or(e.MaxTxnOps, defaultMaxTxnOps) }
 // only caches it. [Limiter.Run] must run while a Limiter is used. A Limiter is safe for
 // concurrent use.
 type Limiter struct {
+	*migration.Store // Export, Import and the routing record
+
 	cfg            Config
 	etcd           Etcd
 	keys           schema.Keys
@@ -222,6 +225,10 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 		LeaseOf:  l.leaseOf, Written: l.recordOwnWrite, Ended: l.afterEnding,
 	})
 	l.renewer = keepalive.New(etcd.Lease, l.replica.NeedsBeacons, counters)
+	l.Store = migration.New(migration.Config{
+		KV: etcd.KV, Lease: etcd.Lease, Keys: l.keys, Replica: l.replica, Rules: l.rules, Granter: l.granter, Renewer: l.renewer,
+		TTL: cfg.TTL, WithDeadline: l.withDeadline, RecordOwnWrite: l.recordOwnWrite,
+	})
 	l.pool = leasepool.NewPool(l.granter, l.renewer, cfg.TTL, cfg.Timeout)
 	return l, nil
 }

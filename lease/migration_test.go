@@ -10,6 +10,7 @@ import (
 	"streamcount/internal/testing/etcdtest"
 	"streamcount/lease/internal/leasepool"
 	"streamcount/lease/internal/schema"
+	"streamcount/lease/migration"
 	"streamcount/lease/policy"
 	"streamcount/lease/rules"
 	"streamcount/lease/streamid"
@@ -19,8 +20,8 @@ import (
 // interrupted before it removed its marks. In one migration a user is imported only once.
 func TestImport_OncePerMigration(t *testing.T) {
 	l := newLimiter(t, etcdtest.Client(t), Config{Limit: 3, Prefix: etcdtest.Prefix(t)})
-	exported := func(n byte, lease int64) MigrationState {
-		return MigrationState{Streams: []migratedStream{{"000", lease, recordOn(streamid.Nonce{n}, "", "")}}}
+	exported := func(n byte, lease int64) migration.State {
+		return migration.State{Streams: []migration.Stream{{Name: "000", Lease: lease, Value: recordOn(streamid.Nonce{n}, "", "")}}}
 	}
 	held := func() streamid.Nonce {
 		s, err := l.readUser(t.Context(), "maya")
@@ -80,7 +81,7 @@ func TestImport_OverrideThatEnds(t *testing.T) {
 	requireLeaseEnds(t, c, left.ID)
 
 	state.Override = schema.EncodeOverride(policy.Override{Plan: "gold", Until: ahead(-time.Second)})
-	state.Streams = []migratedStream{{"000", leasepool.NewID(), recordOn(streamid.Nonce{1}, "", "")}}
+	state.Streams = []migration.Stream{{Name: "000", Lease: leasepool.NewID(), Value: recordOn(streamid.Nonce{1}, "", "")}}
 	require.NoError(t, to.Import(ctx, "tom", state, arrived.Revision))
 	assert.Equal(t, 1, keysOf(t, to, "tom"))
 	_, err = to.Rules().Override(ctx, "tom")

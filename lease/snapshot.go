@@ -70,7 +70,7 @@ func (a *attempt) readSnapshot(ctx context.Context) (snapshot, error) {
 			return snapshot{}, etcdop.Unavailable("read "+a.user, err)
 		}
 		last := len(ranges) - 1
-		if err := l.checkRouting(resp.Responses[last].GetResponseRange().Kvs, a.req.RoutingRevision); err != nil {
+		if err := l.replica.CheckRouting(resp.Responses[last].GetResponseRange().Kvs, a.req.RoutingRevision); err != nil {
 			return snapshot{}, err
 		}
 		stored := rules.NewStored(l.keys, resp.Responses[1:last])

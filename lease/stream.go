@@ -123,6 +123,9 @@ type Totals struct {
 	Admitted, Refused, Expired int64
 }
 
+// A RoutingRecord is the put of the key that says how users are spread over shards.
+type RoutingRecord = schema.RoutingRecord
+
 // describe copies what the client said about the stream to its record.
 func (r *Request) describe(record *schema.Record) {
 	record.Session = r.Session

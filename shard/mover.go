@@ -12,6 +12,7 @@ import (
 
 	"streamcount/internal/retry"
 	"streamcount/lease"
+	"streamcount/lease/migration"
 	"streamcount/lease/policy"
 	"streamcount/lease/rules"
 )
@@ -246,7 +247,7 @@ func (r *Router) migrateAll(ctx context.Context, m *Map, report func(Progress)) 
 			return err
 		}
 		moves := func(user string) bool { return m.Shard(user) != s.Name && m.PreviousShard(user) == s.Name }
-		for at := (lease.PageToken{}); ; {
+		for at := (migration.PageToken{}); ; {
 			users, next, err := h.UsersToMigrate(ctx, at, moves)
 			if err != nil {
 				return err

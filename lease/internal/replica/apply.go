@@ -140,6 +140,20 @@ func (r *Replica) NoteRouting(k *schema.RoutingRecord) *schema.RoutingRecord {
 	}
 }
 
+// CheckRouting notes the routing record in kvs, the answer to a read of its key. It returns
+// [schema.ErrRouting] unless its revision is routed.
+func (r *Replica) CheckRouting(kvs []*mvccpb.KeyValue, routed int64) error {
+	now := &schema.RoutingRecord{}
+	if len(kvs) == 1 {
+		now = schema.DecodeRoutingRecord(kvs[0])
+	}
+	r.NoteRouting(now)
+	if now.Revision != routed {
+		return schema.ErrRouting
+	}
+	return nil
+}
+
 // hasMigration reports whether a revision is a step of a user's migration.
 func hasMigration(k schema.Keys, events []*mvccpb.Event) bool {
 	if len(events) < 2 || len(events) > 2*policy.MaxLimit { // a step is not part of a batch
