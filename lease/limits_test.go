@@ -326,7 +326,8 @@ func TestLimits_Outage(t *testing.T) {
 	mustStart(t, l, "maya", tv)
 	require.Eventually(t, func() bool {
 		plans, _ := l.Rules().Unreadable()
-		return len(plans) == 1
+		entries, _, _ := l.replica.UserEntries("maya")
+		return len(plans) == 1 && len(entries) == 1
 	}, time.Minute, time.Millisecond)
 	m.Stop()
 	awaitBreaker(t, true, l)

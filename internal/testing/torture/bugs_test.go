@@ -80,7 +80,7 @@ var mutants = []mutant{
 		"	if MUTANT {\n		return Time(t.Round(0).Sub(epoch.Round(0)))\n	}\n	return Time(t.Sub(epoch))\n",
 	}}},
 	{name: "expiresAt is by the clock before a step", scene: "clock steps", patches: []patch{{
-		"api/convert.go", "	now := time.Now()\n	return apitype.At(now.Add(t.Sub(now)))\n",
+		"api/internal/convert/convert.go", "	now := time.Now()\n	return apitype.At(now.Add(t.Sub(now)))\n",
 		"	if MUTANT {\n		return apitype.At(t)\n	}\n	now := time.Now()\n	return apitype.At(now.Add(t.Sub(now)))\n",
 	}}},
 	{name: "a renewal is skipped for too long", scene: "heartbeats", patches: []patch{{
