@@ -238,7 +238,7 @@ func (now snapshot) empty() bool {
 
 // erases reports whether the keys of a kind are deleted.
 func (now snapshot) erases(kind int, how Options) bool {
-	return len(now.kvs[kind]) > 0 && !(kind == arrived && how.KeepMark)
+	return len(now.kvs[kind]) > 0 && (kind != arrived || !how.KeepMark)
 }
 
 // kept returns the keys that are not deleted.

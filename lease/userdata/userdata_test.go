@@ -15,6 +15,7 @@ import (
 
 	"streamcount/lease"
 	"streamcount/lease/policy"
+	"streamcount/lease/rules"
 	"streamcount/lease/userdata"
 )
 
@@ -123,6 +124,22 @@ func TestErase_KeepsTheMarkOfAMove(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, userdata.Erased{Other: 1}, erased)
 	assert.Empty(t, e.keys(t, inKeys))
+}
+
+// A set of rules is not applied if a rule was changed after its dry run. The erasure of an
+// override is such a change.
+func TestErase_ChangesTheRules(t *testing.T) {
+	e := newEnv(t, lease.Config{Limit: 3})
+	one := 1
+	_, err := e.Rules().SetOverride(t.Context(), user, policy.Override{Limit: &one})
+	require.NoError(t, err)
+	set := rules.Set{Users: map[string]*policy.Override{neighbours[0]: {Limit: &one}}}
+	diff, err := e.Rules().Apply(t.Context(), set, rules.Options{DryRun: true})
+	require.NoError(t, err)
+	_, err = e.UserData().Erase(t.Context(), user, userdata.Options{})
+	require.NoError(t, err)
+	_, err = e.Rules().Apply(t.Context(), set, rules.Options{Since: diff.Revision})
+	require.ErrorIs(t, err, rules.ErrChanged)
 }
 
 // The call finds out what happened after a write that etcd did not answer.
