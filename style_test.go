@@ -120,6 +120,7 @@ func TestImports(t *testing.T) {
 			"api/internal/router",
 			"api/internal/strictjson",
 			"api/internal/topusers",
+			"api/preview",
 			"events",
 			"lease",
 			"lease/policy",
@@ -133,6 +134,7 @@ func TestImports(t *testing.T) {
 		"api/internal/attributes":  {[]string{"access", "api/apitype", "api/internal/convert", "api/internal/problem", "lease"}, "it decides what callers may state in a start; the server makes the start"},
 		"api/internal/denials":     {[]string{"access", "api/internal/ingress", "api/internal/overload"}, "it counts rejected calls"},
 		"api/internal/eventstream": {[]string{"events", "internal/retry"}, "it sends the events of a feed; the server checks what a caller may read"},
+		"api/preview":              {[]string{"api/apitype", "api/internal/convert", "lease/policy", "lease/rules"}, "it computes from values, so that commands can use it without a server"},
 		"api/internal/convert":     {[]string{"api/apitype", "api/internal/problem", "lease", "lease/policy", "lease/userdata"}, "it converts bodies; it calls nothing"},
 		"api/internal/topusers":    {[]string{"lease"}, "it caches the results of queries"},
 		"api/internal/latency":     {[]string{"api/apitype"}, "it counts durations"},
@@ -150,7 +152,7 @@ func TestImports(t *testing.T) {
 		"api/apitype":             {nil, "it has the wire types, which servers and clients share"},
 		"client":                  {[]string{"lease/userid", "api/apitype", "internal/retry"}, "programs that import it must not depend on etcd"},
 		"cmd/streamcount": {[]string{
-			"access", "api/apitype", "client", "cluster", "internal/config", "internal/display", "internal/filewatch",
+			"access", "api/apitype", "api/preview", "client", "cluster", "internal/config", "internal/display", "internal/filewatch",
 			"internal/manpage", "internal/node", "internal/top", "internal/yamlfile", "lease/streamid", "shard",
 		}, "its commands parse arguments, call packages and print results"},
 		"internal/node": {[]string{

@@ -77,6 +77,8 @@ var routeTable = map[string]struct {
 	"GET " + limitsPath:                {"/api/v1/limits/users/maya", "", ofOperators},
 	"PUT " + limitsPath:                {"/api/v1/limits/users/maya", `{"limit":2}`, writingRules},
 	"DELETE " + limitsPath:             {"/api/v1/limits/users/maya", "", writingRules},
+	"GET " + limitsPath + "/explain":   {"/api/v1/limits/users/maya/explain", "", ofOperators},
+	"POST /api/v1/plans/try":           {"/api/v1/plans/try", `{"plan":{"limit":1}}`, ofOperators},
 	"GET /api/v1/plans":                {"/api/v1/plans", "", ofOperators},
 	"GET /api/v1/plans/{plan}":         {"/api/v1/plans/family", "", ofOperators},
 	"PUT /api/v1/plans/{plan}":         {"/api/v1/plans/family", `{"limit":2}`, writingRules},

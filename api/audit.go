@@ -9,12 +9,14 @@ import (
 	"time"
 
 	"streamcount/access"
+	"streamcount/api/internal/convert"
 	"streamcount/api/internal/denials"
 	"streamcount/api/internal/ingress"
 	"streamcount/api/internal/openapi"
 	"streamcount/api/internal/problem"
 	"streamcount/lease"
 	"streamcount/lease/policy"
+	"streamcount/lease/rules"
 	"streamcount/lease/streamid"
 )
 
@@ -128,8 +130,17 @@ func (s *Server) auditStop(ctx context.Context, what, user, id string, err error
 	s.audit(ctx, what, user, attrs...)
 }
 
+// auditPlan records the change of a plan, with the names of the further limits that differ.
+func (s *Server) auditPlan(ctx context.Context, what string, c rules.PlanChange, err error) {
+	var more []slog.Attr
+	if changes := c.Limits(); len(changes) > 0 && err == nil && !c.Unreadable {
+		more = append(more, slog.Any("limits", changes))
+	}
+	s.auditRule(ctx, what, "", c.Name, convertOptional(c.Old, convert.PlanRule), convertOptional(c.New, convert.PlanRule), err, more...)
+}
+
 // auditRule records the change of a rule: that of a user, or of a plan.
-func (s *Server) auditRule(ctx context.Context, what, user, plan string, before, after any, err error) {
+func (s *Server) auditRule(ctx context.Context, what, user, plan string, before, after any, err error, more ...slog.Attr) {
 	attrs, ok := outcomeAttrs(err)
 	if !ok {
 		return
@@ -140,7 +151,7 @@ func (s *Server) auditRule(ctx context.Context, what, user, plan string, before,
 	if err == nil { // else what was there before is not known either
 		attrs = append(attrs, slog.Any("old", before))
 	}
-	s.audit(ctx, what, user, append(attrs, slog.Any("new", after))...)
+	s.audit(ctx, what, user, append(append(attrs, slog.Any("new", after)), more...)...)
 }
 
 // auditDenial counts a call that authentication or the caller's rights refused, and records

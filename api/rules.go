@@ -13,6 +13,7 @@ import (
 	"streamcount/api/internal/convert"
 	"streamcount/api/internal/openapi"
 	"streamcount/api/internal/problem"
+	"streamcount/api/preview"
 	"streamcount/lease/policy"
 	"streamcount/lease/rules"
 	"streamcount/lease/userid"
@@ -28,6 +29,7 @@ type ruleStore interface {
 	Override(ctx context.Context, user string) (policy.Override, error)
 	SetOverride(ctx context.Context, user string, o policy.Override) (old *policy.Override, err error)
 	RemoveOverride(ctx context.Context, user string) (old policy.Override, err error)
+	Explain(ctx context.Context, user string) (rules.Explanation, error)
 	Apply(ctx context.Context, set rules.Set, how rules.Options) (rules.Changes, error)
 }
 
@@ -42,6 +44,8 @@ func (s *Server) ruleRoutes(a huma.API) {
 	handle(a, "GET", limitsPath, openapi.GetLimit(), s.getLimit)
 	handle(a, "PUT", limitsPath, openapi.SetLimit(), s.setLimit)
 	handle(a, "DELETE", limitsPath, openapi.RemoveLimit(), s.removeLimit)
+	handle(a, "GET", limitsPath+"/explain", openapi.ExplainLimits(), s.explainLimits)
+	handle(a, "POST", plansPath+"/try", openapi.TryPlan(), s.tryPlan)
 	handle(a, "GET", plansPath, openapi.ListPlans(), s.listPlans)
 	handle(a, "GET", plansPath+"/{plan}", openapi.GetPlan(), s.getPlan)
 	handle(a, "PUT", plansPath+"/{plan}", openapi.SetPlan(), s.setPlan)
@@ -130,13 +134,13 @@ func (s *Server) setPlan(ctx context.Context, in *setPlanInput) (*reply[apitype.
 		return nil, bad
 	}
 	old, err := s.rules().SetPlan(ctx, string(in.Plan), p)
-	s.auditRule(ctx, "set plan", "", string(in.Plan), convertOptional(old, convert.PlanRule), new(convert.PlanRule(p)), err)
+	s.auditPlan(ctx, "set plan", rules.PlanChange{Name: string(in.Plan), Old: old, New: &p}, err)
 	return planReply(in.Plan, p, err)
 }
 
 func (s *Server) removePlan(ctx context.Context, in *planInput) (*reply[apitype.Plan], error) {
 	old, err := s.rules().RemovePlan(ctx, string(in.Plan))
-	s.auditRule(ctx, "remove plan", "", string(in.Plan), new(convert.PlanRule(old)), nil, err)
+	s.auditPlan(ctx, "remove plan", rules.PlanChange{Name: string(in.Plan), Old: &old}, err)
 	return planReply(in.Plan, old, err)
 }
 
@@ -150,7 +154,7 @@ func planReply(name planName, p policy.Plan, err error) (*reply[apitype.Plan], e
 	if err != nil {
 		return nil, err
 	}
-	return &reply[apitype.Plan]{apitype.Plan{Name: string(name), PlanRule: convert.PlanRule(p)}}, nil
+	return &reply[apitype.Plan]{preview.Plan(string(name), p)}, nil
 }
 
 func (s *Server) apply(ctx context.Context, in *applyInput) (*reply[apitype.RuleChanges], error) {
@@ -170,9 +174,12 @@ func (s *Server) apply(ctx context.Context, in *applyInput) (*reply[apitype.Rule
 	}
 	for _, d := range c.Plans {
 		change := apitype.PlanChange{Name: d.Name, Old: convertOptional(d.Old, convert.PlanRule), New: convertOptional(d.New, convert.PlanRule)}
+		if d.Old != nil && d.New != nil && !d.Unreadable {
+			change.Changes = d.Limits()
+		}
 		out.Plans = append(out.Plans, change)
 		if out.Applied {
-			s.auditRule(ctx, "apply plan", "", d.Name, change.Old, change.New, nil)
+			s.auditPlan(ctx, "apply plan", d, nil)
 		}
 	}
 	for _, d := range c.Users {

@@ -70,6 +70,21 @@ func (c *Client) ApplyRules(ctx context.Context, set apitype.RuleSet) (apitype.R
 	return get[apitype.RuleChanges](ctx, c, http.MethodPost, "/api/v1/rules", set, "apply rules")
 }
 
+// TryPlan decides on a start under a plan, while other streams run. Nothing is stored.
+func (c *Client) TryPlan(ctx context.Context, try apitype.Try) (apitype.TryResult, error) {
+	return get[apitype.TryResult](ctx, c, http.MethodPost, "/api/v1/plans/try", try, "try a plan")
+}
+
+// ExplainLimits returns the limits that apply to user, and what the user's streams count for.
+func (c *Client) ExplainLimits(ctx context.Context, user string) (apitype.Explanation, error) {
+	return rule[apitype.Explanation](ctx, c, http.MethodGet, explainPath, user, nil, "explain the limits of ")
+}
+
+func explainPath(user string) (string, error) {
+	at, err := limitPath(user)
+	return at + "/explain", err
+}
+
 // rule makes one request about the plan or user of that name below path.
 func rule[T any](
 	ctx context.Context, c *Client, method string, path func(string) (string, error), name string, in any, what string,

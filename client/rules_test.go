@@ -46,6 +46,19 @@ func TestRules_Requests(t *testing.T) {
 			},
 			"PUT", "/api/v1/limits/users/maya", `{"limit":0}`,
 		},
+		"try": {
+			func(c *Client) error {
+				_, err := c.TryPlan(ctx, apitype.Try{
+					Plan: apitype.PlanRule{Limit: new(1)}, Streams: []apitype.TryStart{{Region: "eu"}}, Start: apitype.TryStart{Start: apitype.Start{Session: "a"}},
+				})
+				return err
+			},
+			"POST", "/api/v1/plans/try", `{"plan":{"limit":1},"streams":[{"region":"eu"}],"start":{"session":"a"}}`,
+		},
+		"explain": {
+			func(c *Client) error { _, err := c.ExplainLimits(ctx, "a|b"); return err },
+			"GET", "/api/v1/limits/users/a%7Cb/explain", "",
+		},
 		"apply": {
 			func(c *Client) error {
 				_, err := c.ApplyRules(ctx, apitype.RuleSet{RemoveUsers: []string{"ida"}, Revision: 7})

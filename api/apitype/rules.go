@@ -16,6 +16,8 @@ type PlanRule struct {
 type Plan struct {
 	Name string `json:"name" example:"family"`
 	PlanRule
+	Attributes []string `json:"attributes,omitempty" doc:"For a plan with several limits: the attributes that starts should state, because the plan requires them or a limit depends on them."`
+	Warnings   []string `json:"warnings,omitempty" doc:"For a plan with several limits: what is probably not intended in it."`
 }
 
 // Plans are all plans.
@@ -58,6 +60,8 @@ type PlanChange struct {
 	Name string    `json:"name"`
 	Old  *PlanRule `json:"old,omitempty" doc:"Left out if there was none."`
 	New  *PlanRule `json:"new,omitempty" doc:"Left out if it was removed."`
+	// Changes is set if the further limits differ.
+	Changes []string `json:"changes,omitempty" doc:"The differences in the further limits, by their names, such as limit tv 1 -> 2, + limit kids, - limit uhd."`
 }
 
 // A UserLimitChange is the limit or plan of a user before and after.

@@ -62,7 +62,7 @@ func (a *app) limitsSetCommand() *cobra.Command {
 		Args: argRange(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file.path != "" {
-				return a.applyFile(cmd, args, file, "limit", "plan")
+				return a.applyFile(cmd, args, file, []string{"limit", "plan"}, nil)
 			}
 			limited := cmd.Flags().Changed("limit")
 			if len(args) == 0 || limited == (plan != "") {

@@ -16,7 +16,8 @@ func (a *app) plansCommand() *cobra.Command {
 		Use: "plans", Short: "Show and change plans, which are named limits", Args: argRange(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.plansListCommand(), a.plansGetCommand(), a.plansSetCommand(), a.plansRemoveCommand())
+	cmd.AddCommand(a.plansListCommand(), a.plansGetCommand(), a.plansSetCommand(), a.plansRemoveCommand(),
+		a.plansTryCommand(), a.plansExplainCommand())
 	return cmd
 }
 
@@ -42,7 +43,7 @@ func (a *app) plansListCommand() *cobra.Command {
 
 func (a *app) plansGetCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "get PLAN", Short: "Show a plan", Args: argRange(1, 1),
+		Use: "get PLAN", Aliases: []string{"show"}, Short: "Show a plan with all of its limits", Args: argRange(1, 1),
 		Example: `  streamcount plans get family`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return call(a, cmd, func(c *client.Client) (apitype.Plan, error) {
@@ -74,16 +75,18 @@ func (a *app) plansSetCommand() *cobra.Command {
 	var set apitype.PlanRule
 	var file fileFlags
 	cmd := &cobra.Command{
-		Use:   "set PLAN --limit N | set --file FILE",
+		Use:   "set PLAN --limit N | set PLAN --file FILE | set --file FILE",
 		Short: "Create or change a plan, or apply a file with plans and limits",
-		Long:  "Create or change a plan.\n\n" + fileHelp,
+		Long: "Create or change a plan. With a name and --file, the file contains the members of this plan,\n" +
+			"as YAML or JSON.\n\n" + fileHelp,
 		Example: `  streamcount plans set family --limit 4 --on-limit replace-oldest
   streamcount plans set student --limit 1 --count devices
+  streamcount plans set family --file family.yaml
   streamcount plans set --file rules.yaml --yes`,
 		Args: argRange(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file.path != "" {
-				return a.applyFile(cmd, args, file, "limit", "on-limit", "count")
+				return a.applyFile(cmd, args, file, []string{"limit", "on-limit", "count"}, planInFile)
 			}
 			if len(args) == 0 || !cmd.Flags().Changed("limit") {
 				return usageError{fmt.Errorf("usage: %s (see %s --help)", cmd.UseLine(), cmd.CommandPath())}
@@ -102,20 +105,23 @@ func (a *app) plansSetCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) printPlan(p apitype.Plan) error {
-	return a.printf("plan %s: %s\n", printable(p.Name), planText(p.PlanRule))
+// planText returns a plan in one line.
+func planText(p apitype.PlanRule) string {
+	text := totalText(p)
+	if names := limitNames(p); names != "-" {
+		text += ", further limits " + names
+	}
+	return text
 }
 
-func planText(p apitype.PlanRule) string {
+// totalText returns the members of a plan that are not further limits.
+func totalText(p apitype.PlanRule) string {
 	text := fmt.Sprintf("limit %d", totalLimit(p))
 	if p.OnLimit != "" && p.OnLimit != "deny" {
 		text += ", starts may request " + printable(p.OnLimit)
 	}
 	if p.Count != "" && p.Count != "streams" {
 		text += ", counts " + printable(p.Count)
-	}
-	if names := limitNames(p); names != "-" {
-		text += ", further limits " + names
 	}
 	return text
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,6 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"streamcount/api/apitype"
+	"streamcount/api/preview"
 	"streamcount/client"
 	"streamcount/internal/yamlfile"
 )
@@ -43,15 +45,22 @@ type ruleFile struct {
 	Users map[string]*apitype.LimitRule `json:"users"`
 }
 
-// applyFile applies a file. It returns an error if names or any of the other flags are given.
-func (a *app) applyFile(cmd *cobra.Command, args []string, f fileFlags, others ...string) (err error) {
-	for _, other := range others {
-		if cmd.Flags().Changed(other) || len(args) > 0 {
-			return usageError{fmt.Errorf("--file cannot be combined with a name or --%s (see %s --help)",
-				strings.Join(others, ", --"), cmd.CommandPath())}
-		}
+// applyFile applies a file. If there is a name in args, the file contains only the rule of
+// that name, which one returns; if one is nil, there must be no name. applyFile returns an
+// error if any of the other flags are given.
+func (a *app) applyFile(
+	cmd *cobra.Command, args []string, f fileFlags, others []string, one func(name string, text []byte) (apitype.RuleSet, error),
+) (err error) {
+	if one == nil && len(args) > 0 || slices.ContainsFunc(others, cmd.Flags().Changed) {
+		return usageError{fmt.Errorf("--file cannot be combined with --%s, and not with the name of a user (see %s --help)",
+			strings.Join(others, ", --"), cmd.CommandPath())}
 	}
-	set, err := readRuleFile(f.path, a.in)
+	var set apitype.RuleSet
+	if len(args) == 0 {
+		set, err = readRuleFile(f.path, a.in)
+	} else {
+		set, err = readOneRule(f.path, a.in, args[0], one)
+	}
 	if err != nil {
 		return err
 	}
@@ -124,13 +133,46 @@ func (a *app) confirm(yes, answers bool, question, advice string) error {
 	return nil
 }
 
-func readRuleFile(path string, stdin io.Reader) (apitype.RuleSet, error) {
-	text, err := os.ReadFile(path)
+// readText returns the content of a file, or of the standard input for "-".
+func readText(path string, stdin io.Reader) (text []byte, err error) {
 	if path == "-" {
 		text, err = io.ReadAll(stdin)
+	} else {
+		text, err = os.ReadFile(path)
 	}
 	if err != nil {
-		return apitype.RuleSet{}, usageError{fmt.Errorf("file: %w", err)}
+		return nil, usageError{fmt.Errorf("file: %w", err)}
+	}
+	return text, nil
+}
+
+// readOneRule returns the set that consists of the rule in a file.
+func readOneRule(
+	path string, stdin io.Reader, name string, one func(name string, text []byte) (apitype.RuleSet, error),
+) (apitype.RuleSet, error) {
+	text, err := readText(path, stdin)
+	if err != nil {
+		return apitype.RuleSet{}, err
+	}
+	set, err := one(name, text)
+	if err != nil {
+		why := strings.Join(strings.Fields(err.Error()), " ") // the error has several lines
+		return set, usageError{fmt.Errorf("file %s: %s", path, why)}
+	}
+	return set, nil
+}
+
+// planInFile returns the set with the plan in text.
+func planInFile(name string, text []byte) (apitype.RuleSet, error) {
+	var p apitype.PlanRule
+	err := cmp.Or(yaml.UnmarshalStrict(text, &p), yamlfile.CheckOneDocument(text))
+	return apitype.RuleSet{Plans: map[string]apitype.PlanRule{name: p}}, err
+}
+
+func readRuleFile(path string, stdin io.Reader) (apitype.RuleSet, error) {
+	text, err := readText(path, stdin)
+	if err != nil {
+		return apitype.RuleSet{}, err
 	}
 	var file ruleFile
 	err = cmp.Or(yaml.UnmarshalStrict(text, &file), yamlfile.CheckOneDocument(text))
@@ -166,7 +208,14 @@ func readRuleFile(path string, stdin io.Reader) (apitype.RuleSet, error) {
 func (a *app) printDiff(c apitype.RuleChanges) error {
 	var lines []string
 	for _, p := range c.Plans {
-		lines = append(lines, diffLine("plan "+p.Name, p.Old, p.New, planText))
+		lines = append(lines, planDiff(p)...)
+		if p.New == nil {
+			continue
+		}
+		warnings, _ := preview.Warnings("", *p.New) // the service has accepted the plan
+		for _, w := range warnings {
+			lines = append(lines, fmt.Sprintf("  warning: plan %s: %s", printable(p.Name), printable(w)))
+		}
 	}
 	for _, u := range c.Users {
 		lines = append(lines, diffLine("user "+u.UserID, u.Old, u.New, limitText))
@@ -175,6 +224,23 @@ func (a *app) printDiff(c apitype.RuleChanges) error {
 		return a.printf("no differences\n")
 	}
 	return a.printf("%s\n", strings.Join(lines, "\n"))
+}
+
+// planDiff returns the differences of a plan. If it has changed, each further limit that
+// differs has a line.
+func planDiff(c apitype.PlanChange) []string {
+	what := "plan " + c.Name
+	if c.Old == nil || c.New == nil || len(c.Changes) == 0 {
+		return []string{diffLine(what, c.Old, c.New, planText)}
+	}
+	var lines []string
+	if totalText(*c.Old) != totalText(*c.New) {
+		lines = append(lines, diffLine(what, c.Old, c.New, totalText))
+	}
+	for _, change := range c.Changes {
+		lines = append(lines, fmt.Sprintf("~ %s: %s", printable(what), printable(change)))
+	}
+	return lines
 }
 
 func diffLine[T any](what string, before, after *T, text func(T) string) string {

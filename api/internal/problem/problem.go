@@ -66,7 +66,7 @@ var (
 	RequestTimeout = Type{"request-timeout", http.StatusRequestTimeout, "Request took too long to arrive",
 		"The body of the request did not arrive in time. Send it again."}
 	BodyTooLarge = Type{"body-too-large", http.StatusRequestEntityTooLarge, "Request body is too large",
-		"The maximum size of a body is 16 KiB, and 512 KiB for a batch of heartbeats or a set of rules."}
+		"The maximum size of a body is 16 KiB, and 512 KiB for a batch of heartbeats, a set of rules, or a try of a plan."}
 	TargetTooLong = Type{"target-too-long", http.StatusRequestURITooLong, "Request target is too long",
 		"The maximum length of the path and the query together is 2 KiB."}
 	UnsupportedMediaType = Type{"unsupported-media-type", http.StatusUnsupportedMediaType, "Unsupported media type",
