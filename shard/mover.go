@@ -67,7 +67,11 @@ func (r *Router) startMigration(ctx context.Context, to []Shard) (*Map, error) {
 		if !sameShards(now.Shards, to) {
 			return nil, fmt.Errorf("a migration to %v is in progress: complete it first, by a move to these shards", now.Shards)
 		}
-		return now, r.distributeMap(ctx, now, now.all())
+		if err := r.distributeMap(ctx, now, now.all()); err != nil {
+			return nil, err
+		}
+		// The earlier call may have been interrupted before its second copy of the plans.
+		return now, errors.Join(r.checkOverrides(now), r.copyPlans(ctx, now))
 	}
 	if sameShards(now.Shards, to) {
 		return nil, nil
@@ -93,7 +97,9 @@ func (r *Router) startMigration(ctx context.Context, to []Shard) (*Map, error) {
 	if err := r.distributeMap(ctx, next, next.all()); err != nil {
 		return nil, err
 	}
-	return next, r.copyPlans(ctx, next) // again, because a plan may have been set since prepareShards
+	// Again, because a plan may have been set since prepareShards. It is stored on all shards
+	// of the map from now on.
+	return next, r.copyPlans(ctx, next)
 }
 
 func sameShards(a, b []Shard) bool {
@@ -137,10 +143,32 @@ func (r *Router) prepareShards(ctx context.Context, now, next *Map) error {
 			return fmt.Errorf("shard %s: %w: it has %d streams", s.Name, lease.ErrInUse, t.Streams)
 		}
 	}
+	if err := r.checkOverrides(next); err != nil {
+		return err
+	}
 	return r.copyPlans(ctx, next)
 }
 
-// copyPlans copies the plans of the first previous shard to the shards of m.
+// checkOverrides returns a [*policy.UnreadableError] if this version cannot read the
+// override of a user who moves. A later version may store more for an override than its key.
+func (r *Router) checkOverrides(m *Map) error {
+	for _, s := range m.Previous {
+		p, err := r.connOf(s.Name)
+		if err != nil {
+			return err
+		}
+		_, users := p.opened.Load().Limiter.Rules().Unreadable()
+		for _, user := range users {
+			if m.Shard(user) != s.Name && m.PreviousShard(user) == s.Name {
+				return fmt.Errorf("shard %s: %w", s.Name, &policy.UnreadableError{User: user})
+			}
+		}
+	}
+	return nil
+}
+
+// copyPlans copies the plans of the first previous shard to the shards of m. The plans are
+// at least as new as the newest map that this process has read from that shard.
 func (r *Router) copyPlans(ctx context.Context, m *Map) error {
 	from, err := r.connOf(m.Previous[0].Name)
 	if err != nil {

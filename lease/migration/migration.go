@@ -338,7 +338,14 @@ func (m *Store) ReadRouting(ctx context.Context) (*schema.RoutingRecord, error) 
 	if err != nil {
 		return nil, etcdop.Unavailable("read the routing record", err)
 	}
-	return m.cfg.Replica.NoteRouting(schema.DecodeRoutingRecord(kv)), nil
+	return m.noteRouting(schema.DecodeRoutingRecord(kv)), nil
+}
+
+// noteRouting records a routing record. Later calls of [rules.Store.Plans] return the plans
+// that were set before it.
+func (m *Store) noteRouting(k *schema.RoutingRecord) *schema.RoutingRecord {
+	m.cfg.Replica.RecordOwnWrite(k.Revision)
+	return m.cfg.Replica.NoteRouting(k)
 }
 
 // PutRouting writes the routing record if it is still was, and, if unused is set, only
@@ -361,7 +368,7 @@ func (m *Store) PutRouting(ctx context.Context, value []byte, was *schema.Routin
 		return nil, etcdop.Unavailable("write the routing record", err)
 	}
 	if resp.Succeeded {
-		return m.cfg.Replica.NoteRouting(&schema.RoutingRecord{Value: value, Revision: resp.Header.Revision}), nil
+		return m.noteRouting(&schema.RoutingRecord{Value: value, Revision: resp.Header.Revision}), nil
 	}
 	now := &schema.RoutingRecord{}
 	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) == 1 {

@@ -173,7 +173,7 @@ func (a *admission) violated(others []*Stream) (out []Limit) {
 }
 
 // victim returns the stream to end: the one that counts for the most limits, of these one
-// with the lowest priority, and of these the oldest. It returns nil if there is none.
+// with the lowest priority, and of these the oldest. Without such a stream it returns nil.
 func (a *admission) victim(left []*Stream, violated []Limit) *Stream {
 	var best *Stream
 	most := 0
