@@ -151,7 +151,7 @@ func (s *sim) changeRules() {
 		case 1:
 			set.Users[user] = nil
 		case 2:
-			set.Users[user] = &policy.Override{Plan: other}
+			set.Users[user] = &policy.Override{Plan: other, Limits: map[string]int{"limit-0": rng.IntN(3)}}
 		default:
 			set.Plans[plan] = planOf(limitcheck.RandomPlan(rng))
 		}

@@ -34,8 +34,9 @@ type Checker struct {
 }
 
 type override struct {
-	Limit *int
-	Plan  string
+	Limit  *int
+	Plan   string
+	Limits map[string]int // the numbers of named limits
 }
 
 // userStreams are never modified.
@@ -166,6 +167,12 @@ func (c *Checker) limits(user, plan string, limit *int) (Plan, []Limit) {
 	}
 	if !found {
 		p = c.fallback
+	}
+	p.Limits = slices.Clone(p.Limits)
+	for i, l := range p.Limits {
+		if number, ok := own.Limits[l.Name]; ok {
+			p.Limits[i].Limit = number
+		}
 	}
 	switch {
 	case own.Limit != nil:

@@ -135,6 +135,11 @@ func TestState_MayRefuse(t *testing.T) {
 	assert.False(t, st.MayRefuse(Request{Attributes: as("phone")}), "a state does not change")
 	require.Empty(t, h.apply(Change{Key: "/p/limits/maya"}))
 	assert.False(t, h.State("maya").MayRefuse(Request{Attributes: as("tv")}), "the limit of users without a plan is 3")
+	require.Empty(t, h.apply(Change{"/p/limits/maya", []byte(`{"plan":"x","limits":{"tv":2}}`), true}))
+	assert.True(t, h.State("maya").MayRefuse(Request{Attributes: as("tv")}), "the total is 2")
+	require.Empty(t, h.apply(deleted(1)))
+	assert.False(t, h.State("maya").MayRefuse(Request{Attributes: as("tv")}), "the user may have two")
+	require.Empty(t, h.apply(put(1, "1", "")))
 	require.Empty(t, h.apply(Change{"/p/limits/maya", []byte(`{"limit":2}`), true}))
 	assert.True(t, h.State("maya").MayRefuse(Request{Attributes: as("tv")}))
 }
