@@ -18,6 +18,7 @@ import (
 
 	"streamcount/access"
 	"streamcount/api/apitype"
+	"streamcount/api/internal/attributes"
 	"streamcount/api/internal/denials"
 	"streamcount/api/internal/eventstream"
 	"streamcount/api/internal/ingress"
@@ -73,6 +74,9 @@ type Backend struct {
 	// TopUsers returns the users with the most streams, as [lease.Limiter.TopUsers] does. Without
 	// it the call is answered 503.
 	TopUsers func(ctx context.Context, prefix string, n int) ([]lease.TopUser, bool, error)
+	// NetworkKey is the secret by which the networks of viewers are computed. Without it the
+	// attribute is missing.
+	NetworkKey attributes.NetworkKey
 	// Feed has the events of the limiters. Without it event streams are answered 503, and there
 	// is no history.
 	Feed *events.Feed
@@ -266,6 +270,9 @@ func (s *Server) SetBackend(b Backend) {
 	}
 	if b.Compatibility != nil {
 		next.Compatibility = b.Compatibility
+	}
+	if b.NetworkKey != nil {
+		next.NetworkKey = b.NetworkKey
 	}
 	if b.TopUsers != nil {
 		next.TopUsers = b.TopUsers

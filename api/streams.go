@@ -94,7 +94,7 @@ func (s *Server) list(ctx context.Context, in *listInput) (*reply[apitype.User],
 
 func (s *Server) start(ctx context.Context, c directCall[apitype.Start]) (*apitype.User, error) {
 	ctx = withRecorder(ctx, c.rec)
-	req, p := attributes.Request(c.rec.caller, c.body, "")
+	req, p := attributes.Request(c.rec.caller, c.body, s.networkOf(c.rec, c.user))
 	if p != nil {
 		return nil, p
 	}
@@ -114,6 +114,15 @@ func (s *Server) start(ctx context.Context, c directCall[apitype.Start]) (*apity
 	u, st := convert.User(started.Usage), withoutServiceMembers(c.rec.caller, convert.Stream(started.Stream))
 	u.Stream = &st
 	return &u, nil
+}
+
+// networkOf returns the network of the client of a start; "" if it is not known.
+func (s *Server) networkOf(rec *recorder, user string) string {
+	key := s.backend.Load().NetworkKey
+	if key == nil || rec.caller.Kind != access.Viewer || rec.invalidHop != "" || !s.ingress.KnowsClient(rec.request, rec.client) {
+		return ""
+	}
+	return key.Of(user, rec.client)
 }
 
 func (s *Server) stop(ctx context.Context, c directCall[apitype.Stop]) (*apitype.User, error) {

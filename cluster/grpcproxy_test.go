@@ -23,7 +23,7 @@ func TestGRPCProxy(t *testing.T) {
 	require.NoError(t, c.Close())
 	_, c = keep(t, cfg)
 	require.NoError(t, Ready(t.Context(), c, "/streamcount"))
-	_, err = Secret(t.Context(), c, "/streamcount")
+	_, err = StreamIDSecret("/streamcount").GetOrCreate(t.Context(), c)
 	require.NoError(t, err)
 	all, err := Inspect(t.Context(), c, cfg.Endpoints)
 	require.NoError(t, err)

@@ -215,7 +215,7 @@ func (m *Members) check(ctx context.Context, c *clientv3.Client, one *member,
 	case one.healthy.Load():
 		return nil
 	}
-	_, err = c.Get(ctx, secretKey(m.cfg.Prefix), clientv3.WithCountOnly())
+	_, err = c.Get(ctx, StreamIDSecret(m.cfg.Prefix).key, clientv3.WithCountOnly())
 	return err
 }
 

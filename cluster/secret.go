@@ -15,55 +15,70 @@ import (
 
 const secretSize = 32
 
-// Secret returns the secret with which all nodes sign stream ids. The first caller creates
-// it. Secret retries until ctx ends while etcd is unavailable.
-func Secret(ctx context.Context, c *clientv3.Client, prefix string) ([]byte, error) {
+// A Shared is a secret that all nodes of a service share through etcd.
+type Shared struct {
+	key     string // in etcd
+	purpose string
+	ends    string // what ends if it is replaced
+	several bool   // whether the value may be a document with several secrets, which the caller parses
+}
+
+// StreamIDSecret is the secret that signs stream ids.
+func StreamIDSecret(prefix string) Shared {
+	return Shared{prefix + "/secret", "a signing secret", "all running streams", true}
+}
+
+// NetworkKey is the secret by which the networks of viewers are computed.
+func NetworkKey(prefix string) Shared {
+	return Shared{prefix + "/network-key", "the key of networks", "the comparison with networks of running streams", false}
+}
+
+// GetOrCreate returns the secret. The first caller creates it. It retries until ctx ends
+// while etcd is unavailable.
+func (s Shared) GetOrCreate(ctx context.Context, c *clientv3.Client) ([]byte, error) {
 	fresh := make([]byte, secretSize)
 	if _, err := rand.Read(fresh); err != nil {
 		return nil, fmt.Errorf("create a secret: %w", err)
 	}
-	return getOrCreateWithRetry(ctx, c, prefix, fresh)
+	return s.getOrCreateWithRetry(ctx, c, fresh)
 }
 
-// ShareSecret stores secret, which comes from another shard, in this etcd too. It is an error
-// if this etcd has an unrelated secret.
-func ShareSecret(
-	ctx context.Context, c *clientv3.Client, prefix string, secret []byte, related func(a, b []byte) bool,
+// Share stores secret, which comes from another shard, in this etcd too. It is an error if
+// this etcd has an unrelated secret.
+func (s Shared) Share(
+	ctx context.Context, c *clientv3.Client, secret []byte, related func(a, b []byte) bool,
 ) error {
-	found, err := getOrCreateWithRetry(ctx, c, prefix, secret)
+	found, err := s.getOrCreateWithRetry(ctx, c, secret)
 	if err == nil && !bytes.Equal(found, secret) && !related(found, secret) {
 		err = fmt.Errorf("etcd key %s is not that of the other shards: this etcd belongs to another service; use "+
-			"another prefix, or an etcd without streams from which you have deleted that key", secretKey(prefix))
+			"another prefix, or an etcd without streams from which you have deleted that key", s.key)
 	}
 	return err
 }
 
-// FindSecret returns the stored secret, or nil.
-func FindSecret(ctx context.Context, c *clientv3.Client, prefix string) ([]byte, error) {
-	return getOrCreateWithRetry(ctx, c, prefix, nil)
+// Find returns the stored secret, or nil.
+func (s Shared) Find(ctx context.Context, c *clientv3.Client) ([]byte, error) {
+	return s.getOrCreateWithRetry(ctx, c, nil)
 }
-
-func secretKey(prefix string) string { return prefix + "/secret" }
 
 // getOrCreateWithRetry returns the stored secret. If there is none, it stores fresh, unless
 // fresh is nil. It retries while etcd is unavailable.
-func getOrCreateWithRetry(ctx context.Context, c *clientv3.Client, prefix string, fresh []byte) ([]byte, error) {
-	key := secretKey(prefix)
+func (s Shared) getOrCreateWithRetry(ctx context.Context, c *clientv3.Client, fresh []byte) ([]byte, error) {
 	wait := newBackoff()
 	for {
-		secret, err := getOrCreate(ctx, c, key, fresh)
+		secret, err := getOrCreate(ctx, c, s.key, fresh)
 		if err == nil && secret == nil {
 			return nil, nil
 		}
 		if err == nil {
-			return checkSecret(key, secret)
+			return s.check(secret)
 		}
 		if isRefusal(err) {
-			return nil, fmt.Errorf("read or create etcd key %s: %w", key, err)
+			return nil, fmt.Errorf("read or create etcd key %s: %w", s.key, err)
 		}
 		if retry.Sleep(ctx, wait.Next()) != nil {
 			return nil, fmt.Errorf("read or create etcd key %s: %w; the last attempt: %w",
-				key, context.Cause(ctx), err)
+				s.key, context.Cause(ctx), err)
 		}
 	}
 }
@@ -98,13 +113,13 @@ func getOrCreate(ctx context.Context, c *clientv3.Client, key string, fresh []by
 	return resp.Responses[0].GetResponseRange().Kvs[0].Value, nil
 }
 
-func checkSecret(key string, secret []byte) ([]byte, error) {
-	if len(secret) == secretSize || bytes.HasPrefix(secret, []byte("{")) { // several secrets, which the caller parses
+// check returns a stored secret, or an error if it is none.
+func (s Shared) check(secret []byte) ([]byte, error) {
+	if len(secret) == secretSize || s.several && bytes.HasPrefix(secret, []byte("{")) {
 		return secret, nil
 	}
-	return nil, fmt.Errorf("etcd key %s holds %d bytes, want the %d of a signing secret: something else "+
-		"wrote it; delete it and restart all nodes to get a new secret, which ends all running streams",
-		key, len(secret), secretSize)
+	return nil, fmt.Errorf("etcd key %s holds %d bytes, want the %d of %s: something else wrote it; delete it and "+
+		"restart all nodes to get a new secret, which ends %s", s.key, len(secret), secretSize, s.purpose, s.ends)
 }
 
 // isRefusal reports whether an error is permanent.

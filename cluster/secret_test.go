@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"sync"
 	"testing"
@@ -23,7 +24,7 @@ func TestSecret_AllCallersGetTheSame(t *testing.T) {
 		all.Go(func() {
 			<-start
 			var err error
-			secrets[i], err = Secret(t.Context(), clients[i%len(clients)], prefix)
+			secrets[i], err = StreamIDSecret(prefix).GetOrCreate(t.Context(), clients[i%len(clients)])
 			assert.NoError(t, err)
 		})
 	}
@@ -35,7 +36,7 @@ func TestSecret_AllCallersGetTheSame(t *testing.T) {
 	}
 	assert.Equal(t, string(secrets[0]), get(t, clients[0], prefix+"/secret"))
 
-	other, err := Secret(t.Context(), clients[0], etcdtest.Prefix(t))
+	other, err := StreamIDSecret(etcdtest.Prefix(t)).GetOrCreate(t.Context(), clients[0])
 	require.NoError(t, err)
 	assert.NotEqual(t, secrets[0], other)
 }
@@ -52,9 +53,9 @@ func TestSecret_LostMessages(t *testing.T) {
 			var f etcdtest.Faults
 			prefix := etcdtest.Prefix(t)
 			cut(&f)
-			got, err := Secret(t.Context(), etcdtest.FaultyClient(t, etcdtest.Endpoints(t), &f), prefix)
+			got, err := StreamIDSecret(prefix).GetOrCreate(t.Context(), etcdtest.FaultyClient(t, etcdtest.Endpoints(t), &f))
 			require.NoError(t, err)
-			again, err := Secret(t.Context(), etcdtest.Client(t), prefix)
+			again, err := StreamIDSecret(prefix).GetOrCreate(t.Context(), etcdtest.Client(t))
 			require.NoError(t, err)
 			assert.Equal(t, again, got)
 			resp, err := etcdtest.Client(t).Get(t.Context(), prefix+"/secret")
@@ -67,7 +68,7 @@ func TestSecret_LostMessages(t *testing.T) {
 func TestSecret_WrongLength(t *testing.T) {
 	c, prefix := etcdtest.Client(t), etcdtest.Prefix(t)
 	put(t, c, prefix+"/secret", "hunter2")
-	secret, err := Secret(t.Context(), c, prefix)
+	secret, err := StreamIDSecret(prefix).GetOrCreate(t.Context(), c)
 	require.ErrorContains(t, err, prefix+"/secret")
 	require.ErrorContains(t, err, "7 bytes, want the 32")
 	assert.NotContains(t, err.Error(), "hunter2")
@@ -81,13 +82,13 @@ func TestSecret_WaitsForEtcdUntilTheContextEnds(t *testing.T) {
 	m.Stop()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_, err := Secret(ctx, c, "/p")
+	_, err := StreamIDSecret("/p").GetOrCreate(ctx, c)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.ErrorContains(t, err, "/p/secret")
 
 	done := make(chan error, 1)
 	go func() {
-		_, err := Secret(t.Context(), c, "/p")
+		_, err := StreamIDSecret("/p").GetOrCreate(t.Context(), c)
 		done <- err
 	}()
 	m.Restart(t)
@@ -97,12 +98,39 @@ func TestSecret_WaitsForEtcdUntilTheContextEnds(t *testing.T) {
 func TestSecret_ReadableInAFullEtcd(t *testing.T) {
 	m := etcdtest.Start(t, etcdtest.Config{QuotaBytes: 1 << 20})
 	c := m.Client(t)
-	want, err := Secret(t.Context(), c, "/p")
+	want, err := StreamIDSecret("/p").GetOrCreate(t.Context(), c)
 	require.NoError(t, err)
 	fill(t, c)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	got, err := Secret(ctx, c, "/p")
+	got, err := StreamIDSecret("/p").GetOrCreate(ctx, c)
 	require.NoError(t, err)
 	assert.Equal(t, want, got)
+}
+
+// The key of networks is created once, like the secret of stream ids, and independent of it.
+func TestNetworkKey(t *testing.T) {
+	c, prefix := etcdtest.Client(t), etcdtest.Prefix(t)
+	found, err := NetworkKey(prefix).Find(t.Context(), c)
+	require.NoError(t, err)
+	require.Nil(t, found)
+	key, err := NetworkKey(prefix).GetOrCreate(t.Context(), c)
+	require.NoError(t, err)
+	require.Len(t, key, secretSize)
+	assert.Equal(t, string(key), get(t, c, prefix+"/network-key"))
+	again, err := NetworkKey(prefix).GetOrCreate(t.Context(), c)
+	require.NoError(t, err)
+	assert.Equal(t, key, again)
+	secret, err := StreamIDSecret(prefix).GetOrCreate(t.Context(), c)
+	require.NoError(t, err)
+	assert.NotEqual(t, key, secret)
+
+	other := etcdtest.Prefix(t) + "/shard"
+	require.NoError(t, NetworkKey(other).Share(t.Context(), c, key, bytes.Equal))
+	require.NoError(t, NetworkKey(other).Share(t.Context(), c, key, bytes.Equal))
+	require.ErrorContains(t, NetworkKey(other).Share(t.Context(), c, secret, bytes.Equal), other+"/network-key is not that of the other shards")
+
+	put(t, c, prefix+"/network-key", `{"secrets":[]}`)
+	_, err = NetworkKey(prefix).GetOrCreate(t.Context(), c)
+	require.ErrorContains(t, err, "holds 14 bytes, want the 32 of the key of networks")
 }

@@ -76,7 +76,7 @@ func TestConfig_EverySource(t *testing.T) {
 		"auth-jwks-file": "t", "auth-secret-file": "s", "auth-issuer": "i", "auth-audience": "a", "auth-plan-claim": "p",
 		"auth-limit-claim": "l", "auth-label-claim": "tier=t,member=m", "auth-profile-claim": "pr", "auth-priority-claim": "pp", "auth-leeway": "1s", "auth-file": "f", "auth-user-claim": "oid",
 		"auth-max-age": "24h0m0s", "auth-types": "at+jwt,jwt", "auth-stream-ids": "false", "tls-cert": "c", "tls-key": "k", "tls-client-ca": "a", "cors-origins": "https://a.example",
-		"hosts": "h", "cors-headers": "x-a", "cors-allow-null": "true", "hsts": "true", "docs": "false", "trusted-proxies": "10.0.0.0/8", "rate-per-user": "9", "rate-per-address": "9", "rate-per-key": "9",
+		"hosts": "h", "cors-headers": "x-a", "cors-allow-null": "true", "hsts": "true", "docs": "false", "trusted-proxies": "10.0.0.0/8", "network-attribute": "true", "rate-per-user": "9", "rate-per-address": "9", "rate-per-key": "9",
 		"max-connections": "99", "max-connections-per-address": "9", "idle-timeout": "9s", "proxy-protocol": "true",
 		"shard": "b=h:1,i:2", "on-outage": "admit", "etcd-near": "a:1", "trace-endpoint": "http://c:4318", "trace-sample": "0.5",
 	}
@@ -249,6 +249,7 @@ func TestConfig_RejectsCombinations(t *testing.T) {
 		"auth_none_and_keys": {args: args("--auth-none", "--auth-keys-file=k"), want: `auth-none "true" (from the command line): cannot be combined`},
 		"token_issuer":       {args: args("--auth-jwks-file=k", "--auth-audience=a"), want: `auth-issuer "" (from default): want the iss`},
 		"token_audience":     {args: args("--auth-jwks-file=k", "--auth-issuer=i"), want: `auth-audience "" (from default): want the aud`},
+		"network_without_tokens": {args: args("--network-attribute", "--auth-keys-file=k"), want: `network-attribute "true" (from the command line): requires auth-file`},
 		"label_without_keys": {args: args("--auth-label-claim=tier=t"), want: `auth-label-claim "tier=t" (from the command line): requires auth-jwks-url`},
 		"label_without_claim": {args: args("--auth-jwks-url=https://h/k", "--auth-issuer=i", "--auth-audience=a", "--auth-label-claim=tier"),
 			want: `auth-label-claim "tier" (from the command line): label claim "tier": want KEY=CLAIM`},

@@ -28,9 +28,11 @@ type edgeConfig struct {
 	Docs           bool
 	Hosts          []string
 	TrustedProxies []string
-	RatePerUser    int
-	RatePerAddress int
-	RatePerKey     int
+	// NetworkAttribute lets nodes compute the network of viewers.
+	NetworkAttribute bool
+	RatePerUser      int
+	RatePerAddress   int
+	RatePerKey       int
 }
 
 func (c *edgeConfig) register(fs *pflag.FlagSet) {
@@ -49,6 +51,8 @@ func (c *edgeConfig) register(fs *pflag.FlagSet) {
 			"address localhost is included (default any if credentials are required, else IP addresses and the names of this machine)")
 	listVar(fs, &c.TrustedProxies, "trusted-proxies",
 		"`networks` of proxies, such as 10.0.0.0/8, whose X-Forwarded-For is used")
+	fs.BoolVar(&c.NetworkAttribute, "network-attribute", false,
+		"compute the attribute network of viewers' streams from the client's address, with a secret key; requires viewers' tokens")
 	fs.BoolVar(&c.HSTS, "hsts", false, "send Strict-Transport-Security: browsers use only HTTPS for this host for one year; requires tls-cert")
 	fs.BoolVar(&c.Docs, "docs", true, "serve the API's documentation at /docs and /openapi.json")
 	fs.IntVar(&c.RatePerUser, "rate-per-user", 50,
@@ -162,6 +166,8 @@ func (c *Config) checkEdge() error {
 		}
 	}
 	return cmp.Or(
+		c.check(!c.NetworkAttribute || cmp.Or(c.AuthFile, c.JWKSURL, c.JWKSFile, c.SecretFile) != "", "network-attribute", "true",
+			"requires auth-file or a source of viewers' tokens: a service states the network in the body"),
 		c.check(c.TLSCert == "" || c.TLSKey != "", "tls-cert", c.TLSCert, "requires tls-key"),
 		c.check(c.TLSKey == "" || c.TLSCert != "", "tls-key", c.TLSKey, "requires tls-cert"),
 		c.check(c.TLSClientCA == "" || c.TLSCert != "", "tls-client-ca", c.TLSClientCA,

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -41,8 +42,10 @@ type backend struct {
 	clients map[string]*clientv3.Client // by name of the open shards
 	etcds   map[string]*shardInfo       // likewise
 	secret  []byte                      // signs stream ids; nil until it was read from a shard
-	nodes   *stalecache.Cache[[]cluster.Node]
-	older   olderNodes
+	// networkKey computes the networks of viewers; nil until it was read, or if there are none.
+	networkKey []byte
+	nodes      *stalecache.Cache[[]cluster.Node]
+	older      olderNodes
 }
 
 // newRouter returns a router over the configured shards. If mapped is set, the
@@ -74,6 +77,9 @@ func (b *backend) open(ctx context.Context, s shard.Shard, first bool) (*shard.C
 		return nil, err
 	}
 	secret, err := b.sharedSecret(ctx, c, first)
+	if err == nil && b.cfg.NetworkAttribute {
+		_, err = b.shared(ctx, c, first, cluster.NetworkKey(b.cfg.EtcdPrefix), &b.networkKey, bytes.Equal)
+	}
 	if err != nil {
 		return nil, errors.Join(err, closeClient(c))
 	}
@@ -126,29 +132,36 @@ func (b *backend) runShard(
 	return group.Wait()
 }
 
-// sharedSecret returns the secret that signs stream ids, which is the same on all shards. It
-// creates the secret only on the first shard, and copies it to shards that have none.
+// sharedSecret returns the secret that signs stream ids.
 func (b *backend) sharedSecret(ctx context.Context, c *clientv3.Client, first bool) ([]byte, error) {
+	return b.shared(ctx, c, first, cluster.StreamIDSecret(b.cfg.EtcdPrefix), &b.secret, secretsRelated)
+}
+
+// shared returns a secret that is the same on all shards, and which the node keeps in known.
+// It creates the secret only on the first shard, and copies it to shards that have none.
+func (b *backend) shared(
+	ctx context.Context, c *clientv3.Client, first bool, from cluster.Shared, known *[]byte, related func(a, b []byte) bool,
+) ([]byte, error) {
 	for {
 		b.mu.Lock()
-		secret := b.secret
+		secret := *known
 		b.mu.Unlock()
 		var err error
 		switch {
 		case secret != nil:
-			return secret, cluster.ShareSecret(ctx, c, b.cfg.EtcdPrefix, secret, secretsRelated)
+			return secret, from.Share(ctx, c, secret, related)
 		case first:
-			secret, err = cluster.Secret(ctx, c, b.cfg.EtcdPrefix)
+			secret, err = from.GetOrCreate(ctx, c)
 		default:
-			secret, err = cluster.FindSecret(ctx, c, b.cfg.EtcdPrefix)
+			secret, err = from.Find(ctx, c)
 		}
 		if err != nil {
 			return nil, err
 		}
 		if secret != nil {
 			b.mu.Lock()
-			if b.secret == nil {
-				b.secret = secret
+			if *known == nil {
+				*known = secret
 			}
 			b.mu.Unlock()
 			continue // and compare it with the secrets of the other shards
@@ -198,7 +211,12 @@ func (b *backend) clientConfig(endpoints []string) cluster.ClientConfig {
 
 // apiBackend returns the functions that the HTTP server calls.
 func (b *backend) apiBackend(r *shard.Router) api.Backend {
+	b.mu.Lock()
+	networkKey := b.networkKey
+	b.mu.Unlock()
 	return api.Backend{
+		NetworkKey: networkKey,
+
 		Limiter: r,
 		Rules:   r,
 		Data:    r,

@@ -45,6 +45,23 @@ func (i *Ingress) clientOf(r *http.Request) (client netip.Addr, invalidHop strin
 	return at, ""
 }
 
+// KnowsClient reports whether client, as [Ingress.ClientOf] returned it for r, is one client
+// and not a proxy: its address is not one that many clients may have, and headers of a proxy
+// come from a trusted one.
+func (i *Ingress) KnowsClient(r *http.Request, client netip.Addr) bool {
+	if i.Exempt(client) {
+		return false
+	}
+	if i.IsProxy(PeerAddr(r.RemoteAddr)) || !cameThroughProxy(r) {
+		return true
+	}
+	i.logUntrusted.Do(func() {
+		i.log.Warn("a viewer's start has headers of a proxy that is not trusted, so the network of its client is not known: "+
+			"if it is your proxy, add it to trusted-proxies", "peer", client.String())
+	})
+	return false
+}
+
 // maxHop is the maximum length of an invalid hop, in bytes.
 const maxHop = 64
 

@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -93,4 +94,41 @@ func TestClientOf_ForgedHeader(t *testing.T) {
 			t.Fatalf("through a proxy: %s", got)
 		}
 	})
+}
+
+func TestKnowsClient(t *testing.T) {
+	var log strings.Builder
+	e, err := New(Config{Proxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	require.NoError(t, err)
+	for _, c := range []struct {
+		peer   string
+		header [2]string
+		want   bool
+	}{
+		{"203.0.113.7:1", [2]string{}, true},
+		{"[::ffff:203.0.113.7]:1", [2]string{}, true},
+		{"[2001:db8::1]:1", [2]string{}, true},
+		{"192.168.0.7:1", [2]string{}, true},
+		{"10.0.0.1:1", [2]string{"X-Forwarded-For", "203.0.113.7"}, true},
+		{"10.0.0.1:1", [2]string{"X-Forwarded-For", "6.6.6.6, 203.0.113.7, 10.0.0.2"}, true},
+		// The address of a proxy or of this machine, or none.
+		{"10.0.0.1:1", [2]string{}, false},
+		{"10.0.0.1:1", [2]string{"X-Forwarded-For", "10.0.0.2"}, false},
+		{"10.0.0.1:1", [2]string{"X-Forwarded-For", "unknown"}, false},
+		{"10.0.0.1:1", [2]string{"X-Forwarded-For", "127.0.0.1"}, false},
+		{"127.0.0.1:1", [2]string{}, false},
+		{"@", [2]string{}, false},
+		// Headers of a proxy that is not trusted.
+		{"203.0.113.7:1", [2]string{"X-Forwarded-For", "192.0.2.1"}, false},
+		{"203.0.113.7:1", [2]string{"Via", "1.1 proxy"}, false},
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/", nil)
+		r.RemoteAddr = c.peer
+		if c.header[0] != "" {
+			r.Header.Set(c.header[0], c.header[1])
+		}
+		client, _ := e.ClientOf(r)
+		assert.Equal(t, c.want, e.KnowsClient(r, client), "%v", c)
+	}
+	assert.Equal(t, 1, strings.Count(log.String(), "a proxy that is not trusted"), log.String())
 }

@@ -68,6 +68,8 @@ type Ingress struct {
 	bodies      bodies
 	responses   responses
 	logHop      sync.Once // for the first invalid hop
+
+	logUntrusted sync.Once // for the first client behind an untrusted proxy
 }
 
 // New returns an Ingress.
