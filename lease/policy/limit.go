@@ -50,14 +50,7 @@ func (l Limit) Equal(m Limit) bool {
 }
 
 // selects reports whether a stream fulfils all conditions of the limit.
-func (l *Limit) selects(as *Attributes) bool {
-	for i := range l.Where {
-		if !l.Where[i].matches(as) {
-			return false
-		}
-	}
-	return true
-}
+func (l *Limit) selects(as *Attributes) bool { return Selects(l.Where, as) }
 
 // unit returns what a stream counts as. Streams of one unit count once. A stream whose
 // unit is "" counts separately.
