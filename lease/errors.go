@@ -15,7 +15,7 @@ var (
 	// ErrLimit means that the user is at the limit. The error is a [*LimitError].
 	ErrLimit = errors.New("lease: maximum number of streams reached")
 	// ErrEnded means that the stream has ended. The error is an [*EndedError].
-	ErrEnded = errors.New("lease: stream has ended")
+	ErrEnded = schema.ErrEnded
 	// ErrNoStreams means that the user has no streams.
 	ErrNoStreams = errors.New("lease: user has no streams")
 	// ErrBadUser means that the user id is not valid. See [userid.Rule].

@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
+	"streamcount/lease/bulkend"
 	"streamcount/lease/internal/breaker"
 	"streamcount/lease/internal/cachedcount"
 	"streamcount/lease/internal/commit"
@@ -151,6 +152,7 @@ type Limiter struct {
 	leaseStatus    *leasestatus.Reader
 	rules          *rules.Store
 	userData       *userdata.Store
+	bulkEnd        *bulkend.Store
 	atLimitCount   cachedcount.Count // number of users at their limit
 	defaults       policy.Defaults
 
@@ -224,6 +226,11 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 		StreamID: func(user string, e schema.Entry) string { return l.ids.Sign(user, e.StreamID()) },
 		LeaseOf:  l.leaseOf, Written: l.recordOwnWrite, Ended: l.afterEnding,
 	})
+	l.bulkEnd = bulkend.New(bulkend.Config{
+		KV: etcd.KV, Keys: l.keys, Replica: l.replica, Waiting: l.batch.Waiting, WithDeadline: l.withDeadline,
+		Locate: l.locate, End: l.endRemoved, Count: l.countStop,
+		StreamID: func(user string, e schema.Entry) string { return l.ids.Sign(user, e.StreamID()) },
+	})
 	l.renewer = keepalive.New(etcd.Lease, l.replica.NeedsBeacons, counters)
 	l.Store = migration.New(migration.Config{
 		KV: etcd.KV, Lease: etcd.Lease, Keys: l.keys, Replica: l.replica, Rules: l.rules, Granter: l.granter, Renewer: l.renewer,
@@ -293,6 +300,9 @@ func (l *Limiter) Rules() *rules.Store { return l.rules }
 
 // UserData returns the store of everything that etcd contains about a user.
 func (l *Limiter) UserData() *userdata.Store { return l.userData }
+
+// BulkEnd returns the store that ends the streams that fulfil conditions.
+func (l *Limiter) BulkEnd() *bulkend.Store { return l.bulkEnd }
 
 // stream returns the stream with the key e.
 func (l *Limiter) stream(user string, h schema.Entry) Stream {

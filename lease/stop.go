@@ -131,6 +131,12 @@ func (l *Limiter) tryEnd(ctx context.Context, user string, h schema.Entry, reaso
 	return left, nil
 }
 
+// endRemoved is tryEnd for a stream that an operator removes.
+func (l *Limiter) endRemoved(ctx context.Context, user string, h schema.Entry) error {
+	_, err := l.tryEnd(ctx, user, h, policy.ReasonRemoved)
+	return err
+}
+
 // stopMissed handles a stop whose transaction has failed because the put is not the
 // current one.
 func (l *Limiter) stopMissed(

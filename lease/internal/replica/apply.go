@@ -52,12 +52,12 @@ func (r *Replica) applyRevision(rev int64, events []*mvccpb.Event) {
 			g := r.recordEnding(c.removed.nonce, tombstones)
 			r.changes = append(r.changes, Change{
 				User: user, Streams: c.count - c.added.count(), Ended: true, Reason: g.Reason, By: g.By,
-				Limits: g.Limits, ID: c.removed.streamID(), Record: c.removed.Value,
+				Limits: g.Limits, ID: c.removed.StreamID(), Record: c.removed.Value,
 			})
 		}
 		if c.added.isStream() {
 			r.changes = append(r.changes, Change{
-				User: user, Streams: c.count, ID: c.added.streamID(), Record: c.added.Value,
+				User: user, Streams: c.count, ID: c.added.StreamID(), Record: c.added.Value,
 			})
 		}
 	}

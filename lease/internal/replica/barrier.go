@@ -62,6 +62,17 @@ func (r *Replica) WaitCurrent(ctx context.Context, since monotonic.Time) bool {
 	return false
 }
 
+// WaitForRead waits until the replica contains what a linearizable read returns. Unlike
+// [Replica.WaitCurrent], it works behind etcd's gRPC proxy, where a revision is the only
+// proof. It returns false if it cannot confirm that.
+func (r *Replica) WaitForRead(ctx context.Context) bool {
+	if !r.NeedsBeacons() {
+		return r.WaitCurrent(ctx, monotonic.Of(time.Now()))
+	}
+	resp, err := r.kv.Range(ctx, etcdop.Key(r.keys.Routing()).Request())
+	return err == nil && r.WaitApplied(ctx, resp.Header.Revision)
+}
+
 // joinRead returns the read that is in flight, and starts one if there is none. It
 // returns nil if a read that started after since has succeeded.
 func (r *Replica) joinRead(since monotonic.Time) *barrierRead {

@@ -66,8 +66,8 @@ func (s *Entry) SlotEntry(k schema.Keys, user string) schema.Entry {
 	return h
 }
 
-// streamID returns the stream's identity, as its id contains it.
-func (s *Entry) streamID() streamid.ID {
+// StreamID returns the stream's identity, as its id contains it.
+func (s *Entry) StreamID() streamid.ID {
 	return streamid.ID{Slot: uint16(max(s.slot, 0)), Lease: s.lease, Nonce: s.nonce}
 }
 
@@ -146,6 +146,35 @@ func (r *Replica) EachUser(f func(user string, entries []schema.Entry)) {
 func (r *Replica) EachUserCount(f func(user string, streams int)) {
 	for i := range r.stripes {
 		r.stripes[i].eachCount(f)
+	}
+}
+
+// EachStream calls f with every stream and its user until f returns false, the streams of a
+// user one after the other. It leaves out keys that streamcount did not write. An entry does
+// not change if its stream ends or another stream takes its slot.
+func (r *Replica) EachStream(f func(user string, s *Entry) (more bool)) {
+	type stream struct {
+		user  string
+		entry *Entry
+	}
+	var streams []stream // of one stripe, because f must not run while it is locked
+	for i := range r.stripes {
+		sh := &r.stripes[i]
+		streams = streams[:0]
+		sh.RLock()
+		for user, at := range sh.users {
+			for ; at != nil; at = at.next {
+				if at.isStream() {
+					streams = append(streams, stream{user, at})
+				}
+			}
+		}
+		sh.RUnlock()
+		for _, s := range streams {
+			if !f(s.user, s.entry) {
+				return
+			}
+		}
 	}
 }
 

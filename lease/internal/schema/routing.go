@@ -10,6 +10,9 @@ import (
 // was written.
 var ErrRouting = errors.New("lease: the routing of users has changed")
 
+// ErrEnded means that a stream has ended.
+var ErrEnded = errors.New("lease: stream has ended")
+
 // A RoutingRecord is the put of the key that says how users are spread over shards.
 // The zero RoutingRecord means that there is no such key.
 type RoutingRecord struct {
