@@ -49,7 +49,7 @@ func (f *fake) overrideOf(user string, err error) (policy.Override, error) {
 
 func (f *fake) Explain(_ context.Context, user string) (rules.Explanation, error) {
 	kid := "kid"
-	return rules.Explanation{Plan: "family", From: rules.FromOverride, LimitFrom: rules.FromOverride, Limits: []policy.LimitUsage{
+	return rules.Explanation{Plan: "family", From: rules.FromOverride, NumbersFrom: map[string]rules.Origin{"total": rules.FromOverride}, Until: someTime, Limits: []policy.LimitUsage{
 		{Limit: policy.Limit{Name: policy.TotalLimit, Limit: 4, Count: policy.CountStreams}, Counted: 1, Left: 3},
 		{Limit: policy.Limit{Name: "profile", Limit: 1, Count: policy.CountDevices, Per: policy.AttrProfile, Observe: true}, Value: &kid, Counted: 1, MoreValues: 2},
 	}}, f.note("explain %s", user)

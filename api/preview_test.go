@@ -73,7 +73,7 @@ func TestPreview_Explain(t *testing.T) {
 	s := newServer(t, Config{}, f)
 	w := call(s, "GET", "/api/v1/limits/users/maya%2Fx/explain", "")
 	require.Equal(t, 200, w.Code, w.Body)
-	assert.JSONEq(t, `{"plan":"family","from":"override","limits":[
+	assert.JSONEq(t, `{"plan":"family","from":"override","until":"2026-01-02T03:04:05.678Z","limits":[
 		{"name":"total","limit":4,"counted":1,"left":3,"from":"override"},
 		{"name":"profile","limit":1,"counted":1,"left":0,"count":"devices","per":"profile","value":"kid","moreValues":2,"observe":true}]}`, w.Body.String())
 	assert.Equal(t, []string{"explain maya/x"}, f.taken())

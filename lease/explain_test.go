@@ -3,6 +3,7 @@ package lease
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -17,8 +18,8 @@ func explained(t *testing.T, l *Limiter, user string) string {
 	x, err := l.Rules().Explain(t.Context(), user)
 	require.NoError(t, err)
 	text := fmt.Sprintf("%s from %s", x.Plan, x.From)
-	if x.LimitFrom != "" {
-		text += fmt.Sprintf(", limit from %s", x.LimitFrom)
+	if !x.Until.IsZero() {
+		text += " until " + x.Until.UTC().Format(time.DateOnly)
 	}
 	for _, u := range x.Limits {
 		name := u.Limit.Name
@@ -26,6 +27,9 @@ func explained(t *testing.T, l *Limiter, user string) string {
 			name += "=" + *u.Value
 		}
 		text += fmt.Sprintf("; %s %d/%d, %d left", name, u.Counted, u.Limit.Limit, u.Left)
+		if from := x.NumbersFrom[u.Limit.Name]; from != "" {
+			text += fmt.Sprintf(" by %s", from)
+		}
 	}
 	return text
 }
@@ -56,6 +60,10 @@ func TestRules_Explain(t *testing.T) {
 	mustStart(t, l, "maya", Request{Device: Device{Type: "phone"}})
 	assert.Equal(t, "family from override; total 2/4, 2 left; tv 1/1, 0 left; profile= 1/2, 1 left; profile=kid 1/2, 1 left",
 		explained(t, l, "maya"))
+	override("maya", policy.Override{Plan: "family", Limits: map[string]int{"tv": 2, "none": 1}, Until: time.Date(2100, 1, 2, 0, 0, 0, 0, time.UTC)})
+	assert.Equal(t, "family from override until 2100-01-02; total 2/4, 2 left; tv 1/2, 1 left by override; profile= 1/2, 1 left; profile=kid 1/2, 1 left",
+		explained(t, l, "maya"))
+	override("maya", policy.Override{Plan: "family"})
 	_, err := l.Rules().RemovePlan(ctx, "family")
 	require.NoError(t, err)
 	assert.Equal(t, "default from configuration; total 2/3, 1 left", explained(t, l, "maya"), "the plan was removed")
@@ -64,13 +72,13 @@ func TestRules_Explain(t *testing.T) {
 	assert.Equal(t, "default from default; total 2/2, 0 left", explained(t, l, "maya"), "the plan was removed")
 	assert.Equal(t, "default from default; total 0/2, 2 left", explained(t, l, "tom"))
 	override("tom", policy.Override{Limit: new(5)})
-	assert.Equal(t, "default from default, limit from override; total 0/5, 5 left", explained(t, l, "tom"))
+	assert.Equal(t, "default from default; total 0/5, 5 left by override", explained(t, l, "tom"))
 
 	set("gold", policy.Plan{Limit: 9})
 	mustStart(t, l, "ida", Request{Plan: "gold"})
 	assert.Equal(t, "gold from start; total 1/9, 8 left", explained(t, l, "ida"))
 	mustStart(t, l, "ida", Request{Grant: "silver", Limit: new(7)})
-	assert.Equal(t, "default from default, limit from start; total 2/7, 5 left", explained(t, l, "ida"))
+	assert.Equal(t, "default from default; total 2/7, 5 left by start", explained(t, l, "ida"))
 
 	_, err = l.Rules().Explain(ctx, "a\tb")
 	require.ErrorIs(t, err, ErrBadUser)

@@ -30,6 +30,7 @@ type TryResult struct {
 type Explanation struct {
 	Plan   string       `json:"plan" doc:"The name of the user's plan." example:"family"`
 	From   string       `json:"from" doc:"Where the plan comes from: override (set for the user), start (stated by the start, or the token, of the user's newest stream), default (the plan of that name), or configuration (the limit of the node, if there is no default plan)." example:"override"`
+	Until  *Time        `json:"until,omitempty" format:"date-time" doc:"When the limit, plan or limits that are set for the user end, if they end."`
 	Limits []LimitUsage `json:"limits" nullable:"false" doc:"The limits. The first is total, that of the plan itself."`
 }
 
@@ -43,6 +44,6 @@ type LimitUsage struct {
 	Per        string  `json:"per,omitempty" doc:"The attribute of which each value has the limit separately. There is an entry for each value that a stream has."`
 	Value      *string `json:"value,omitempty" doc:"The value of that attribute; empty for streams without it. Left out if no stream counts for the limit."`
 	MoreValues int     `json:"moreValues,omitempty" doc:"How many further values of the attribute have streams. Only the 20 that count most have entries; the last of these has this member."`
-	From       string  `json:"from,omitempty" doc:"Where the number of total comes from, if the plan does not state it: override or start."`
+	From       string  `json:"from,omitempty" doc:"Where the number comes from, if the plan does not state it: override or start."`
 	Observe    bool    `json:"observe,omitempty" doc:"The limit rejects no start."`
 }

@@ -134,17 +134,14 @@ func trialStream(location string, b apitype.TryStart) (policy.TrialStream, error
 
 // Explanation returns the body of an explanation.
 func Explanation(x rules.Explanation) apitype.Explanation {
-	out := apitype.Explanation{Plan: x.Plan, From: string(x.From), Limits: []apitype.LimitUsage{}}
-	for i, u := range x.Limits {
+	out := apitype.Explanation{Plan: x.Plan, From: string(x.From), Until: apitype.At(x.Until), Limits: []apitype.LimitUsage{}}
+	for _, u := range x.Limits {
 		l := apitype.LimitUsage{
 			Name: u.Limit.Name, Limit: u.Limit.Limit, Counted: u.Counted, Left: u.Left, Per: string(u.Limit.Per), Value: u.Value,
-			MoreValues: u.MoreValues, Observe: u.Limit.Observe,
+			MoreValues: u.MoreValues, Observe: u.Limit.Observe, From: string(x.NumbersFrom[u.Limit.Name]),
 		}
 		if u.Limit.Count != policy.CountStreams {
 			l.Count = string(u.Limit.Count)
-		}
-		if i == 0 {
-			l.From = string(x.LimitFrom)
 		}
 		out.Limits = append(out.Limits, l)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -37,7 +38,11 @@ func (a *app) printExplanation(user string, x apitype.Explanation) error {
 	if origin == "" {
 		origin = x.From
 	}
-	if err := a.printf("user %s: plan %s, %s\n", printable(user), printable(x.Plan), printable(origin)); err != nil {
+	until := ""
+	if x.Until != nil {
+		until = "; what is set for the user ends at " + x.Until.UTC().Format(time.RFC3339)
+	}
+	if err := a.printf("user %s: plan %s, %s%s\n", printable(user), printable(x.Plan), printable(origin), until); err != nil {
 		return err
 	}
 	rows := [][]string{{"LIMIT", "VALUE", "COUNTED", "MAX", "LEFT", "NOTE"}}

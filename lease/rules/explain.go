@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"streamcount/lease/internal/etcdop"
 	"streamcount/lease/internal/schema"
@@ -26,9 +27,11 @@ const (
 type Explanation struct {
 	Plan string // [policy.DefaultPlan] if there is no plan
 	From Origin // of the plan
-	// LimitFrom is the origin of the limit of all streams, if the plan does not state it.
-	LimitFrom Origin
-	Limits    []policy.LimitUsage
+	// NumbersFrom are the origins of the numbers that the plan does not state, by the name of
+	// the limit.
+	NumbersFrom map[string]Origin
+	Until       time.Time // when the user's override ends; the zero Time if it does not
+	Limits      []policy.LimitUsage
 }
 
 // Explain returns the limits that apply to a user at one etcd revision. They are those of
@@ -80,7 +83,7 @@ func claimsOf(entries []schema.Entry) policy.Claims {
 }
 
 func explanation(o policy.Override, c policy.Claims, r policy.Rule, entries []schema.Entry) Explanation {
-	out := Explanation{Plan: policy.DefaultPlan, From: FromConfiguration}
+	out := Explanation{Plan: policy.DefaultPlan, From: FromConfiguration, NumbersFrom: map[string]Origin{}, Until: o.Until}
 	switch named := r.Plans[0]; {
 	case named.Revision == 0 && r.Plans[1].Revision != 0:
 		out.From = FromDefaultPlan
@@ -94,9 +97,12 @@ func explanation(o policy.Override, c policy.Claims, r policy.Rule, entries []sc
 	}
 	switch {
 	case o.Limit != nil:
-		out.LimitFrom = FromOverride
+		out.NumbersFrom[policy.TotalLimit] = FromOverride
 	case o.Plan == "" && c.Limit != nil:
-		out.LimitFrom = FromStart
+		out.NumbersFrom[policy.TotalLimit] = FromStart
+	}
+	for name := range o.Limits {
+		out.NumbersFrom[name] = FromOverride
 	}
 	streams := make([]policy.Stream, len(entries))
 	for i := range entries {
