@@ -139,6 +139,16 @@ func (s *Server) auditPlan(ctx context.Context, what string, c rules.PlanChange,
 	s.auditRule(ctx, what, "", c.Name, convertOptional(c.Old, convert.PlanRule), convertOptional(c.New, convert.PlanRule), err, more...)
 }
 
+// auditOverride records the change of what is set for a user, with the names of the limits
+// that differ.
+func (s *Server) auditOverride(ctx context.Context, what string, c rules.OverrideChange, err error) {
+	var more []slog.Attr
+	if changes := c.Limits(); len(changes) > 0 && err == nil && !c.Unreadable {
+		more = append(more, slog.Any("limits", changes))
+	}
+	s.auditRule(ctx, what, c.User, "", convertOptional(c.Old, convert.LimitRule), convertOptional(c.New, convert.LimitRule), err, more...)
+}
+
 // auditRule records the change of a rule: that of a user, or of a plan.
 func (s *Server) auditRule(ctx context.Context, what, user, plan string, before, after any, err error, more ...slog.Attr) {
 	attrs, ok := outcomeAttrs(err)

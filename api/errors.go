@@ -93,6 +93,10 @@ func addDetails(p *problem.Problem, err error) *problem.Problem {
 		return p.WithHeader("Retry-After", strconv.Itoa(wholeSeconds(full.RetryAfter)))
 	case errors.Is(err, policy.ErrNoPlan):
 		return p.WithField("body", "names a plan that does not exist")
+	case errors.Is(err, policy.ErrBadRule):
+		if bad, ok := errors.AsType[*policy.PlanError](err); ok {
+			p.Detail = "Invalid rule: " + bad.Fields[0].Location + ": " + bad.Fields[0].Problem + "."
+		}
 	case errors.Is(err, policy.ErrBadAttributes):
 		if bad, ok := errors.AsType[*policy.AttributeError](err); ok {
 			return p.WithField("body."+bad.Member, bad.Problem)

@@ -19,12 +19,14 @@ import (
 	"streamcount/api/apitype"
 	"streamcount/events"
 	"streamcount/lease"
+	"streamcount/lease/policy"
 )
 
 // A fake is a limiter with configured results, which records its calls.
 type fake struct {
-	mu    sync.Mutex
-	calls []string
+	mu        sync.Mutex
+	calls     []string
+	overrides []policy.Override // that were set
 
 	err          error                     // returned by every call, when set
 	heartbeatErr map[string]error          // by stream id

@@ -56,6 +56,9 @@ func (f *fake) Explain(_ context.Context, user string) (rules.Explanation, error
 }
 
 func (f *fake) SetOverride(_ context.Context, user string, o policy.Override) (*policy.Override, error) {
+	f.mu.Lock()
+	f.overrides = append(f.overrides, o)
+	f.mu.Unlock()
 	if o.Limit != nil {
 		return nil, f.note("set override %s limit %d", user, *o.Limit)
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -89,18 +90,18 @@ func (s *Server) getLimit(ctx context.Context, in *userInput) (*reply[apitype.Us
 }
 
 func (s *Server) setLimit(ctx context.Context, in *setLimitInput) (*reply[apitype.UserLimit], error) {
-	o, p := override("body", in.Body)
+	o, p := convert.Override("body", in.Body, time.Now())
 	if p != nil {
 		return nil, p
 	}
 	old, err := s.rules().SetOverride(ctx, string(in.User), o)
-	s.auditRule(ctx, "set limit", string(in.User), "", convertOptional(old, limitRule), new(limitRule(o)), err)
+	s.auditOverride(ctx, "set limit", rules.OverrideChange{User: string(in.User), Old: old, New: &o}, err)
 	return limitReply(in.User, o, err)
 }
 
 func (s *Server) removeLimit(ctx context.Context, in *userInput) (*reply[apitype.UserLimit], error) {
 	old, err := s.rules().RemoveOverride(ctx, string(in.User))
-	s.auditRule(ctx, "remove limit", string(in.User), "", new(limitRule(old)), nil, err)
+	s.auditOverride(ctx, "remove limit", rules.OverrideChange{User: string(in.User), Old: &old}, err)
 	return limitReply(in.User, old, err)
 }
 
@@ -108,7 +109,7 @@ func limitReply(user userID, o policy.Override, err error) (*reply[apitype.UserL
 	if err != nil {
 		return nil, err
 	}
-	return &reply[apitype.UserLimit]{apitype.UserLimit{UserID: string(user), LimitRule: limitRule(o)}}, nil
+	return &reply[apitype.UserLimit]{apitype.UserLimit{UserID: string(user), LimitRule: convert.LimitRule(o)}}, nil
 }
 
 func (s *Server) listPlans(ctx context.Context, _ *struct{}) (*reply[apitype.Plans], error) {
@@ -183,10 +184,10 @@ func (s *Server) apply(ctx context.Context, in *applyInput) (*reply[apitype.Rule
 		}
 	}
 	for _, d := range c.Users {
-		change := apitype.UserLimitChange{UserID: d.User, Old: convertOptional(d.Old, limitRule), New: convertOptional(d.New, limitRule)}
+		change := apitype.UserLimitChange{UserID: d.User, Old: convertOptional(d.Old, convert.LimitRule), New: convertOptional(d.New, convert.LimitRule)}
 		out.Users = append(out.Users, change)
 		if out.Applied {
-			s.auditRule(ctx, "apply limit", d.User, "", change.Old, change.New, nil)
+			s.auditOverride(ctx, "apply limit", d, nil)
 		}
 	}
 	return &reply[apitype.RuleChanges]{out}, nil
@@ -209,7 +210,7 @@ func ruleSet(b apitype.RuleSet) (rules.Set, *problem.Problem) {
 		if !userid.Valid(user) {
 			return set, notAUser("body.users")
 		}
-		o, p := override("body.users."+user, rule)
+		o, p := convert.Override("body.users."+user, rule, time.Now())
 		if p != nil {
 			return set, p
 		}
@@ -247,19 +248,6 @@ func notAPlan(where string) *problem.Problem {
 
 func duplicate(where, name string) *problem.Problem {
 	return problem.Invalid.New("The same name is both set and removed.").WithField(where, "also set: "+name)
-}
-
-// override reads what a user is to have, at that place of a body.
-func override(where string, b apitype.LimitRule) (policy.Override, *problem.Problem) {
-	if (b.Limit == nil) == (b.Plan == "") {
-		return policy.Override{}, problem.Invalid.New("A user has either a limit or a plan.").
-			WithField(where, "expected exactly one of limit and plan")
-	}
-	return policy.Override{Limit: b.Limit, Plan: b.Plan}, nil
-}
-
-func limitRule(o policy.Override) apitype.LimitRule {
-	return apitype.LimitRule{Limit: o.Limit, Plan: o.Plan}
 }
 
 // convertOptional converts what may not be there.

@@ -35,7 +35,7 @@ func TestRules_Calls(t *testing.T) {
 		{"PUT", limits + "maya", `{"plan":"family"}`, 200, `{"userId":"maya","plan":"family"}`, "set override maya plan family"},
 		{"PUT", limits + "maya", `{"plan":"gold"}`, 422, "a plan that does not exist", "set override maya plan gold"},
 		{"PUT", limits + "maya", "", 422, "", ""},
-		{"PUT", limits + "maya", "{}", 422, "exactly one of limit and plan", ""},
+		{"PUT", limits + "maya", "{}", 422, "expected limit, plan or limits", ""},
 		{"PUT", limits + "maya", `{"limit":1,"plan":"family"}`, 422, "exactly one", ""},
 		{"PUT", limits + "maya", `{"limit":61}`, 422, "body.limit", ""},
 		{"PUT", limits + "maya", `{"limit":-1}`, 422, "body.limit", ""},

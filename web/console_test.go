@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/assert"
@@ -136,11 +137,25 @@ func TestConsole_Limit(t *testing.T) {
 	assert.Equal(t, "family", limit().Plan)
 
 	first.Click(".user .actions button:nth-child(2)")
-	first.WaitText("dialog", "The plan family of maya")
+	first.WaitText("dialog", "maya has the plan family.")
 	confirm(first)
 	second.WaitText("#user", "No override")
 	second.WaitText(".usage", "1 of 3 streams")
 	assert.Equal(t, http.StatusNotFound, n.Call(http.MethodGet, "/api/v1/limits/users/maya", "", nil))
+
+	until := time.Now().Add(48 * time.Hour).Truncate(time.Second).UTC()
+	addOn := fmt.Sprintf(`{"limits":{"tv":2,"kids":1},"until":%q}`, until.Format(time.RFC3339))
+	require.Equal(t, http.StatusOK, n.Call(http.MethodPut, "/api/v1/limits/users/maya", addOn, nil))
+	second.WaitText("#user", "The limits kids 1, tv 2, until ")
+	second.Click(".user .actions button")
+	second.WaitText("dialog", "It continues to have the limits kids 1, tv 2, until ")
+	second.Click(`dialog input[value="plan"]`)
+	confirm(second)
+	first.WaitText("#user", "The plan family, with kids 1, tv 2, until ")
+	got := limit()
+	assert.Equal(t, "family", got.Plan)
+	assert.Equal(t, apitype.Numbers{"tv": 2, "kids": 1}, got.Limits)
+	assert.True(t, until.Equal(got.Until.Time))
 }
 
 // While the node does not answer, the page shows that its figures are stale. It recovers

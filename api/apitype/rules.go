@@ -25,11 +25,17 @@ type Plans struct {
 	Plans []Plan `json:"plans" nullable:"false" doc:"By name."`
 }
 
-// A LimitRule is the limit or the plan that is set for one user.
+// A LimitRule is what is set for one user: a limit or a plan, and numbers for single limits of
+// the plan that the user has.
 type LimitRule struct {
-	Limit *int   `json:"limit,omitempty" minimum:"0" maximum:"60" doc:"The limit of the user; 0 blocks. Everything else comes from the user's plan."`
-	Plan  string `json:"plan,omitempty" maxLength:"64" doc:"The name of the user's plan, which must exist."`
+	Limit  *int    `json:"limit,omitempty" minimum:"0" maximum:"60" doc:"The limit of the user; 0 blocks. Everything else comes from the user's plan."`
+	Plan   string  `json:"plan,omitempty" maxLength:"64" doc:"The name of the user's plan, which must exist."`
+	Limits Numbers `json:"limits,omitempty" doc:"Numbers, 0 to 60, that replace those of the limits of the user's plan, by the name of the limit. A name that the plan does not have has no effect."`
+	Until  *Time   `json:"until,omitempty" format:"date-time" maxLength:"64" doc:"When all this ends by itself, in whole seconds. It may end some seconds later. If it is left out, it does not end."`
 }
+
+// Numbers are numbers of limits, by the name of the limit.
+type Numbers map[string]int
 
 // A UserLimit is a user with the limit or plan that is set for them.
 type UserLimit struct {

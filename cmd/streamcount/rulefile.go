@@ -33,6 +33,7 @@ const fileHelp = `With --file, apply the plans and limits of a YAML file in one 
   users:
     maya: {plan: family}
     tom: {limit: 1}
+    ben: {plan: one-tv, limits: {tv: 2}, until: 2027-01-31T00:00:00Z}
     ida: null             # removes the limit or plan of the user
 
 Plans and users that the file does not name are not changed. The command prints the
@@ -195,8 +196,10 @@ func readRuleFile(path string, stdin io.Reader) (apitype.RuleSet, error) {
 		switch {
 		case l == nil:
 			set.RemoveUsers = append(set.RemoveUsers, user)
-		case (l.Limit == nil) == (l.Plan == ""):
+		case l.Limit != nil && l.Plan != "":
 			return set, usageError{fmt.Errorf("file %s: user %q: want either a limit or a plan", path, user)}
+		case l.Limit == nil && l.Plan == "" && len(l.Limits) == 0:
+			return set, usageError{fmt.Errorf("file %s: user %q: want a limit or a plan, or limits by name", path, user)}
 		default:
 			set.Users[user] = *l
 		}

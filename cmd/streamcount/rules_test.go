@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -43,6 +45,51 @@ func TestRules_SingleChanges(t *testing.T) {
 		{"plans", "set", "p", "--limit=1", "--file=f"}, {"limits", "get"}, {"plans", "get", "a", "b"},
 	} {
 		c.run(exitUsage, args...)
+	}
+}
+
+// An add-on has numbers for limits of the user's plan, and ends.
+func TestRules_AddOns(t *testing.T) {
+	t.Parallel()
+	_, c := serve(t, "--data-dir="+t.TempDir())
+	path := filepath.Join(t.TempDir(), "rules.yaml")
+	until := time.Now().Add(48 * time.Hour).Truncate(time.Second).UTC().Format(time.RFC3339)
+	write := func(numbers string) {
+		t.Helper()
+		require.NoError(t, os.WriteFile(path, fmt.Appendf(nil, `
+plans:
+  one-tv: {limit: 3, limits: [{name: tv, where: {device.type: tv}, limit: 1}]}
+users:
+  maya: {plan: one-tv, limits: %s, until: %s}
+`, numbers, until), 0o600))
+	}
+	write("{tv: 2}")
+	out, _ := c.run(exitOK, "limits", "set", "--file="+path, "--yes")
+	assert.Contains(t, out, "+ user maya: plan one-tv, limits tv=2, until "+until+"\n")
+	for range 2 {
+		c.run(exitOK, "start", "maya", "--device-type=tv")
+	}
+	c.run(exitLimit, "start", "maya", "--device-type=tv")
+	c.run(exitOK, "limits", "set", "tom", "--plan=one-tv")
+	c.run(exitOK, "start", "tom", "--device-type=tv")
+	c.run(exitLimit, "start", "tom", "--device-type=tv")
+
+	write("{tv: 0, kids: 1}")
+	out, _ = c.run(exitOK, "limits", "set", "--file="+path, "--dry-run")
+	assert.Equal(t, "~ user maya: plan one-tv, limits tv=2, until "+until+" -> plan one-tv, limits kids=1,tv=0, until "+until+"\n", out)
+	out, _ = c.run(exitOK, "limits", "get", "maya")
+	assert.Equal(t, "user maya: plan one-tv, limits tv=2, until "+until+"\n", out)
+	var got apitype.UserLimit
+	c.json(exitOK, &got, "limits", "set", "maya", "--limit=4", "--limits=tv=3,kids=1", "--until="+until)
+	assert.Equal(t, apitype.Numbers{"tv": 3, "kids": 1}, got.Limits)
+	assert.Equal(t, until, got.Until.UTC().Format(time.RFC3339))
+	out, _ = c.run(exitOK, "limits", "set", "maya", "--limits=tv=2")
+	assert.Equal(t, "user maya: limits tv=2\n", out)
+	for _, args := range [][]string{
+		{"--until=" + until}, {"--limits=tv"}, {"--limits=tv=x"}, {"--limits=tv=61"}, {"--limits=total=2"}, {"--limit=1", "--until=2027-01-31"},
+		{"--limit=1", "--until=2020-01-31T00:00:00Z"}, {"--limits=tv=2", "--file=" + path},
+	} {
+		c.run(exitUsage, append([]string{"limits", "set", "maya"}, args...)...)
 	}
 }
 
@@ -92,15 +139,19 @@ users:
 	assert.Equal(t, 7, *changes.Users[0].New.Limit)
 
 	for content, want := range map[string]string{
-		"plans: {p: {limt: 1}}":                 "unknown field",
-		"plans: {p: {}}":                        `plan "p" has no limit`,
-		"plans: {p: {limit: 1}, p: {limit: 2}}": "already",
-		"users: {maya: {}}":                     "either a limit or a plan",
-		"users: {maya: {limit: 1, plan: p}}":    "either a limit or a plan",
-		"people: {}":                            "unknown field",
-		"[":                                     "want maps of plans and users",
-		"plans: {p: {limit: 99}}":               "limit",
-		"users: {maya: {plan: nowhere}}":        "plan",
+		"plans: {p: {limt: 1}}":                                  "unknown field",
+		"plans: {p: {}}":                                         `plan "p" has no limit`,
+		"plans: {p: {limit: 1}, p: {limit: 2}}":                  "already",
+		"users: {maya: {}}":                                      "a limit or a plan, or limits by name",
+		"users: {maya: {limits: {total: 2}}}":                    "body.users.maya.limits.total",
+		"users: {maya: {limits: {tv: two}}}":                     "limits",
+		"users: {maya: {limit: 1, until: 2027}}":                 "want maps of plans and users",
+		"users: {maya: {limit: 1, until: 2020-01-31T00:00:00Z}}": "body.users.maya.until",
+		"users: {maya: {limit: 1, plan: p}}":                     "either a limit or a plan",
+		"people: {}":                                             "unknown field",
+		"[":                                                      "want maps of plans and users",
+		"plans: {p: {limit: 99}}":                                "limit",
+		"users: {maya: {plan: nowhere}}":                         "plan",
 	} {
 		_, errOut := c.run(exitUsage, "limits", "set", file(content), "--yes")
 		assert.Contains(t, errOut, want, content)

@@ -7,7 +7,18 @@ import { plural } from "./format.js";
 
 const maxLimit = 60;
 
-/** Asks for a limit or plan and sets it as the user's override. Returns whether it was set. */
+/** Describes an override, such as "the plan one-tv, with tv 2, until 2027-01-31 00:00:00 UTC". */
+export function describe({ limit, plan, limits, until }) {
+  const names = Object.keys(limits ?? {}).toSorted().map((name) => `${name} ${limits[name]}`).join(", ");
+  const rule = plan ? `the plan ${plan}` : limit === undefined ? "" : `a limit of ${limit}`;
+  const numbers = names && (rule ? `with ${names}` : `the limits ${names}`);
+  return [rule, numbers, until && `until ${until.slice(0, 10)} ${until.slice(11, 19)} UTC`].filter(Boolean).join(", ");
+}
+
+/**
+ * Asks for a limit or plan and sets it as the user's override. Numbers of limits by name and the end
+ * of the override stay. Returns whether it was set.
+ */
 export async function changeLimit(user, { own, streams }) {
   const plans = (await find("/api/v1/plans").catch(() => undefined))?.plans ?? [];
   const number = h("input", {
@@ -34,10 +45,12 @@ export async function changeLimit(user, { own, streams }) {
     h("p", { class: "muted small" }, "It applies to every start from now on, on every node. Running streams continue, " +
       "even above a lower limit. 0 blocks the user."),
   ];
+  const { limits, until } = own ?? {};
+  if (limits || until) body.push(h("p", null, `It continues to have ${describe({ limits, until })}.`));
   pick(kind);
   return ask({
     title: `Limit of ${user}`, action: "Set", body,
-    submit: () => set(user, kind === "plan" ? { plan: plan.value } : { limit: chosenNumber(number) }),
+    submit: () => set(user, { ...(kind === "plan" ? { plan: plan.value } : { limit: chosenNumber(number) }), limits, until }),
   });
 }
 
@@ -55,8 +68,7 @@ const set = (user, rule) => explainUnknown(call("PUT", limitPath(user), rule));
 export function removeLimit(user, own) {
   return ask({
     title: "Remove the override?", action: "Remove override", danger: true,
-    body: [h("p", null, own?.plan ? `The plan ${own.plan}` : `The limit of ${own?.limit}`, " of ", h("strong", null, user),
-      ". Afterwards the plan of each start applies, or the default.")],
+    body: [h("p", null, h("strong", null, user), ` has ${describe(own)}. Afterwards the plan of each start applies, or the default.`)],
     submit: () => explainUnknown(call("DELETE", limitPath(user)).catch((problem) => {
       if (problem.status !== 404) throw problem;
     })),

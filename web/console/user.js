@@ -4,7 +4,7 @@ import { $, announce, attr, bar, h, lines, reconcile, row, table, text } from ".
 import { call, find, limitPath, now, streamsPath } from "./api.js";
 import { ask } from "./dialogs.js";
 import { filterUser } from "./feed.js";
-import { changeLimit, removeLimit } from "./limit.js";
+import { changeLimit, describe, removeLimit } from "./limit.js";
 import { countdown, minute, moment, parse, plural } from "./format.js";
 import { Poll } from "./poll.js";
 import { invalidReason } from "./users.js";
@@ -140,7 +140,8 @@ function showUsage(streams, own) {
 
 function source(own) {
   if (!own) return "No override: the plan of each start applies, or the default.";
-  return own.plan ? `The plan ${own.plan}, set for this user.` : `A limit of ${own.limit}, set for this user.`;
+  const rule = describe(own);
+  return `${rule[0].toUpperCase()}${rule.slice(1)}, set for this user.`;
 }
 
 /** Updates the remaining times of the streams. */

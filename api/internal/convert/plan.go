@@ -27,7 +27,7 @@ func Plan(where string, b apitype.PlanRule) (policy.Plan, *problem.Problem) {
 		p.Limits = append(p.Limits, limit(l))
 	}
 	if err := p.Validate(); err != nil {
-		return p, badPlan(where, err)
+		return p, badRule(where, err)
 	}
 	return p.WithDefaults(), nil
 }
@@ -44,8 +44,8 @@ func limit(l apitype.Limit) policy.Limit {
 	return out
 }
 
-// badPlan returns the problem of an invalid plan, with the members that are wrong.
-func badPlan(where string, err error) *problem.Problem {
+// badRule returns the problem of an invalid plan or override, with the members that are wrong.
+func badRule(where string, err error) *problem.Problem {
 	bad, ok := errors.AsType[*policy.PlanError](err)
 	if !ok {
 		text := strings.TrimPrefix(err.Error(), policy.ErrBadRule.Error()+": ")

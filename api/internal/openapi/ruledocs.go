@@ -33,7 +33,8 @@ func SetLimit() Operation {
 		id: "set-limit", tag: tagRules, summary: "Set the limit or plan of a user",
 		traits: Traits{Action: access.WriteRules},
 		description: "Applies on every node to every later start. Running streams continue; starts are rejected until the " +
-			"user's count is below the new limit. It takes precedence over the plan in a start.",
+			"user's count is below the new limit. It takes precedence over the plan in a start. Everything that was set for the user " +
+			"before is replaced, also `limits` and `until`.",
 		problems: []problem.Type{problem.OlderNodes}, request: apitype.LimitRule{Plan: "family"}, response: exampleLimit,
 	}
 }

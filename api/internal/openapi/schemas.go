@@ -6,6 +6,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"streamcount/api/apitype"
+	"streamcount/lease/policy"
 )
 
 // RegisterSchemas adds the schemas of the types in package apitype that have several forms,
@@ -15,6 +16,7 @@ func RegisterSchemas(schemas huma.Registry) {
 	schemas.RegisterTypeAlias(reflect.TypeFor[apitype.StreamIDs](), reflect.TypeFor[streamIDs]())
 	schemas.RegisterTypeAlias(reflect.TypeFor[apitype.Labels](), reflect.TypeFor[labels]())
 	schemas.RegisterTypeAlias(reflect.TypeFor[apitype.Where](), reflect.TypeFor[where]())
+	schemas.RegisterTypeAlias(reflect.TypeFor[apitype.Numbers](), reflect.TypeFor[numbers]())
 }
 
 const (
@@ -29,6 +31,7 @@ type (
 	streamIDs struct{}
 	labels    struct{}
 	where     struct{}
+	numbers   struct{}
 )
 
 // Schema implements huma.SchemaProvider.
@@ -53,6 +56,15 @@ func (where) Schema(huma.Registry) *huma.Schema {
 	return prepared(&huma.Schema{
 		Type: huma.TypeObject, MaxProperties: new(maxWhere), AdditionalProperties: oneOf(append(oneOrMore(maxValues), not)...),
 		Examples: []any{map[string]any{"device.type": []string{"tv", "stb", ""}}},
+	})
+}
+
+// Schema implements huma.SchemaProvider.
+func (numbers) Schema(huma.Registry) *huma.Schema {
+	return prepared(&huma.Schema{
+		Type: huma.TypeObject, MaxProperties: new(policy.MaxLimits),
+		AdditionalProperties: &huma.Schema{Type: huma.TypeInteger, Minimum: new(0.0), Maximum: new(float64(policy.MaxLimit))},
+		Examples:             []any{map[string]int{"tv": 2}},
 	})
 }
 
