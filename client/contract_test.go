@@ -21,6 +21,7 @@ import (
 	"streamcount/internal/testing/etcdtest"
 	"streamcount/internal/testing/longtest"
 	"streamcount/lease"
+	"streamcount/lease/policy"
 )
 
 func TestMain(m *testing.M) { os.Exit(etcdtest.Main(m)) }
@@ -124,6 +125,59 @@ func TestContract_ARefusalNamesTheOthers(t *testing.T) {
 	require.NoError(t, err)
 	_, err = c.Start(t.Context(), "maya", apitype.Start{})
 	require.NoError(t, err)
+}
+
+// Under a plan with several limits, the refusal says which streams to end: one of them, or
+// several.
+func TestContract_ARefusalOfSeveralLimits(t *testing.T) {
+	n := newNode(t, 3, 0)
+	c := n.client()
+	_, err := n.limiter.Rules().SetPlan(t.Context(), policy.DefaultPlan, policy.Plan{Limit: 4, Limits: []policy.Limit{
+		{
+			Name: "tv", Where: []policy.Condition{{Attribute: policy.AttrDeviceType, In: []string{"tv"}}}, Limit: 1,
+			Message: "Only one TV at a time",
+		},
+		{Name: "profile", Per: policy.AttrProfile, Limit: 1},
+	}})
+	require.NoError(t, err)
+	start := func(kind, profile string, replaces ...string) (apitype.User, error) {
+		return c.StartStream(t.Context(), "maya", apitype.Start{
+			Profile: profile, Device: &apitype.Device{Type: kind}, Replaces: replaces, Labels: apitype.Labels{"kids": "no"}, Priority: new(7),
+		})
+	}
+	tv, err := start("tv", "ann")
+	require.NoError(t, err)
+	assert.Equal(t, "ann", tv.Stream.Profile)
+	assert.Equal(t, apitype.Labels{"kids": "no"}, tv.Stream.Labels)
+	assert.Equal(t, 7, *tv.Stream.Priority)
+	phone, err := start("phone", "ben")
+	require.NoError(t, err)
+
+	_, err = start("tv", "cem")
+	var full *client.LimitError
+	require.ErrorAs(t, err, &full)
+	require.ErrorContains(t, err, "maximum number of streams reached: limit tv: 1 of 1")
+	assert.Equal(t, "Only one TV at a time", full.Message())
+	assert.Equal(t, "Only one TV at a time", full.Detail)
+	assert.Equal(t, []int{1, 1, 2}, []int{full.Limit, full.Counted, full.Streams})
+	assert.Equal(t, []apitype.RefusingLimit{{Name: "tv", Limit: 1, Counted: 1, Count: "streams", Message: "Only one TV at a time"}}, full.Limits)
+	require.Len(t, full.Enough(), 1)
+	assert.Equal(t, tv.Stream.ID, full.Enough()[0].ID)
+	assert.Equal(t, []string{"tv"}, full.Active[0].Blocks)
+	assert.Equal(t, []string{}, full.Active[1].Blocks)
+
+	_, err = start("tv", "ben")
+	require.ErrorAs(t, err, &full)
+	assert.Empty(t, full.Enough(), "two streams have to end")
+	var ids []string
+	for _, s := range full.Active {
+		require.Len(t, s.Blocks, 1)
+		ids = append(ids, s.ID)
+	}
+	assert.Equal(t, []string{tv.Stream.ID, phone.Stream.ID}, ids)
+	u, err := start("tv", "ben", ids...)
+	require.NoError(t, err)
+	assert.Equal(t, 1, u.Streams)
 }
 
 func TestContract_AnEvictedStreamNamesItsSuccessor(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	// ErrLimit means that the user has as many streams as the limit allows. The error is a
+	// ErrLimit means that the user has as many streams as a limit allows. The error is a
 	// [*LimitError]. No other error means that.
 	ErrLimit = errors.New("maximum number of streams reached")
 	// ErrEnded means that a stream has ended permanently. The error is an [*EndedError].
@@ -27,26 +27,6 @@ var (
 // errUnreadable means that an answer is not the service's, such as the page of a proxy. It
 // implies nothing about a stream.
 var errUnreadable = errors.New("unreadable answer")
-
-// A LimitError is a refused start, with the streams from which the viewer can choose. It is
-// an [ErrLimit].
-type LimitError struct {
-	Limit   int
-	Streams int
-	Active  []apitype.Stream // the streams that hold the slots, oldest first
-	// RetryAfter is the time until the first of Active could expire; 0 if unknown.
-	RetryAfter time.Duration
-	// EvictAfter is the time until a start with replace-oldest may evict a stream, if its own
-	// session or device was evicted recently; otherwise 0.
-	EvictAfter time.Duration
-}
-
-func (e *LimitError) Error() string {
-	return fmt.Sprintf("%v: %d of %d", ErrLimit, e.Streams, e.Limit)
-}
-
-// Unwrap makes a LimitError an [ErrLimit].
-func (e *LimitError) Unwrap() error { return ErrLimit }
 
 // The reasons after which a client starts again without a message. After all others, known
 // or not, it notifies the viewer.

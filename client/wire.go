@@ -113,12 +113,7 @@ func refusal(resp *http.Response, body []byte) error {
 	}
 	switch {
 	case p.Status == http.StatusForbidden && (p.Title == limitReached || p.Text == limitReached):
-		limit := len(p.Active)
-		if p.Limit != nil {
-			limit = *p.Limit
-		}
-		return &LimitError{Limit: limit, Streams: held(p), Active: p.Active, RetryAfter: after,
-			EvictAfter: seconds(p.EvictAfterSeconds)}
+		return newLimitError(p, after)
 	case p.Status == http.StatusGone && (p.Type != "" || p.Reason != ""): // otherwise it is the page of a proxy
 		ended := &EndedError{Reason: p.Reason, By: p.By}
 		if ended.Reason == "" {
@@ -136,11 +131,25 @@ func refusal(resp *http.Response, body []byte) error {
 // limitReached is the title of the only refusal that means too many streams.
 const limitReached = "Maximum number of streams reached"
 
-func held(p apitype.Problem) int {
-	if p.Streams != nil {
-		return *p.Streams
+// newLimitError returns the error of a start that was refused at the limit.
+func newLimitError(p apitype.Problem, after time.Duration) *LimitError {
+	e := &LimitError{
+		Limit: len(p.Active), Streams: len(p.Active), Active: p.Active, Limits: p.Limits, Detail: p.Detail,
+		RetryAfter: after, EvictAfter: seconds(p.EvictAfterSeconds),
 	}
-	return len(p.Active)
+	if p.Limit != nil {
+		e.Limit = *p.Limit
+	}
+	if p.Streams != nil {
+		e.Streams = *p.Streams
+	}
+	e.Counted = e.Streams
+	if p.Counted != nil {
+		e.Counted = *p.Counted
+	} else if len(p.Limits) > 0 {
+		e.Counted = p.Limits[0].Counted
+	}
+	return e
 }
 
 // seconds returns n seconds, at least 0 and at most maxRetryAfter.

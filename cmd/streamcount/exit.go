@@ -78,7 +78,10 @@ func (a *app) explain(err error) string {
 }
 
 func explainLimit(full *client.LimitError) string {
-	if full.Limit == 0 {
+	switch {
+	case len(full.Limits) > 0:
+		return explainLimits(full)
+	case full.Limit == 0:
 		return "start rejected: the limit of the user is 0 streams"
 	}
 	text := fmt.Sprintf("limit reached: %d of %d streams are active; stop one with "+
@@ -92,6 +95,34 @@ func explainLimit(full *client.LimitError) string {
 		text += fmt.Sprintf("; the first one could expire in %v", full.RetryAfter)
 	}
 	return text
+}
+
+// explainLimits explains the refusal by a plan with several limits: its message, the limits,
+// and which streams have to end.
+func explainLimits(full *client.LimitError) string {
+	text, forbidden := "limit reached", false
+	if m := full.Message(); m != "" {
+		text += ": " + m
+	}
+	var limits []string
+	for _, l := range full.Limits {
+		limits = append(limits, fmt.Sprintf("%s, %d of %d", l.Name, l.Counted, l.Limit))
+		forbidden = forbidden || l.Limit == 0
+	}
+	text += " (" + strings.Join(limits, "; ") + ")"
+	if full.EvictAfter > 0 {
+		text += fmt.Sprintf("; this session or device was evicted and may evict others only in %v", full.EvictAfter)
+	}
+	enough := full.Enough()
+	switch {
+	case forbidden:
+		return text + "; the plan does not allow such a stream"
+	case len(enough) == 0:
+		return text + "; to start in place of others, repeat --replaces ID, with a stream of each limit"
+	case len(enough) == 1:
+		return text + "; to start in place of the stream that blocks it, add --replaces " + enough[0].ID
+	}
+	return text + "; to start in place of another stream, add --replaces ID, with a stream whose end is enough"
 }
 
 func explainEnded(ended *client.EndedError) string {
@@ -125,7 +156,10 @@ func (a *app) printProblem(err error) {
 	switch {
 	case isLimit:
 		p = apitype.Problem{Type: "/problems/limit-reached", Title: "Maximum number of streams reached",
-			Status: http.StatusForbidden, Limit: &full.Limit, Streams: &full.Streams, Active: full.Active}
+			Status: http.StatusForbidden, Limit: &full.Limit, Streams: &full.Streams, Active: full.Active, Limits: full.Limits}
+		if len(full.Limits) > 0 {
+			p.Detail, p.Counted = full.Detail, &full.Counted
+		}
 	case isEnded:
 		p = apitype.Problem{Type: "/problems/stream-ended", Title: "Stream has ended",
 			Status: http.StatusGone, Reason: ended.Reason, By: ended.By}

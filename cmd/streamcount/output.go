@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -63,6 +65,14 @@ func (a *app) printStreams(streams []apitype.Stream) error {
 			orDash(formatDevice(s.Device)), orDash(formatContent(s.Content)), orDash(s.Session),
 		})
 	}
+	for _, c := range streamColumns {
+		if slices.ContainsFunc(streams, func(s apitype.Stream) bool { return c.text(s) != "" }) {
+			rows[0] = append(rows[0], c.heading)
+			for i, s := range streams {
+				rows[i+1] = append(rows[i+1], orDash(c.text(s)))
+			}
+		}
+	}
 	return a.print(display.Table{Rows: rows, NeverCut: []string{"STREAM"}, Tone: func(row, column int, _ string) display.Tone {
 		expires := streams[row-1].ExpiresAt
 		switch {
@@ -73,6 +83,37 @@ func (a *app) printStreams(streams []apitype.Stream) error {
 		}
 		return display.Plain
 	}})
+}
+
+// streamColumns are the columns that are printed if a stream has a value for them.
+var streamColumns = []struct {
+	heading string
+	text    func(apitype.Stream) string
+}{
+	{"PROFILE", func(s apitype.Stream) string { return s.Profile }},
+	{"LABELS", func(s apitype.Stream) string {
+		var labels []string
+		for _, key := range slices.Sorted(maps.Keys(s.Labels)) {
+			labels = append(labels, key+"="+s.Labels[key])
+		}
+		return strings.Join(labels, " ")
+	}},
+	{"PRIORITY", func(s apitype.Stream) string {
+		if s.Priority == nil {
+			return ""
+		}
+		return strconv.Itoa(*s.Priority)
+	}},
+	{"BLOCKS", func(s apitype.Stream) string { return strings.Join(s.Blocks, ", ") }},
+	{"ENOUGH", func(s apitype.Stream) string {
+		switch {
+		case s.Enough == nil:
+			return ""
+		case *s.Enough:
+			return "yes"
+		}
+		return "no"
+	}},
 }
 
 // formatStart returns how long ago t is on a terminal, and the time otherwise.
@@ -116,7 +157,7 @@ func formatContent(c *apitype.Content) string {
 	if c == nil {
 		return ""
 	}
-	return withDetails(c.Title, c.ID)
+	return withDetails(append([]string{c.Title, c.ID, c.Type}, c.Labels...)...)
 }
 
 // withDetails returns the first non-empty text followed by the others in parentheses.

@@ -22,8 +22,10 @@ func (a *app) startCommand() *cobra.Command {
 		Use:   "start USER",
 		Short: "Start a stream",
 		Long: `Start a stream of a user and print its id. The stream expires without heartbeats (see
-"streamcount heartbeat"). If the limit of the user is reached, the command prints
-the active streams and exits with code 3.
+"streamcount heartbeat"). If a limit of the user is reached, the command prints the
+active streams and exits with code 3. Under a plan with several limits, BLOCKS names
+the limits that a stream counts for, and ENOUGH whether the end of that stream alone
+is enough. To end streams in the same step, repeat the command with --replaces.
 
 A user id is any text of 1 to 128 bytes. Quote characters that are special in the
 shell, and put "--" before an id that begins with a hyphen: streamcount start -- -n`,

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -108,7 +109,8 @@ func (a *app) printEvent(e client.Event) error {
 		printable(e.UserID), printable(orDash(s.Region)), printable(orDash(about)))
 }
 
-// eventDetail returns the reason of an event and the device that replaced the stream.
+// eventDetail returns the reason of an event, the device that replaced the stream, and the
+// limits that the event is about.
 func eventDetail(e apitype.Event) string {
 	text := e.Reason
 	if e.By != nil && e.By.Device != nil {
@@ -117,7 +119,14 @@ func eventDetail(e apitype.Event) string {
 	if e.Type == apitype.EventExpiry && e.Stream != nil && e.Stream.StartedAt != nil && e.At != nil {
 		text = "after " + e.At.Sub(e.Stream.StartedAt.Time).Round(time.Second).String()
 	}
-	return text
+	if len(e.Limits) == 0 {
+		return text
+	}
+	limits := "limit " + strings.Join(e.Limits, ", ")
+	if text == "" {
+		return limits
+	}
+	return text + " for " + limits
 }
 
 // printTopUsers prints the output of ls --max.
