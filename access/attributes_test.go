@@ -15,19 +15,19 @@ import (
 )
 
 // attributesConfig has claims for all attributes.
-func attributesConfig(t testing.TB) *providerConfig {
-	t.Helper()
+func attributesConfig(tb testing.TB) *providerConfig {
+	tb.Helper()
 	entries, err := readAuthFile([]byte(oneIssuer(`, labels: {tier: "https://x.example/tier", member: [app, member]}, profile: profile, priority: p`)), "/")
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return &entries[0]
 }
 
-func decodeClaims(t testing.TB, text string) map[string]any {
-	t.Helper()
+func decodeClaims(tb testing.TB, text string) map[string]any {
+	tb.Helper()
 	claims := map[string]any{}
 	decoder := json.NewDecoder(strings.NewReader(text))
 	decoder.UseNumber()
-	require.NoError(t, decoder.Decode(&claims), text)
+	require.NoError(tb, decoder.Decode(&claims), text)
 	return claims
 }
 

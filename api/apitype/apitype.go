@@ -126,7 +126,7 @@ type Start struct {
 	OnLimit  string    `json:"onLimit,omitempty" enum:"deny,replace-oldest" doc:"What to do when all slots are taken; the default is deny. The limits of the user's plan decide which streams may end."`
 	Device   *Device   `json:"device,omitempty"`
 	Content  *Content  `json:"content,omitempty"`
-	Profile  string    `json:"profile,omitempty" maxLength:"200" doc:"The profile of the account that watches, for limits of plans."`
+	Profile  string    `json:"profile,omitempty" maxLength:"200" doc:"The profile of the account that watches, for limits of plans. Not for viewers if a claim of their token contains it."`
 	Labels   Labels    `json:"labels,omitempty" doc:"Up to 8 labels, for limits of plans. Not for viewers, whose labels are in the token."`
 	Priority *int      `json:"priority,omitempty" minimum:"0" maximum:"9" doc:"How important the stream is, for limits that replace the stream with the lowest priority; the default is 5. Not for viewers."`
 	Network  string    `json:"network,omitempty" maxLength:"200" doc:"An opaque text that is the same for all devices on a network, for limits of plans. Not for viewers."`

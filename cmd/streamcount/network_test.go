@@ -13,6 +13,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"streamcount/internal/testing/etcdtest"
 )
 
 // With network-attribute, a plan counts the networks of viewers, and with claims their
@@ -79,4 +81,23 @@ func TestServe_AttributesOfViewers(t *testing.T) {
 	require.Equal(t, 403, code, body)
 	code, body = start("free", "::ffff:203.0.113.7")
 	require.Equal(t, 200, code, body)
+}
+
+// All shards have the same key of networks, because users may move between them.
+func TestServe_NetworkKeyOfShards(t *testing.T) {
+	t.Parallel()
+	a, b := etcdtest.Start(t, etcdtest.Config{}), etcdtest.Start(t, etcdtest.Config{})
+	secret := filepath.Join(t.TempDir(), "secret")
+	require.NoError(t, os.WriteFile(secret, []byte(strings.Repeat("s", 32)), 0o600))
+	serve(t, "--shard=a="+a.Endpoint(), "--shard=b="+b.Endpoint(), "--auth-secret-file="+secret, "--auth-issuer=i", "--auth-audience=a",
+		"--network-attribute")
+	key := func(m *etcdtest.Member) string {
+		resp, err := m.Client(t).Get(t.Context(), "/streamcount/network-key")
+		if err != nil || len(resp.Kvs) == 0 {
+			return ""
+		}
+		return string(resp.Kvs[0].Value)
+	}
+	require.Eventually(t, func() bool { return key(a) != "" && key(a) == key(b) }, time.Minute, 50*time.Millisecond)
+	require.Len(t, key(a), 32)
 }
