@@ -267,8 +267,13 @@ func (a *attempt) tombstones() []schema.Tombstone {
 	var out []schema.Tombstone
 	for _, end := range a.decision.Endings {
 		if e := a.snapshot.entries[end.Stream.Index]; needsTombstone(e, end.Reason) {
-			by := &schema.Replacement{Device: schema.Device(a.req.Device), Started: a.record.Started}
-			out = append(out, schema.Tombstone{Nonce: e.Nonce, Reason: end.Reason, By: by, Limits: end.Limits})
+			t := schema.NewTombstone(a.user, e, end.Reason)
+			t.Limits = end.Limits
+			t.By = &schema.Replacement{Device: schema.Device(a.req.Device), Started: a.record.Started}
+			if e.Session == a.req.Session {
+				t.Bar = schema.BarKey{} // the session continues
+			}
+			out = append(out, t)
 		}
 	}
 	return out

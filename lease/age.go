@@ -34,7 +34,7 @@ func (l *Limiter) exceedsMaxAge(value []byte) bool {
 // endAtMaxAge ends a stream that has reached the maximum age. Its player needs a valid
 // credential and a free slot to start again.
 func (l *Limiter) endAtMaxAge(ctx context.Context, user string, h schema.Entry) error {
-	_, err := l.tryEnd(ctx, user, h, policy.ReasonExpired)
+	_, err := l.tryEnd(ctx, user, h, schema.NewTombstone(user, h, policy.ReasonExpired))
 	if err != nil && !errors.Is(err, ErrEnded) {
 		return err
 	}

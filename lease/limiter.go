@@ -148,6 +148,8 @@ type Limiter struct {
 	provisional    *provisional.Set
 	localAdmission sync.Mutex    // held while a provisional stream is admitted
 	slowRenewals   chan struct{} // semaphore of renewals on separate streams
+	renewals       chan struct{} // semaphore of renewals in the background
+	renewing       sync.Map      // ids of streams that are renewed in the background
 	cleaner        *leasepool.Cleaner
 	leaseStatus    *leasestatus.Reader
 	rules          *rules.Store
@@ -195,6 +197,7 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 		ownWrites:    ttlmap.New[string, int64](5*time.Second, 1<<17),
 		userLocks:    userlock.New(),
 		slowRenewals: make(chan struct{}, maxSlowRenewals),
+		renewals:     make(chan struct{}, maxRenewals),
 	}
 	l.leaseStatus = leasestatus.New(etcd.KV, etcd.Lease, l.keys, cfg.Timeout)
 	l.breaker = breaker.New(l.probe, cfg.Timeout, cfg.Log)
@@ -210,7 +213,7 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 		observer = &replicaObserver{Observer: cfg.Observer}
 	}
 	l.replica = replica.New(etcd.KV, etcd.Watch, l.keys, replica.Config{
-		Timeout: cfg.Timeout, Log: cfg.Log, EndingsTTL: cfg.TTL, Observer: observer,
+		Timeout: cfg.Timeout, Log: cfg.Log, Cooldown: cfg.Cooldown, EndingsTTL: cfg.TTL, Observer: observer,
 		OnSecrets: l.applySecrets, OnRestore: func() { l.pool.DiscardUsed() }, BeaconLease: l.tombstoneLease.Acquire,
 	})
 	l.rules = rules.New(rules.Config{

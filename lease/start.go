@@ -89,7 +89,7 @@ func (l *Limiter) startStream(ctx context.Context, user string, req Request) (St
 		if rejected, ok := errors.AsType[*LimitError](err); ok && l.cfg.Observer != nil {
 			l.cfg.Observer.StartRejected(user, l.replica.AppliedRevision(), rejected)
 		}
-	case err == nil:
+	case err == nil && !st.Joined:
 		l.admitted.Add(1)
 		if l.cfg.Observer != nil {
 			l.cfg.Observer.StartAdmitted()
@@ -105,6 +105,7 @@ func (l *Limiter) newAttempt(ctx context.Context, user string, req Request) (*at
 	if req.Plan != "" && !policy.ValidPlan(req.Plan) {
 		return nil, policy.ErrNoPlan
 	}
+	req.Join = req.Join && req.Session != ""
 	a := &attempt{l: l, user: user, req: req, callerCtx: ctx}
 	a.start = policy.Start{
 		Session: req.Session, Evict: req.OnLimit == policy.ReplaceOldest, Content: req.Content.ID, Device: req.Device.ID,
@@ -164,8 +165,8 @@ func (a *attempt) try(ctx context.Context) (Started, error) {
 	if a.snapshot, err = a.loadSnapshot(ctx); err != nil {
 		return Started{}, err
 	}
-	if err := a.decide(ctx); err != nil {
-		return Started{}, err
+	if st, joined, err := a.joinOrDecide(ctx); joined || err != nil {
+		return st, err
 	}
 	waited, err := a.l.userLocks.Lock(ctx, a.user)
 	if err != nil {
@@ -179,8 +180,8 @@ func (a *attempt) try(ctx context.Context) (Started, error) {
 	}
 	for again := waited; ; again = true {
 		if again {
-			if err := a.decide(ctx); err != nil {
-				return Started{}, err
+			if st, joined, err := a.joinOrDecide(ctx); joined || err != nil {
+				return st, err
 			}
 		}
 		if err := a.acquireLease(ctx); err != nil {

@@ -56,6 +56,8 @@ func (l *Limiter) addReplicaStats(out *stats.Snapshot) {
 func (l *Limiter) countStart(ctx context.Context, st *Started, err error) {
 	o := stats.StartAbandoned
 	switch {
+	case err == nil && st.Joined: // it is counted as a heartbeat
+		return
 	case err == nil:
 		o = admissionOutcome(st)
 		l.counters.WouldRefuse(st.Observed)

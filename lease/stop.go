@@ -71,7 +71,7 @@ func (l *Limiter) stopUnlocated(ctx context.Context, user string, who streamid.I
 
 // stopLater stops the stream with the key e in the background.
 func (l *Limiter) stopLater(user string, h schema.Entry) {
-	l.replica.RecordIntendedEnding(schema.Tombstone{Nonce: h.Nonce, Reason: policy.ReasonStopped})
+	l.replica.RecordIntendedEnding(schema.NewTombstone(user, h, policy.ReasonStopped))
 	l.cleaner.Enqueue(func(ctx context.Context) error {
 		_, err := l.tryStop(ctx, user, h)
 		if errors.Is(err, ErrEnded) {
@@ -95,7 +95,7 @@ func (l *Limiter) stop(ctx context.Context, user string, h schema.Entry) (Usage,
 			return u, nil
 		case errors.As(err, &ended):
 			if byOthers := ended.By != nil || ended.Reason == policy.ReasonRemoved; unknown && !byOthers {
-				l.replica.RecordOwnEnding(schema.Tombstone{Nonce: h.Nonce, Reason: policy.ReasonStopped})
+				l.replica.RecordOwnEnding(schema.NewTombstone(user, h, policy.ReasonStopped))
 				return u, nil // an earlier attempt of this stop
 			}
 			return Usage{}, err
@@ -111,13 +111,12 @@ func (l *Limiter) stop(ctx context.Context, user string, h schema.Entry) (Usage,
 // the remaining streams, also if the stream had ended already, which is an
 // [*EndedError].
 func (l *Limiter) tryStop(ctx context.Context, user string, h schema.Entry) (Usage, error) {
-	return l.tryEnd(ctx, user, h, policy.ReasonStopped)
+	return l.tryEnd(ctx, user, h, schema.NewTombstone(user, h, policy.ReasonStopped))
 }
 
-// tryEnd is like tryStop, with another reason.
-func (l *Limiter) tryEnd(ctx context.Context, user string, h schema.Entry, reason policy.Reason) (Usage, error) {
+// tryEnd is like tryStop, with another tombstone.
+func (l *Limiter) tryEnd(ctx context.Context, user string, h schema.Entry, tombstone schema.Tombstone) (Usage, error) {
 	g, r := l.leaseOf(user, h), l.ruleOf(user, h.Value)
-	tombstone := schema.Tombstone{Nonce: h.Nonce, Reason: reason}
 	resp, at, err := l.batch.Commit(&commit.Write{User: user, Txn: l.stopTxn(user, r, h), Tombstones: []schema.Tombstone{tombstone}, Ctx: ctx})
 	if err != nil {
 		return Usage{}, err
@@ -125,7 +124,7 @@ func (l *Limiter) tryEnd(ctx context.Context, user string, h schema.Entry, reaso
 	l.recordOwnWrite(user, at.Revision)
 	left := l.usage(user, r, resp.Responses[len(resp.Responses)-1].GetResponseRange())
 	if !resp.Succeeded {
-		return l.stopMissed(ctx, user, h, reason, left, resp, at)
+		return l.stopMissed(ctx, user, h, tombstone, left, resp, at)
 	}
 	l.afterEnding([]leasepool.Lease{g}, []schema.Tombstone{tombstone})
 	return left, nil
@@ -133,21 +132,21 @@ func (l *Limiter) tryEnd(ctx context.Context, user string, h schema.Entry, reaso
 
 // endRemoved is tryEnd for a stream that an operator removes.
 func (l *Limiter) endRemoved(ctx context.Context, user string, h schema.Entry) error {
-	_, err := l.tryEnd(ctx, user, h, policy.ReasonRemoved)
+	_, err := l.tryEnd(ctx, user, h, schema.NewTombstone(user, h, policy.ReasonRemoved))
 	return err
 }
 
 // stopMissed handles a stop whose transaction has failed because the put is not the
 // current one.
 func (l *Limiter) stopMissed(
-	ctx context.Context, user string, h schema.Entry, reason policy.Reason, left Usage, resp *pb.TxnResponse, at commit.Point,
+	ctx context.Context, user string, h schema.Entry, tombstone schema.Tombstone, left Usage, resp *pb.TxnResponse, at commit.Point,
 ) (Usage, error) {
 	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) == 1 {
 		l.replica.NoteRouting(schema.DecodeRoutingRecord(kvs[0]))
 	}
 	if kvs := resp.Responses[1].GetResponseRange().Kvs; len(kvs) == 1 {
 		if now := schema.NewEntry(l.keys.UserPrefix(user), kvs[0]); now.Nonce == h.Nonce && now.Lease == h.Lease {
-			return l.tryEnd(ctx, user, now, reason) // the user migrated away and back; the replica is stale
+			return l.tryEnd(ctx, user, now, tombstone) // the user migrated away and back; the replica is stale
 		}
 	}
 	return left, l.endReason(ctx, h.Nonce, at.Revision)
@@ -279,7 +278,7 @@ func (l *Limiter) remove(ctx context.Context, user string, s snapshot) (*snapsho
 	leases := make(map[streamid.Nonce]leasepool.Lease, len(s.entries))
 	for _, h := range s.entries {
 		if h.Nonce != (streamid.Nonce{}) && len(tombstones) < leasepool.MaxKeysPerLease {
-			tombstones = append(tombstones, schema.Tombstone{Nonce: h.Nonce, Reason: policy.ReasonRemoved})
+			tombstones = append(tombstones, schema.NewTombstone(user, h, policy.ReasonRemoved))
 			leases[h.Nonce] = l.leaseOf(user, h)
 		}
 	}

@@ -32,6 +32,7 @@ type Stream struct {
 	Session   string
 	Device    Device
 	Content   Content
+	Via       string // what started it in place of its player; see Request.Via
 	// Attributes are those that the start stated for plans with several limits; nil if none.
 	// They are not to be modified.
 	Attributes *policy.StartAttributes
@@ -65,6 +66,14 @@ type Request struct {
 	Device     Device
 	Content    Content
 	Attributes policy.StartAttributes
+	// Join means that a running stream of the same session is the result, in place of a new
+	// stream that takes over its slot. Of concurrent starts with Join, on any nodes, one
+	// starts a stream.
+	Join bool
+	// Via is not empty if something else starts the stream in place of its player, such as
+	// "edge:vod". If such a stream is ended on purpose, [Limiter.Attend] reports a [Bar] for
+	// its session.
+	Via string
 	// Plan is the plan of the user by the calling service. It must exist. Limit and Grant,
 	// a plan, are from a trusted token. Limit takes precedence, and a plan in Grant that
 	// does not exist is ignored. The user's override takes precedence over all of them.
@@ -82,6 +91,8 @@ type Started struct {
 	Usage
 	Stream Stream
 	Ended  []Ended
+	// Joined means that the stream was running already. See Request.Join.
+	Joined bool
 	// Observed are the names of the limits that only observe, and that do not hold.
 	Observed []string
 }
@@ -128,7 +139,7 @@ type RoutingRecord = schema.RoutingRecord
 
 // describe copies what the client said about the stream to its record.
 func (r *Request) describe(record *schema.Record) {
-	record.Session = r.Session
+	record.Session, record.Via = r.Session, r.Via
 	if r.Device != (Device{}) {
 		record.Device = (*schema.Device)(&r.Device)
 	}
@@ -149,6 +160,7 @@ func newStream(user, id string, r schema.Record) Stream {
 		TTL:       time.Duration(r.TTLSeconds) * time.Second,
 		Region:    r.Region,
 		Session:   r.Session,
+		Via:       r.Via,
 
 		Attributes: (*policy.StartAttributes)(r.Attributes),
 	}

@@ -127,6 +127,17 @@ func (r *Router) Remove(ctx context.Context, user string) (lease.Usage, error) {
 	})
 }
 
+// Attend is [lease.Limiter.Attend]. The bars of a user do not move with the user.
+func (r *Router) Attend(ctx context.Context, user, session string, entry bool) (lease.Attendance, error) {
+	return onShardOf(ctx, r, user, func(h target) (lease.Attendance, error) { return h.Attend(ctx, user, session, entry) })
+}
+
+// Leave is [lease.Limiter.Leave].
+func (r *Router) Leave(ctx context.Context, user, session string) error {
+	_, err := onShardOf(ctx, r, user, func(h target) (struct{}, error) { return struct{}{}, h.Leave(ctx, user, session) })
+	return err
+}
+
 // confirmAbsent reads the map of h, if err means that the user has nothing there, so that
 // mapChanged can detect a move.
 func confirmAbsent(ctx context.Context, h target, err error) error {

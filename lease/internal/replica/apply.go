@@ -89,12 +89,14 @@ func (r *Replica) tombstonesIn(events []*mvccpb.Event) map[streamid.Nonce]schema
 func (r *Replica) recordEnding(n streamid.Nonce, tombstones map[streamid.Nonce]schema.Tombstone) schema.Tombstone {
 	if g, ok := tombstones[n]; ok {
 		r.endings.Put(n, g)
+		r.bars.Set(g)
 		return g
 	}
 	if g, ok := r.endings.Get(n); ok {
 		if g.Intended {
 			g.Intended = false
 			r.endings.Put(n, g)
+			r.bars.Set(g)
 		}
 		return g
 	}

@@ -66,6 +66,9 @@ func (s *Entry) SlotEntry(k schema.Keys, user string) schema.Entry {
 	return h
 }
 
+// Nonce returns the nonce of the stream.
+func (s *Entry) Nonce() streamid.Nonce { return s.nonce }
+
 // StreamID returns the stream's identity, as its id contains it.
 func (s *Entry) StreamID() streamid.ID {
 	return streamid.ID{Slot: uint16(max(s.slot, 0)), Lease: s.lease, Nonce: s.nonce}
@@ -205,7 +208,7 @@ func (r *Replica) putEntry(user, rest string, kv *mvccpb.KeyValue) entryChange {
 			return entryChange{}
 		}
 		// Readers may hold the entry, so it is replaced, not changed.
-		fresh := r.newEntry(slot, rest, kv)
+		fresh := r.newEntry(user, slot, rest, kv)
 		sh.replace(user, old, fresh)
 		r.counts.replaced(old, fresh)
 		if old.nonce == fresh.nonce {
@@ -213,7 +216,7 @@ func (r *Replica) putEntry(user, rest string, kv *mvccpb.KeyValue) entryChange {
 		}
 		return entryChange{old, fresh, n}
 	}
-	s := r.newEntry(slot, rest, kv)
+	s := r.newEntry(user, slot, rest, kv)
 	s.next = sh.users[user]
 	sh.users[strings.Clone(user)] = s // user is part of a longer string, which the map would keep in memory
 	r.counts.added(n, s)
@@ -221,7 +224,7 @@ func (r *Replica) putEntry(user, rest string, kv *mvccpb.KeyValue) entryChange {
 	return entryChange{added: s, count: n + 1}
 }
 
-func (r *Replica) newEntry(slot int, rest string, kv *mvccpb.KeyValue) *Entry {
+func (r *Replica) newEntry(user string, slot int, rest string, kv *mvccpb.KeyValue) *Entry {
 	head := schema.DecodeHead(kv.Value)
 	plan, limit := schema.DecodeClaims(kv.Value)
 	s := &Entry{
@@ -229,6 +232,9 @@ func (r *Replica) newEntry(slot int, rest string, kv *mvccpb.KeyValue) *Entry {
 		listGeneration: r.listGeneration, slot: int16(slot), region: r.counts.regionNumber(head.Region),
 		hasClaims:  plan != "" || limit != nil,
 		ttlSeconds: uint32(min(max(head.TTLSeconds, 0), math.MaxUint32)),
+	}
+	if r.bars.Any() && head.Session != "" { // a running session has no bar
+		r.bars.Lift(schema.BarKeyOf(user, head.Session))
 	}
 	if slot < 0 {
 		name := strings.Clone(rest)

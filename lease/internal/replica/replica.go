@@ -11,6 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/time/rate"
 
+	"streamcount/lease/internal/bars"
 	"streamcount/lease/internal/monotonic"
 	"streamcount/lease/internal/schema"
 	"streamcount/lease/internal/ttlmap"
@@ -43,6 +44,7 @@ type Replica struct {
 	endings      *ttlmap.Map[streamid.Nonce, schema.Tombstone] // how streams ended
 	reportedGone *ttlmap.Map[streamid.Nonce, struct{}]         // streams reported as ended for an unknown reason
 	renewalHints *ttlmap.Map[streamid.Nonce, time.Time]        // renewals of streams that are not in the replica yet
+	bars         *bars.Bars                                    // sessions that may not start streams implicitly
 	expiries     atomic.Int64                                  // streams that ended without a tombstone
 
 	applied      atomic.Int64 // every change up to this revision has been applied
@@ -70,6 +72,7 @@ type Config struct {
 	Timeout    time.Duration // of each request to etcd
 	Log        *slog.Logger
 	EndingsTTL time.Duration // minimum time for which reasons of ended streams are cached
+	Cooldown   time.Duration // minimum time for which the bar of an evicted session lasts
 
 	Observer    Observer
 	OnSecrets   func(value []byte) // receives the record of the secrets that sign stream ids
@@ -130,6 +133,7 @@ func New(kv pb.KVClient, watcher clientv3.Watcher, k schema.Keys, cfg Config) *R
 		endings:      ttlmap.New[streamid.Nonce, schema.Tombstone](cfg.EndingsTTL, 1<<18),
 		reportedGone: ttlmap.New[streamid.Nonce, struct{}](cfg.EndingsTTL, 1<<17),
 		renewalHints: ttlmap.New[streamid.Nonce, time.Time](10*time.Second, 1<<17),
+		bars:         bars.New(cfg.Cooldown),
 		beacons:      newBeaconState(),
 		wantProgress: make(chan struct{}, 1),
 	}
@@ -188,6 +192,23 @@ func (r *Replica) Lookup(user string, who streamid.ID) (*Entry, bool) {
 // Ending returns how a stream ended, if that is cached.
 func (r *Replica) Ending(n streamid.Nonce) (schema.Tombstone, bool) { return r.endings.Get(n) }
 
+// Bars returns the sessions that may not start streams implicitly.
+func (r *Replica) Bars() *bars.Bars { return r.bars }
+
+// LookupSession returns the user's stream with the session, as of the last applied change,
+// or nil, and whether the replica is current.
+func (r *Replica) LookupSession(user, session string) (*Entry, bool) {
+	sh := r.stripeOf(user)
+	sh.RLock()
+	defer sh.RUnlock()
+	for at := sh.users[user]; at != nil; at = at.next {
+		if at.slot >= 0 && at.isStream() && schema.DecodeHead(at.Value).Session == session {
+			return at, r.Current()
+		}
+	}
+	return nil, r.Current()
+}
+
 // MarkReportedGone records that a response has reported a stream as ended for an unknown
 // reason. From then on the replica's entry of the stream is not sufficient:
 // heartbeats check etcd, because the user may have migrated away and back.
@@ -216,6 +237,7 @@ func (r *Replica) RecordOwnEnding(g schema.Tombstone) {
 		r.expiries.Add(-1)
 	}
 	r.endings.Put(g.Nonce, g)
+	r.bars.Set(g)
 }
 
 // RecordIntendedEnding is recordOwnEnding for a stream that this node has not ended

@@ -137,6 +137,7 @@ func (r *Replica) list(ctx context.Context) error {
 	rev, err := pages(etcdop.Prefix(r.keys.TombstonesPrefix()), 0, func(kv *mvccpb.KeyValue) {
 		for _, g := range schema.DecodeTombstones(kv.Value) {
 			tombstones[g.Nonce] = g
+			r.bars.Set(g) // the list of the streams lifts the bars of sessions that have one
 		}
 	})
 	if err != nil {

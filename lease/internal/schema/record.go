@@ -24,6 +24,9 @@ type Record struct {
 	// Plan and Limit are the claims of the start about its user.
 	Plan  string `json:"p,omitempty"`
 	Limit *int   `json:"m,omitempty"`
+	// Via is what started the stream in place of its player, such as "edge:vod"; "" for
+	// most streams.
+	Via string `json:"v,omitempty"`
 	// Attributes are last, and nil for most streams.
 	Attributes *Attributes `json:"a,omitempty"`
 }
@@ -102,6 +105,7 @@ func (r *Record) compose() (value []byte, ok bool) {
 		c.raw(`,"m":`)
 		c.number(int64(*r.Limit))
 	}
+	c.text(`,"v":"`, r.Via)
 	c.raw(`}`)
 	return slices.Clip(c.b), !c.escapes
 }
@@ -201,7 +205,7 @@ func scanHead(value []byte) (h Head, ok bool) {
 // membersAfterHead are the beginnings of the members that may follow the head of a
 // record. A member that a later version writes may be followed by more of the head, so
 // such a record is decoded as JSON.
-var membersAfterHead = []string{`,"d":`, `,"c":`, `,"p":`, `,"m":`, `,"a":`}
+var membersAfterHead = []string{`,"d":`, `,"c":`, `,"p":`, `,"m":`, `,"v":`, `,"a":`}
 
 // scanNumber scans a member whose value is a nonnegative integer.
 func scanNumber(b []byte, name string) (value int64, rest []byte, ok bool) {

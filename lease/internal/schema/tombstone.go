@@ -1,8 +1,11 @@
 package schema
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 
 	"streamcount/lease/policy"
 	"streamcount/lease/streamid"
@@ -17,10 +20,52 @@ type Tombstone struct {
 	By     *Replacement   `json:"by,omitempty"`
 	Limits []string       `json:"l,omitempty"` // the names of the limits for which it was evicted
 
+	// Bar is not zero if the stream was started implicitly and its session is not to start
+	// another one so.
+	Bar BarKey `json:"b,omitzero"`
+
 	// Intended means that this node is to end the stream, and does not know whether it
 	// has: the reason applies once the stream is gone. It is not stored.
 	Intended bool `json:"-"`
 }
+
+// NewTombstone returns the tombstone of a stream of user. The stream has a bar if it was
+// started implicitly.
+func NewTombstone(user string, e Entry, reason policy.Reason) Tombstone {
+	t := Tombstone{Nonce: e.Nonce, Reason: reason}
+	if reason != policy.ReasonExpired && e.Session != "" && HasVia(e.Value) {
+		t.Bar = BarKeyOf(user, e.Session)
+	}
+	return t
+}
+
+// A BarKey identifies a session of a user.
+type BarKey [12]byte
+
+// BarKeyOf returns the key of a session of a user.
+func BarKeyOf(user, session string) (k BarKey) {
+	sum := sha256.Sum256([]byte(user + "\x00" + session)) // a user id contains no control characters
+	copy(k[:], sum[:])
+	return k
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (k BarKey) MarshalText() ([]byte, error) {
+	return base64.RawURLEncoding.AppendEncode(nil, k[:]), nil
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (k *BarKey) UnmarshalText(text []byte) error {
+	b, err := base64.RawURLEncoding.AppendDecode(nil, text)
+	if err == nil && len(b) != len(k) {
+		err = errors.New("the key of a bar has another length")
+	}
+	copy(k[:], b)
+	return err
+}
+
+// HasVia reports whether a record has Via.
+func HasVia(value []byte) bool { return bytes.Contains(value, []byte(`,"v":"`)) }
 
 // Replacement describes the stream that took the place of an ended one.
 type Replacement struct {
@@ -49,6 +94,9 @@ func composeTombstones(ts []Tombstone) (value []byte, ok bool) {
 		c.nonce(t.Nonce)
 		c.raw(`","r":"`)
 		c.quoted(string(t.Reason))
+		if t.Bar != (BarKey{}) {
+			return nil, false
+		}
 		if t.By != nil {
 			c.raw(`,"by":{`)
 			if t.By.Device != (Device{}) {

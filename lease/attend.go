@@ -1,0 +1,170 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"streamcount/lease/internal/schema"
+	"streamcount/lease/policy"
+	"streamcount/lease/streamid"
+	"streamcount/lease/userid"
+)
+
+// A start with Join and the calls in this file serve players whose requests for media start
+// and renew their streams. See Request.Via.
+
+// An Attendance is the state of a session at a request of its player.
+type Attendance struct {
+	// Stream is the running stream of the session; its User is "" if there is none. It is
+	// Degraded if etcd did not answer in time. It has no ExpiresAt.
+	Stream Stream
+	// Bar is not nil if the session has no stream and may not start one implicitly.
+	Bar *Bar
+	// Current means that the answer is not older than a few seconds.
+	Current bool
+}
+
+// A Bar keeps a session from starting streams implicitly, because its last stream was ended on
+// purpose. It ends when the session has sent no request for a while.
+type Bar struct {
+	EndedError
+	RetryAfter time.Duration // the time without a request after which the bar ends
+}
+
+// Attend returns the running stream of a session by this node's replica, and keeps it alive:
+// it renews the lease in the background once per third of its TTL. It waits for the renewal
+// only if the lease may have expired otherwise. If there is no stream, Attend returns the
+// session's bar. entry means that the request is one with which a viewer begins to play, after
+// which a bar ends earlier. Attend writes nothing else, and returns [ErrBadUser].
+func (l *Limiter) Attend(ctx context.Context, user, session string, entry bool) (Attendance, error) {
+	if !userid.Valid(user) {
+		return Attendance{}, ErrBadUser
+	}
+	if s, current := l.attended(ctx, user, session); s != nil {
+		return Attendance{Stream: *s, Current: current}, nil
+	}
+	out := Attendance{Current: l.replica.Current()}
+	if t, retryAfter, barred := l.replica.Bars().Check(schema.BarKeyOf(user, session), entry); barred {
+		out.Bar = &Bar{*endedError(t), retryAfter}
+	}
+	return out, nil
+}
+
+// attended returns the running stream of a session after its renewal; nil if there is none.
+func (l *Limiter) attended(ctx context.Context, user, session string) (s *Stream, current bool) {
+	e, current := l.replica.LookupSession(user, session)
+	if (e == nil || l.replica.MayHaveEnded(e.Nonce())) && l.waitForOwnWrite(ctx, user) {
+		e, current = l.replica.LookupSession(user, session)
+	}
+	if e == nil || l.replica.MayHaveEnded(e.Nonce()) {
+		return nil, current
+	}
+	found := newStream(user, l.ids.Sign(user, e.StreamID()), schema.DecodeRecord(e.Value))
+	switch renewed := e.LastRenewal(); {
+	case time.Since(renewed) < e.TTL()/3:
+	case time.Since(renewed) < e.TTL()*7/8:
+		l.renewLater(found)
+	default: // or another node has renewed it
+		r, err := l.Heartbeat(ctx, user, found.ID)
+		if errors.Is(err, ErrEnded) {
+			return nil, l.replica.Current()
+		}
+		found.Degraded = err != nil || r.Degraded
+	}
+	return &found, current
+}
+
+// maxRenewals is the maximum number of renewals in the background. Beyond it, the next request
+// of the session begins the renewal.
+const maxRenewals = 1024
+
+// renewLater renews the lease of a stream in the background, unless it is being renewed.
+func (l *Limiter) renewLater(s Stream) {
+	select {
+	case l.renewals <- struct{}{}:
+	default:
+		return
+	}
+	if _, renewing := l.renewing.LoadOrStore(s.ID, nil); renewing {
+		<-l.renewals
+		return
+	}
+	go func() {
+		defer func() { l.renewing.Delete(s.ID); <-l.renewals }()
+		ctx, cancel := context.WithTimeout(context.Background(), l.cfg.Timeout)
+		defer cancel()
+		_, _ = l.Heartbeat(ctx, s.User, s.ID) // the next request renews it again
+	}()
+}
+
+// Leave ends the running stream of a session, if there is one, without a bar. It returns
+// [ErrBadUser] and [ErrUnavailable].
+func (l *Limiter) Leave(ctx context.Context, user, session string) error {
+	if !userid.Valid(user) {
+		return ErrBadUser
+	}
+	ctx, cancel := l.withDeadline(ctx)
+	defer cancel()
+	for {
+		s, err := l.snapshotOf(ctx, user)
+		if err != nil {
+			return err
+		}
+		i := s.indexOfSession(session)
+		if i < 0 {
+			return nil
+		}
+		e := s.entries[i]
+		_, err = l.tryEnd(ctx, user, e, schema.Tombstone{Nonce: e.Nonce, Reason: policy.ReasonStopped})
+		if err == nil || retryPause(ctx) {
+			return err
+		}
+	}
+}
+
+// indexOfSession returns the index of the stream of a session, or -1.
+func (s snapshot) indexOfSession(session string) int {
+	return slices.IndexFunc(s.entries, func(e schema.Entry) bool {
+		return session != "" && e.Session == session && e.Slot >= 0 && e.Nonce != (streamid.Nonce{})
+	})
+}
+
+// joinOrDecide returns the running stream of the session if the start is to join it.
+// Otherwise it decides on the start. A decision may read the streams again, and then they may
+// contain the stream that a concurrent start of the session has written.
+func (a *attempt) joinOrDecide(ctx context.Context) (st Started, joined bool, err error) {
+	if st, joined = a.join(ctx); joined {
+		return st, true, nil
+	}
+	before := a.snapshot.rev
+	err = a.decide(ctx)
+	if a.req.Join && a.snapshot.rev != before {
+		if st, joined := a.join(ctx); joined {
+			return st, true, nil
+		}
+	}
+	return Started{}, false, err
+}
+
+// join renews and returns the running stream of the session, if the start is to join it. It
+// reports false if the stream has ended: then the start takes over its slot.
+func (a *attempt) join(ctx context.Context) (Started, bool) {
+	i := -1
+	if a.req.Join {
+		i = a.snapshot.indexOfSession(a.req.Session)
+	}
+	if i < 0 {
+		return Started{}, false
+	}
+	e := a.snapshot.entries[i]
+	s, err := a.l.Heartbeat(ctx, a.user, a.l.ids.Sign(a.user, e.StreamID()))
+	if err != nil {
+		return Started{}, false
+	}
+	a.returnLease()
+	r := a.l.ruleOf(a.user, e.Value)
+	u := Usage{User: a.user, Count: len(a.snapshot.entries), Limit: r.Limit, Counted: countEntries(r, a.snapshot.entries)}
+	return Started{Usage: u, Stream: s, Joined: true}, true
+}
