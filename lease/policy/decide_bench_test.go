@@ -50,16 +50,17 @@ func TestDecide_AllocatesNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkDecide_SeveralLimits measures decisions of plans with further limits.
+// BenchmarkDecide_SeveralLimits measures decisions of plans with further limits, on a start
+// that makes the given number of streams.
 func BenchmarkDecide_SeveralLimits(b *testing.B) {
-	for _, n := range []int{2, 59} {
+	for _, n := range []int{3, MaxLimit} {
 		var held []Stream
-		for i := range n {
+		for i := range n - 1 {
 			st := stream(i, i+1, "")
 			st.Attributes = &Attributes{DeviceType: []string{"tv", "phone"}[i%2], Profile: fmt.Sprint("profile", i), Priority: DefaultPriority}
 			held = append(held, st)
 		}
-		for _, limits := range []int{3, MaxLimits} {
+		for _, limits := range []int{0, 1, 4, MaxLimits} {
 			p := Plan{Limit: MaxLimit}
 			for i := range limits {
 				p.Limits = append(p.Limits, Limit{
@@ -72,7 +73,9 @@ func BenchmarkDecide_SeveralLimits(b *testing.B) {
 			b.Run(fmt.Sprintf("limits=%d/streams=%d", limits, n), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
-					Decide(r, held, s)
+					if _, ok := Decide(r, held, s); !ok {
+						b.Fatal("not admitted")
+					}
 				}
 			})
 		}
