@@ -2,8 +2,12 @@
 
 package torture
 
+import "slices"
+
 // mutants are the deliberate bugs.
-var mutants = []mutant{
+var mutants = slices.Concat(generalMutants, severalMutants)
+
+var generalMutants = []mutant{
 	{name: "the limit is off by one", scene: "conflicts", patches: []patch{{
 		"lease/policy/decide.go", "	if takeover {\n		r.Limit = max(",
 		"	if MUTANT {\n		r.Limit++\n	}\n	if takeover {\n		r.Limit = max(",

@@ -126,6 +126,7 @@ func (c *checker) checkAll(dir string) []string {
 		case kindStart:
 			c.checkStartTTL(o)
 			c.checkRefusal(o)
+			c.checkSeveralRefusal(o)
 		case kindLimit, kindPlan:
 			c.checkRule(o)
 		}

@@ -165,7 +165,7 @@ func (o *op) expected() bool {
 		case kindForeign, kindStopAny, kindRemove, kindList, kindBoundedList:
 			return true
 		}
-		return o.Kind == kindLimit && o.Limit < 0
+		return o.Kind == kindSeveral || o.Kind == kindLimit && o.Limit < 0
 	case 410:
 		return o.Kind == kindStop || o.Kind == kindHeartbeat
 	}

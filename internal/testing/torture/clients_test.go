@@ -20,6 +20,7 @@ type userClients struct {
 	caller   *caller
 	all      []*userClients // those of every user
 	hasPlan  bool           // sometimes sets a plan for the user
+	several  bool           // the user has a plan with several limits
 	behavior behavior
 
 	mu           sync.Mutex
@@ -232,6 +233,8 @@ func (c *userClients) userAction(action string, o *op, rng *rand.Rand, disconnec
 		c.caller.do(context.Background(), o, request{http.MethodGet, c.path(), "", 0})
 	case "limit":
 		c.setLimit(o, rng)
+	case "several limits":
+		c.setSeveral(o, rng)
 	case "foreign":
 		other := c.all[rng.IntN(len(c.all))]
 		if s := other.randomStream(rng); other != c && s != nil {
@@ -271,6 +274,9 @@ func (c *userClients) start(o *op, replaced *stream, keep bool, disconnectAfter 
 	}
 	if o.Evict {
 		body["onLimit"] = "replace-oldest"
+	}
+	if c.several {
+		describe(body, o)
 	}
 	text, err := json.Marshal(body)
 	if err != nil {

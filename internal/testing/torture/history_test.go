@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"streamcount/internal/testing/limitcheck"
 )
 
 // epoch is the start of the test. All times of a history are monotonic and relative to it.
@@ -32,6 +34,7 @@ const (
 	kindBoundedList    kind = "bounded list" // from the replica of the node, which may be up to 3 s old
 	kindLimit          kind = "set limit"    // Limit -1 deletes it
 	kindPlan           kind = "set plan"
+	kindSeveral        kind = "set several limits" // the plan or the override of a user with several limits
 	kindForeign        kind = "foreign id"
 	kindUnrequestedEnd kind = "unrequested end" // not sent by a client: a lease ended, or a node stopped the stream itself
 )
@@ -52,6 +55,8 @@ type op struct {
 	Plan         string `json:",omitempty"`
 	Disconnected bool   `json:",omitempty"` // the client closed the connection
 	Batch        bool   `json:",omitempty"` // it was one of several heartbeats in a request
+
+	Attributes *limitcheck.Attributes `json:",omitempty"` // of a start under several limits
 
 	Call, Return time.Duration
 
@@ -82,7 +87,7 @@ func (o *op) String() string {
 		{"stream", o.Stream != 0, o.Stream}, {"session", o.Session != "", o.Session},
 		{"replaces", o.Replaces != 0, o.Replaces}, {"evict", o.Evict, ""}, {"plan", o.Plan != "", o.Plan},
 		{"limit", o.Kind == kindLimit || o.Kind == kindPlan, o.Limit}, {"disconnected", o.Disconnected, ""},
-		{"in a batch", o.Batch, ""},
+		{"in a batch", o.Batch, ""}, {"attributes", o.Attributes != nil, o.Attributes},
 	} {
 		if part.is {
 			fmt.Fprintf(&b, " %s %v", part.name, part.val)

@@ -39,6 +39,11 @@ func (c *checker) linearize() map[string][]porcupine.Operation {
 	for _, live := range c.ours() {
 		l.unrequestedEnd(live)
 	}
+	for user := range l.ops {
+		if hasSeveral(user) { // the model has one limit
+			delete(l.ops, user)
+		}
+	}
 	return l.ops
 }
 

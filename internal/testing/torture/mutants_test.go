@@ -134,6 +134,11 @@ func scenes() map[string]scene {
 	pausedFollowers := with(conflicts, 6*time.Second, pauseFollowers)
 	pausedFollowers.busy, pausedFollowers.behavior.players, pausedFollowers.behavior.think = 12, 3, 80*time.Millisecond
 	pausedFollowers.behavior.weights = map[string]int{"session": 6, "stop": 8, "heartbeat after end": 20}
+	several := conflicts
+	several.busy, several.several, several.behavior.players, several.behavior.think = 0, 6, 5, 15*time.Millisecond
+	several.behavior.weights = severalActions
+	severalChanges := with(several, 2*time.Second, delayWatch)
+	severalChanges.behavior.weights = map[string]int{"start": 10, "session": 6, "evict": 10, "several limits": 14, "stop": 8}
 	// Streams begin, then two nodes lose etcd, and clients send them stops and heartbeats.
 	lateOutage := with(conflicts, 8*time.Second, cutOffLater)
 	lateOutage.busy, lateOutage.behavior.players, lateOutage.behavior.think = 16, 6, 200*time.Millisecond
@@ -150,6 +155,8 @@ func scenes() map[string]scene {
 		"delayed watch":     {with(conflicts, 2*time.Second, delayWatch), 5 * time.Second, 5},
 		"paused followers":  {pausedFollowers, 5 * time.Second, 4},
 		"rule changes":      {ruleChanges, 5 * time.Second, 8},
+		"several limits":    {several, 5 * time.Second, 8},
+		"several changes":   {severalChanges, 5 * time.Second, 8},
 		"clock steps":       {clockSteps, 5 * time.Second, 3},
 		"outage":            {with(conflicts, 5*time.Second, cutOff), 5 * time.Second, 2},
 		"late outage":       {lateOutage, 5 * time.Second, 3},

@@ -15,6 +15,7 @@ type record struct {
 	readings   []reading
 	terms      []termChange
 	leases     []leaseReading
+	states     map[string][]severalState
 	revisions  int
 }
 

@@ -243,6 +243,7 @@ type round struct {
 	load         time.Duration
 	busy         int // number of users with conflicting clients
 	quiet        int // number of users whose clients mostly send heartbeats
+	several      int // number of users with several limits and conflicting clients
 	behavior     behavior
 	chaos        func(context.Context, *testbed, *rand.Rand) error
 	cleanup      time.Duration // see checker
@@ -268,14 +269,18 @@ func (r round) clients(calls *caller) []*userClients {
 		}
 		out = append(out, c)
 	}
+	out = append(out, r.severalClients(calls)...)
 	for _, c := range out {
 		c.all = out
 	}
 	return out
 }
 
-// begin creates the plan of the round.
+// begin creates the plans of the round.
 func (r round) begin(calls *caller) {
+	for _, c := range r.severalClients(calls) {
+		c.setFirstPlan(r.seed)
+	}
 	for i := 0; ; i++ {
 		o := &op{Kind: kindPlan, Node: i % len(calls.nodes), Plan: planName(r.name + "-"), Limit: 2, Evict: true}
 		r.setPlan(calls, o)

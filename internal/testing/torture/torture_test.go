@@ -69,10 +69,11 @@ func artifactDir(t *testing.T) string {
 	return dir
 }
 
-// mixed returns a round of the torture test, with busy and quiet users.
+// mixed returns a round of the torture test, with busy and quiet users, and users with
+// several limits.
 func mixed(name string, seed uint64, load time.Duration) round {
 	return round{
-		name: name, seed: seed, load: load, busy: 12, quiet: 16, checkService: true,
+		name: name, seed: seed, load: load, busy: 12, quiet: 16, several: 6, checkService: true,
 		behavior: behavior{
 			players: 3, think: 150 * time.Millisecond, disconnects: 0.03, heartbeatInterval: 1200 * time.Millisecond, sessions: 2,
 			batches: 0.5,

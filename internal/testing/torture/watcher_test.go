@@ -220,7 +220,7 @@ func (w *watcher) record() *record {
 	defer w.mu.Unlock()
 	r := &record{
 		streams: w.revisions.streams, violations: w.revisions.violations, readings: w.readings, terms: w.terms,
-		revisions: w.revisions.revisions, rules: w.revisions.ruleChanges, leases: w.leases,
+		revisions: w.revisions.revisions, rules: w.revisions.ruleChanges, leases: w.leases, states: w.revisions.states,
 	}
 	if w.broken != "" {
 		r.violations = append(r.violations, w.broken)
