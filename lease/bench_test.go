@@ -62,16 +62,16 @@ func runRig(b *testing.B, on lease.Etcd, ttl time.Duration) rig {
 	return rig{l, on}
 }
 
-// parallel calls do from n concurrent callers, and reports operations per second.
-func parallel(b *testing.B, n int, do func(caller int)) {
+// parallel calls do from all callers concurrently, and reports operations per second.
+func parallel(b *testing.B, do func(caller int)) {
 	b.Helper()
 	b.ReportAllocs()
 	var left atomic.Int64
 	left.Store(int64(b.N))
 	used := cpu(b)
 	b.ResetTimer()
-	done := make(chan struct{}, n)
-	for c := range n {
+	done := make(chan struct{}, callers)
+	for c := range callers {
 		go func() {
 			for left.Add(-1) >= 0 {
 				do(c)
@@ -79,7 +79,7 @@ func parallel(b *testing.B, n int, do func(caller int)) {
 			done <- struct{}{}
 		}()
 	}
-	for range n {
+	for range callers {
 		<-done
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ops/s")
@@ -95,7 +95,7 @@ func each(b *testing.B, bench func(*testing.B, rig)) {
 
 func BenchmarkPut(b *testing.B) {
 	each(b, func(b *testing.B, r rig) { //nolint:thelper // it is the benchmark itself
-		parallel(b, callers, func(c int) {
+		parallel(b, func(c int) {
 			_, err := r.etcd.KV.Put(context.Background(), &pb.PutRequest{Key: fmt.Append(nil, "/bench/", c), Value: []byte("x")})
 			require.NoError(b, err)
 		})
@@ -105,7 +105,7 @@ func BenchmarkPut(b *testing.B) {
 func BenchmarkStartStop(b *testing.B) {
 	each(b, func(b *testing.B, r rig) { //nolint:thelper // it is the benchmark itself
 		var users atomic.Int64
-		parallel(b, callers, func(int) {
+		parallel(b, func(int) {
 			user := fmt.Sprint("user-", users.Add(1))
 			st, err := r.Start(context.Background(), user, lease.Request{Device: lease.Device{ID: "tv-1", Name: "TV", Type: "tv"}})
 			require.NoError(b, err)
@@ -124,7 +124,7 @@ func BenchmarkHeartbeat(b *testing.B) {
 	each(b, func(b *testing.B, r rig) { //nolint:thelper // it is the benchmark itself
 		requests := startMany(b, r, 20_000)
 		var next atomic.Int64
-		parallel(b, callers, func(int) {
+		parallel(b, func(int) {
 			h := requests[next.Add(1)%int64(len(requests))]
 			s, err := r.Heartbeat(context.Background(), h.User, h.ID)
 			require.NoError(b, err)

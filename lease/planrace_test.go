@@ -48,7 +48,7 @@ type planRace struct {
 }
 
 // play starts and stops streams of a user with random attributes until ctx ends.
-func (p *planRace) play(t *testing.T, ctx context.Context, user, session string) {
+func (p *planRace) play(ctx context.Context, t *testing.T, user, session string) {
 	t.Helper()
 	rng := newRand()
 	var last string
@@ -107,7 +107,7 @@ func TestPlans_RaceWithStarts(t *testing.T) {
 	began := time.Now()
 	var wg sync.WaitGroup
 	for i := range users * 5 {
-		wg.Go(func() { p.play(t, ctx, fmt.Sprint("user-", i%users), fmt.Sprint("session-", i/users)) })
+		wg.Go(func() { p.play(ctx, t, fmt.Sprint("user-", i%users), fmt.Sprint("session-", i/users)) })
 	}
 	for n := 0; n < changes || time.Since(began) < 4*time.Second; n++ { // a slow machine needs longer for the changes
 		change(n % users)

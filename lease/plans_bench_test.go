@@ -34,7 +34,7 @@ func BenchmarkStartStop_SeveralLimits(b *testing.B) {
 							start(caller, stream)
 						}
 					}
-					parallel(b, callers, func(caller int) {
+					parallel(b, func(caller int) {
 						_, err := r.Stop(context.Background(), fmt.Sprint("user-", caller), start(caller, streams))
 						require.NoError(b, err)
 					})

@@ -17,11 +17,11 @@ const later = `{"limit":9,"needs":["teleport"]}`
 
 func ignore(Progress) {}
 
-// putRaw writes a key of the service on shards, as another version does.
-func (e etcds) putRaw(t *testing.T, key, value string, names ...string) {
+// putLater writes a rule on shards, as a later version does.
+func (e etcds) putLater(t *testing.T, key string, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		_, err := e[name].Client(t).Put(t.Context(), "/streamcount/"+key, value)
+		_, err := e[name].Client(t).Put(t.Context(), "/streamcount/"+key, later)
 		require.NoError(t, err)
 	}
 }
@@ -73,9 +73,9 @@ func TestMove_StopsAtUnreadableRules(t *testing.T) {
 			assert.False(t, s.Degraded)
 		}
 	}
-	e.putRaw(t, "plans/gold", later, "a", "b")
-	e.putRaw(t, "limits/"+moves, later, old.Shard(moves))
-	e.putRaw(t, "limits/"+stays, later, "a")
+	e.putLater(t, "plans/gold", "a", "b")
+	e.putLater(t, "limits/"+moves, old.Shard(moves))
+	e.putLater(t, "limits/"+stays, "a")
 	mover := e.node(t, 0, "a", "b")
 	stopped := func(want policy.UnreadableError) {
 		t.Helper()
@@ -142,7 +142,7 @@ func TestMove_ResumedCopiesPlans(t *testing.T) {
 	now, next := begin(t, e, interrupted)
 	_, err := node.SetPlan(ctx, "family", policy.Plan{Limit: 1})
 	require.NoError(t, err)
-	e.putRaw(t, "plans/gold", later, "a", "b")
+	e.putLater(t, "plans/gold", "a", "b")
 	require.NoError(t, interrupted.commitMap(ctx, now, next))
 
 	mover := e.node(t, 0, "a", "b")

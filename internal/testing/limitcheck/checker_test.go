@@ -168,7 +168,7 @@ func policyAttributes(as Attributes) *policy.Attributes {
 	}
 }
 
-func record(nonce, session string, as Attributes) string {
+func record(session string, as Attributes) string {
 	text, _ := json.Marshal(map[string]any{
 		"s": session, "d": map[string]string{"id": as.Value("device.id"), "type": as.Value("device.type")},
 		"c": map[string]string{"id": as.Value("content.id")},
@@ -222,7 +222,7 @@ func TestChecker_AgreesWithDecide(t *testing.T) {
 			}
 			nonce := fmt.Sprintf("nonce%07d", i)
 			slots[nonce] = d.Slot
-			changes := []Change{put(d.Slot, nonce, record(nonce, session, as))}
+			changes := []Change{put(d.Slot, nonce, record(session, as))}
 			tombstones := []map[string]string{}
 			evicted := 0
 			for _, e := range d.Endings {
