@@ -148,7 +148,7 @@ func TestConsole_Limit(t *testing.T) {
 	require.Equal(t, http.StatusOK, n.Call(http.MethodPut, "/api/v1/limits/users/maya", addOn, nil))
 	second.WaitText("#user", "The limits kids 1, tv 2, until ")
 	second.Click(".user .actions button")
-	second.WaitText("dialog", "It continues to have the limits kids 1, tv 2, until ")
+	second.WaitText("dialog", "This stays: the limits kids 1, tv 2, until ")
 	second.Click(`dialog input[value="plan"]`)
 	confirm(second)
 	first.WaitText("#user", "The plan family, with kids 1, tv 2, until ")

@@ -46,7 +46,7 @@ export async function changeLimit(user, { own, streams }) {
       "even above a lower limit. 0 blocks the user."),
   ];
   const { limits, until } = own ?? {};
-  if (limits || until) body.push(h("p", null, `It continues to have ${describe({ limits, until })}.`));
+  if (limits || until) body.push(h("p", null, `This stays: ${describe({ limits, until })}.`));
   pick(kind);
   return ask({
     title: `Limit of ${user}`, action: "Set", body,
