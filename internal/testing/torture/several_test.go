@@ -70,7 +70,9 @@ func (c *userClients) setSeveral(o *op, rng *rand.Rand) {
 		c.caller.do(context.Background(), o, request{http.MethodDelete, "/limits/users/" + c.user, "", 0})
 	case 1:
 		c.setOwn(o, map[string]any{"limit": rng.IntN(4)})
-	case 2, 3:
+	case 2:
+		c.setOwn(o, map[string]any{"plan": c.user, "limits": map[string]int{"limit-0": rng.IntN(3)}})
+	case 3:
 		c.setOwn(o, map[string]any{"plan": c.user})
 	default:
 		c.setRandomPlan(o, rng)
