@@ -103,7 +103,7 @@ func TestImports(t *testing.T) {
 		"internal/retry":             {nil, "it computes and waits for retry delays; clients use it too"},
 		"cluster":                    {[]string{"cluster/internal/etcdlog", "cluster/internal/datadir", "internal/retry"}, "it connects to etcd, and does not depend on lease"},
 		"metrics":                    {[]string{"lease/policy", "lease/stats"}, "it exports the counters of limiters and routes"},
-		"api": {[]string{
+		"api": {[]string{"lease/bulkend",
 			"access",
 			"api/apitype",
 			"api/internal/attributes",
@@ -136,7 +136,7 @@ func TestImports(t *testing.T) {
 		"api/internal/denials":     {[]string{"access", "api/internal/ingress", "api/internal/overload"}, "it counts rejected calls"},
 		"api/internal/eventstream": {[]string{"events", "internal/retry"}, "it sends the events of a feed; the server checks what a caller may read"},
 		"api/preview":              {[]string{"api/apitype", "api/internal/convert", "lease/policy", "lease/rules"}, "it computes from values, so that commands can use it without a server"},
-		"api/internal/convert":     {[]string{"api/apitype", "api/internal/problem", "lease", "lease/policy", "lease/userdata"}, "it converts bodies; it calls nothing"},
+		"api/internal/convert":     {[]string{"lease/bulkend", "api/apitype", "api/internal/problem", "lease", "lease/policy", "lease/userdata"}, "it converts bodies; it calls nothing"},
 		"api/internal/topusers":    {[]string{"lease"}, "it caches the results of queries"},
 		"api/internal/latency":     {[]string{"api/apitype"}, "it counts durations"},
 		"api/internal/openapi": {[]string{

@@ -65,7 +65,8 @@ const (
 	ReadMetrics
 	ExportData // everything that is stored about one user
 	EraseData
-	actions // the number of constants above
+	EndAnyStreams // of all users, by conditions
+	actions       // the number of constants above
 )
 
 // A Decision is whether a caller may do an action.
@@ -82,10 +83,10 @@ const (
 
 // permissions lists the actions of each kind. A viewer may do them to their own user only.
 var permissions = map[Kind][]Action{
-	Unrestricted: {ReadStreams, StartStream, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics, ExportData, EraseData},
-	Service:      {ReadStreams, StartStream, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics, ExportData, EraseData},
+	Unrestricted: {ReadStreams, StartStream, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics, ExportData, EraseData, EndAnyStreams},
+	Service:      {ReadStreams, StartStream, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics, ExportData, EraseData, EndAnyStreams},
 	Reader:       {ReadStreams, ReadTotals, ReadRules, ReadMetrics},
-	Operator:     {ReadStreams, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics, ExportData, EraseData},
+	Operator:     {ReadStreams, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics, ExportData, EraseData, EndAnyStreams},
 	Viewer:       {ReadStreams, StartStream, StopStream, EndStreams},
 	Scraper:      {ReadMetrics},
 }

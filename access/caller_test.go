@@ -11,16 +11,16 @@ import (
 // Every kind of caller and every action, for the caller's own user and another's.
 func TestMay(t *testing.T) {
 	const yes, who, no, foreign = Allowed, Unauthenticated, Forbidden, OtherUser
-	order := []Action{ReadStreams, StartStream, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics, ExportData, EraseData}
+	order := []Action{ReadStreams, StartStream, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics, ExportData, EraseData, EndAnyStreams}
 	require.Len(t, order, int(actions)-1, "an action is missing from this test")
 	table := map[Kind][]Decision{
-		Anonymous:    {who, who, who, who, who, who, who, who, who, who},
-		Unrestricted: {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes},
-		Service:      {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes},
-		Reader:       {yes, no, no, no, yes, yes, no, yes, no, no},
-		Operator:     {yes, no, yes, yes, yes, yes, yes, yes, yes, yes},
-		Viewer:       {yes, yes, yes, yes, no, no, no, no, no, no},
-		Scraper:      {no, no, no, no, no, no, no, yes, no, no},
+		Anonymous:    {who, who, who, who, who, who, who, who, who, who, who},
+		Unrestricted: {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, yes},
+		Service:      {yes, yes, yes, yes, yes, yes, yes, yes, yes, yes, yes},
+		Reader:       {yes, no, no, no, yes, yes, no, yes, no, no, no},
+		Operator:     {yes, no, yes, yes, yes, yes, yes, yes, yes, yes, yes},
+		Viewer:       {yes, yes, yes, yes, no, no, no, no, no, no, no},
+		Scraper:      {no, no, no, no, no, no, no, yes, no, no, no},
 	}
 	require.Len(t, table, int(kinds), "a kind is missing from this test")
 	for kind, row := range table {

@@ -86,6 +86,7 @@ var routeTable = map[string]struct {
 	"POST /api/v1/rules":               {"/api/v1/rules", `{}`, writingRules},
 	"GET " + dataPath:                  {"/api/v1/data/users/maya", "", writingRules},
 	"DELETE " + dataPath:               {"/api/v1/data/users/maya", "", writingRules},
+	"POST /api/v1/streams/end":         {"/api/v1/streams/end", `{"where":{"region":"eu"}}`, writingRules},
 	"GET /docs/{file:[A-Za-z0-9._-]+}": {"/docs/none", "", everybody(404)},
 	"GET /healthz":                     {"/healthz", "", public},
 	"GET /readyz":                      {"/readyz", "", public},

@@ -62,7 +62,7 @@ func (s *Server) requestID(r *http.Request) string {
 // last, because only some of them end another stream.
 func (s *Server) checkAuditSpace(traits openapi.Traits) *problem.Problem {
 	switch traits.Action {
-	case access.StartStream, access.StopStream, access.EndStreams, access.WriteRules, access.EraseData:
+	case access.StartStream, access.StopStream, access.EndStreams, access.WriteRules, access.EraseData, access.EndAnyStreams:
 	default:
 		return nil
 	}

@@ -204,7 +204,7 @@ func TestAudit_Full(t *testing.T) {
 	recorded := map[string]bool{
 		"POST " + openapi.UserPath + "/streams/{id}/stop": true, "DELETE " + openapi.UserPath + "/streams/{id}": true, "POST " + openapi.UserPath + "/stop": true,
 		"DELETE " + openapi.UserPath: true, "PUT " + limitsPath: true, "DELETE " + limitsPath: true, "PUT /api/v1/plans/{plan}": true,
-		"DELETE /api/v1/plans/{plan}": true, "POST /api/v1/rules": true, "DELETE " + dataPath: true,
+		"DELETE /api/v1/plans/{plan}": true, "POST /api/v1/rules": true, "DELETE " + dataPath: true, "POST /api/v1/streams/end": true,
 	}
 	for route, row := range routeTable {
 		for as, want := range row.answers {

@@ -66,6 +66,15 @@ func goldens() map[string][]exchange {
 			{about: "not known whether erased", method: "DELETE", target: dataOfMaya, fake: fake{err: lease.ErrUnavailable}},
 			{about: "not a user", method: "DELETE", target: "/api/v1/data/users/ma%09ya"},
 		},
+		"end": {
+			{about: "some of the streams of all users", method: "POST", target: "/api/v1/streams/end", body: `{"where":{"content.id":"film-77","labels.tier":{"not":["paid"]}}}`},
+			{about: "a dry run", method: "POST", target: "/api/v1/streams/end", body: `{"where":{"region":["eu",""]},"dryRun":true,"max":2}`},
+			{about: "without a condition", method: "POST", target: "/api/v1/streams/end", body: `{"where":{}}`},
+			{about: "without conditions", method: "POST", target: "/api/v1/streams/end", body: `{}`},
+			{about: "a misspelled attribute, and no value", method: "POST", target: "/api/v1/streams/end", body: `{"where":{"content.ids":"film-77","region":[]}}`},
+			{about: "not a condition", method: "POST", target: "/api/v1/streams/end", body: `{"where":{"region":{"only":"eu"}}}`},
+			{about: "etcd is away", method: "POST", target: "/api/v1/streams/end", body: `{"where":{"region":"eu"}}`, fake: fake{err: lease.ErrUnavailable}},
+		},
 		"start": {
 			{about: "without a body", method: "POST", target: userBase + "/start", fake: fake{count: 1}},
 			{about: "with all of it", method: "POST", target: userBase + "/start", fake: fake{count: 2}, body: `{

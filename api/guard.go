@@ -297,7 +297,7 @@ func (b *Backend) serves(a access.Action) bool {
 	switch a {
 	case access.ReadRules, access.WriteRules:
 		return b.Limiter != nil && b.Rules != nil
-	case access.ExportData, access.EraseData:
+	case access.ExportData, access.EraseData, access.EndAnyStreams:
 		return b.Limiter != nil && b.Data != nil
 	}
 	return b.Limiter != nil

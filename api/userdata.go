@@ -8,13 +8,16 @@ import (
 	"streamcount/api/apitype"
 	"streamcount/api/internal/convert"
 	"streamcount/api/internal/openapi"
+	"streamcount/lease/bulkend"
 	"streamcount/lease/userdata"
 )
 
-// A dataStore has the methods of a shard.Router that the calls about users' data use.
+// A dataStore has the methods of a shard.Router that the calls about users' data, and about the
+// streams of all users, use.
 type dataStore interface {
 	UserData(ctx context.Context, user string) (userdata.Data, error)
 	EraseUserData(ctx context.Context, user string) (userdata.Erased, error)
+	EndStreams(ctx context.Context, q bulkend.Query) (bulkend.Result, error)
 }
 
 const dataPath = "/api/v1/data/users/{user}"
@@ -22,6 +25,7 @@ const dataPath = "/api/v1/data/users/{user}"
 func (s *Server) dataRoutes(a huma.API) {
 	handle(a, "GET", dataPath, openapi.ExportData(), s.exportData)
 	handle(a, "DELETE", dataPath, openapi.EraseData(), s.eraseData)
+	handle(a, "POST", "/api/v1/streams/end", openapi.EndStreams(), s.endStreams)
 }
 
 func (s *Server) exportData(ctx context.Context, in *userInput) (*reply[*apitype.UserData], error) {
@@ -41,4 +45,21 @@ func (s *Server) eraseData(ctx context.Context, in *userInput) (*reply[*apitype.
 		return nil, err
 	}
 	return &reply[*apitype.ErasedData]{convert.ErasedData(string(in.User), e)}, nil
+}
+
+type endInput struct{ Body apitype.EndStreams }
+
+func (s *Server) endStreams(ctx context.Context, in *endInput) (*reply[apitype.EndedStreams], error) {
+	q, p := convert.EndQuery(in.Body)
+	if p != nil {
+		return nil, p
+	}
+	res, err := s.backend.Load().Data.EndStreams(ctx, q)
+	if attrs, ok := outcomeAttrs(err); ok && !q.DryRun {
+		s.audit(ctx, "end", "", append(attrs, convert.EndAttrs(in.Body, res)...)...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &reply[apitype.EndedStreams]{convert.EndedStreams(q, res)}, nil
 }

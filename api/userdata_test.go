@@ -12,6 +12,7 @@ import (
 
 	"streamcount/access"
 	"streamcount/lease"
+	"streamcount/lease/bulkend"
 	"streamcount/lease/policy"
 	"streamcount/lease/userdata"
 )
@@ -38,6 +39,45 @@ func (f *fake) UserData(_ context.Context, user string) (userdata.Data, error) {
 func (f *fake) EraseUserData(_ context.Context, user string) (userdata.Erased, error) {
 	e := userdata.Erased{Streams: 2, Override: true, Cooldowns: 1, Other: 3, MarkKept: true}
 	return e, f.note("erase data of %s", user)
+}
+
+func (f *fake) EndStreams(_ context.Context, q bulkend.Query) (bulkend.Result, error) {
+	res := bulkend.Result{Matched: 3, Users: 2, Ended: 2}
+	if q.DryRun {
+		res = bulkend.Result{Matched: 3, Users: 2, Complete: true, Sample: []bulkend.Stream{
+			{User: "maya", ID: "stream-1", StartedAt: someTime, Region: "eu", ContentID: "film-77", ContentTitle: "Metropolis"},
+			{User: "tom", ID: "stream-2", StartedAt: someTime},
+		}}
+	}
+	return res, f.note("end %+v", q)
+}
+
+// An end of the streams of all users has one line, with the conditions and the counts.
+func TestAudit_EndStreams(t *testing.T) {
+	const where = `"where":{"content.id":"film-77","region":{"not":["eu"]}}`
+	line := map[string]any{
+		"what": "end", "user": "", "caller": "operator dana", "client": "192.0.2.1", "matched": 3.0, "ended": 2.0, "users": 2.0,
+		"complete": false, "max": 5.0, "where": map[string]any{"content.id": []any{"film-77"}, "region": map[string]any{"not": []any{"eu"}}},
+	}
+	for _, tt := range []struct {
+		body string
+		want []map[string]any
+	}{
+		{`{` + where + `,"max":5}`, []map[string]any{line}},
+		{`{` + where + `,"dryRun":true}`, nil},
+		{`{"where":{}}`, nil},
+	} {
+		var log bytes.Buffer
+		s := newServer(t, Config{Audit: slog.New(slog.NewJSONHandler(&log, nil)), Access: callers}, &fake{})
+		call(s, "POST", "/api/v1/streams/end", tt.body, asHeader, "operator")
+		assert.Equal(t, tt.want, auditLines(t, &log), tt.body)
+	}
+	var log bytes.Buffer
+	s := newServer(t, Config{Audit: slog.New(slog.NewJSONHandler(&log, nil))}, &fake{err: lease.ErrUnavailable})
+	require.Equal(t, 503, call(s, "POST", "/api/v1/streams/end", `{`+where+`}`).Code)
+	lines := auditLines(t, &log)
+	require.Len(t, lines, 1)
+	assert.Equal(t, "unknown", lines[0]["outcome"])
 }
 
 func TestAudit_Erase(t *testing.T) {

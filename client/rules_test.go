@@ -35,6 +35,14 @@ func TestRules_Requests(t *testing.T) {
 			func(c *Client) error { _, err := c.EraseUserData(ctx, "maya"); return err },
 			"DELETE", "/api/v1/data/users/maya", "",
 		},
+		"end": {
+			func(c *Client) error {
+				where := apitype.Where{"region": {Not: []string{"eu"}}}
+				_, err := c.EndStreams(ctx, apitype.EndStreams{Where: where, Max: 5})
+				return err
+			},
+			"POST", "/api/v1/streams/end", `{"where":{"region":{"not":["eu"]}},"max":5}`,
+		},
 		"setPlan": {
 			func(c *Client) error { _, err := c.SetPlan(ctx, "duo", apitype.PlanRule{Limit: new(2)}); return err },
 			"PUT", "/api/v1/plans/duo", `{"limit":2}`,

@@ -93,7 +93,7 @@ func (a *app) root() *cobra.Command {
 	})
 	root.AddCommand(
 		a.serveCommand(), a.configCommand(), a.shardsCommand(), a.secretCommand(),
-		a.startCommand(), a.heartbeatCommand(), a.stopCommand(), a.lsCommand(), a.topCommand(), a.watchCommand(),
+		a.startCommand(), a.heartbeatCommand(), a.stopCommand(), a.endCommand(), a.lsCommand(), a.topCommand(), a.watchCommand(),
 		a.limitsCommand(), a.plansCommand(), a.usersCommand(), a.keysCommand(), a.authCommand(), a.healthCommand(), a.versionCommand(),
 		a.manCommand(),
 	)

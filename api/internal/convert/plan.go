@@ -37,10 +37,17 @@ func limit(l apitype.Limit) policy.Limit {
 		Name: l.Name, Count: policy.Counting(l.Count), Per: policy.Attribute(l.Per), Limit: l.Limit,
 		OnLimit: policy.OnLimit(l.OnLimit), Message: l.Message, Observe: l.Observe,
 	}
-	for a, v := range l.Where {
-		out.Where = append(out.Where, policy.Condition{Attribute: policy.Attribute(a), In: v.In, Not: v.Not})
+	out.Where = conditions(l.Where)
+	return out
+}
+
+// conditions returns the conditions in a body, sorted by attribute.
+func conditions(where apitype.Where) []policy.Condition {
+	var out []policy.Condition
+	for a, v := range where {
+		out = append(out, policy.Condition{Attribute: policy.Attribute(a), In: v.In, Not: v.Not})
 	}
-	slices.SortFunc(out.Where, func(a, b policy.Condition) int { return strings.Compare(string(a.Attribute), string(b.Attribute)) })
+	slices.SortFunc(out, func(a, b policy.Condition) int { return strings.Compare(string(a.Attribute), string(b.Attribute)) })
 	return out
 }
 
