@@ -22,16 +22,18 @@ func TestClient_StartBody(t *testing.T) {
 	tab := browser.Open(t).Tab(newScript(t).URL + "/player")
 	for options, want := range map[string]string{
 		`{}`: `{}`,
-		`{ session: null, device: null, content: undefined, onLimit: null, replaces: undefined }`: `{}`,
-		`{ session: "s", device: { id: null, name: undefined, type: "tv" } }`:                     `{"session":"s","device":{"type":"tv"}}`,
-		`{ content: { id: "x".repeat(201), title: "x".repeat(200) + "y" } }`:                      `{"content":{"id":"` + strings.Repeat("x", 201) + `","title":"` + strings.Repeat("x", 200) + `"}}`,
-		`{ content: { title: "x".repeat(199) + "\u{1F4FA}\u{1F4FA}" } }`:                          `{"content":{"title":"` + strings.Repeat("x", 199) + `📺"}}`,
-		`{ content: { title: "\u{1F4FA}".repeat(201) } }`:                                         `{"content":{"title":"` + strings.Repeat("📺", 200) + `"}}`,
-		`{ content: { title: "x" + "\u{1F4FA}".repeat(1e6) } }`:                                   `{"content":{"title":"x` + strings.Repeat("📺", 199) + `"}}`,
-		`{ device: { name: "TV \u{1F4FA}".slice(0, 4), type: "\uDCFA!" } }`:                       `{"device":{"name":"TV �","type":"�!"}}`,
-		`{ device: { name: 7, poster: "y".repeat(1e6) }, content: { title: 1984, year: 1 } }`:     `{"device":{"name":"7"},"content":{"title":"1984"}}`,
-		`{ content: { id: "e\u0301/\u00e9", type: "film", labels: { a: null, b: "c" } } }`:        `{"content":{"id":"é/é","labels":{"b":"c"},"type":"film"}}`,
-		`{ device: "TV", content: 7 }`:                                                            `{"device":"TV","content":7}`,
+		`{ session: null, device: null, content: undefined, onLimit: null, replaces: undefined }`:      `{}`,
+		`{ session: "s", device: { id: null, name: undefined, type: "tv" } }`:                          `{"session":"s","device":{"type":"tv"}}`,
+		`{ content: { id: "x".repeat(201), title: "x".repeat(200) + "y" } }`:                           `{"content":{"id":"` + strings.Repeat("x", 201) + `","title":"` + strings.Repeat("x", 200) + `"}}`,
+		`{ content: { title: "x".repeat(199) + "\u{1F4FA}\u{1F4FA}" } }`:                               `{"content":{"title":"` + strings.Repeat("x", 199) + `📺"}}`,
+		`{ content: { title: "\u{1F4FA}".repeat(201) } }`:                                              `{"content":{"title":"` + strings.Repeat("📺", 200) + `"}}`,
+		`{ content: { title: "x" + "\u{1F4FA}".repeat(1e6) } }`:                                        `{"content":{"title":"x` + strings.Repeat("📺", 199) + `"}}`,
+		`{ device: { name: "TV \u{1F4FA}".slice(0, 4), type: "\uDCFA!" } }`:                            `{"device":{"name":"TV �","type":"�!"}}`,
+		`{ device: { name: 7, poster: "y".repeat(1e6) }, content: { title: 1984, year: 1 } }`:          `{"device":{"name":"7"},"content":{"title":"1984"}}`,
+		`{ content: { id: "e\u0301/\u00e9", type: "film", labels: ["a", null, "", 7] } }`:              `{"content":{"id":"é/é","labels":["a","7"],"type":"film"}}`,
+		`{ content: { type: "x".repeat(65), labels: { a: "b" } } }`:                                    `{"content":{"type":"` + strings.Repeat("x", 64) + `"}}`,
+		`{ profile: "ann", labels: { kids: "yes" }, priority: 0, network: "n", replaces: ["a", "b"] }`: `{"profile":"ann","labels":{"kids":"yes"},"priority":0,"network":"n","replaces":["a","b"]}`,
+		`{ device: "TV", content: 7 }`:                                                                 `{"device":"TV","content":7}`,
 	} {
 		got := browser.Eval[string](tab, `import("/streamcount-page.js").then(({ startBody }) => startBody(`+options+`))`)
 		assert.JSONEq(t, want, got, options)

@@ -210,6 +210,34 @@ func TestClient_StreamEnds(t *testing.T) {
 	assert.Equal(t, []string{"started", "lost:expired", "refused:quiet"}, received(tab)[9:])
 }
 
+// A refusal by a plan with several limits has the message, and what each stream blocks.
+func TestClient_SeveralLimits(t *testing.T) {
+	t.Parallel()
+	s := newScript(t)
+	const refused = `"title":"Maximum number of streams reached","limit":1,"counted":1,"streams":3,
+		"limits":[{"name":"tv","limit":1,"counted":1,"count":"streams"},{"name":"uhd","limit":1,"counted":2,"message":"One in 4K"}],
+		"active":[{"id":"a","blocks":["tv"],"enough":false},{"id":"b","blocks":["uhd"],"enough":false},{"id":"c","blocks":["uhd","tv"],"enough":false}]`
+	s.startAnswers = []http.HandlerFunc{problem(403, refused), problem(403, strings.Replace(refused, `"tv"],"enough":false}`, `"tv"],"enough":true}`, 1)),
+		problem(403, `"title":"Maximum number of streams reached","limit":1,"streams":1,"active":[`+living("x")+`]`)}
+	tab := browser.Open(t).Tab(s.URL + "/player")
+	start(tab, `{ user: "maya" }`)
+	covers := func(ids string) bool {
+		return browser.Eval[bool](tab, `import("/streamcount.js").then(({ covers }) => covers(made.refusal, `+ids+`))`)
+	}
+	assert.Equal(t, "One in 4K tv,uhd uhd,tv false", browser.Eval[string](tab,
+		`(({message, limits, active}) => [message, limits.map((l) => l.name), active[2].blocks, active[2].enough].join(" "))(made.refusal)`))
+	for ids, want := range map[string]bool{
+		`[]`: false, `["a"]`: false, `["c"]`: false, `["a", "b"]`: false, `["b", "c"]`: true, `["a", "b", "c"]`: true, `["x"]`: false,
+	} {
+		assert.Equal(t, want, covers(ids), ids)
+	}
+	assert.Equal(t, "refused", browser.Eval[string](tab, `made.start()`))
+	assert.True(t, covers(`["a"]`), "this stream alone is enough")
+	assert.Equal(t, "refused", browser.Eval[string](tab, `made.start()`))
+	assert.Equal(t, " 0", browser.Eval[string](tab, `made.refusal.message + " " + made.refusal.limits.length`))
+	assert.False(t, covers(`["x"]`), "the refusal does not show it")
+}
+
 // A start that is rejected for another reason than the limit does not stop the film. The
 // page receives the reason, and the start is retried.
 func TestClient_Rejected(t *testing.T) {

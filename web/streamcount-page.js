@@ -8,6 +8,7 @@ const LOCK_TIMEOUT = 400; // until the page before a reload has released its loc
 const CHANNEL_TIMEOUT = 1_000; // for the answer of another tab
 
 const MAX_LABEL = 200; // characters
+const MAX_CONTENT_TYPE = 64;
 
 /**
  * Returns the body of a start as JSON. Names, titles and types are made well-formed and
@@ -15,28 +16,32 @@ const MAX_LABEL = 200; // characters
  * them. Ids are not changed. Members that are null or undefined are omitted, as are
  * members of device and content that the service does not use.
  */
-export function startBody({ session, device, content, onLimit, replaces }) {
+export function startBody({ session, device, content, profile, labels, priority, network, onLimit, replaces }) {
   const body = {
-    session, onLimit, replaces,
-    device: describe(device, ["name", "type"]), content: describe(content, ["title", "type"]),
+    session, onLimit, replaces, profile, labels, priority, network,
+    device: describe(device, { name: MAX_LABEL, type: MAX_LABEL }),
+    content: describe(content, { title: MAX_LABEL, type: MAX_CONTENT_TYPE }),
   };
   return JSON.stringify(body, (_, value) => value ?? undefined);
 }
 
-/** Returns the members of a device or content that are sent: the id, the labels for plans, and the named texts. */
-function describe(thing, names) {
+/** Returns the members of a device or content that are sent: the id, the list of labels for plans, and texts up to these lengths. */
+function describe(thing, texts) {
   if (typeof thing !== "object" || thing === null) return thing;
-  const sent = { id: thing.id, labels: thing.labels };
-  for (const name of names) sent[name] = typeof thing[name] === "object" ? thing[name] : label(thing[name]);
+  const sent = { id: thing.id };
+  if (Array.isArray(thing.labels)) sent.labels = thing.labels.filter((value) => (value ?? "") !== "").map(String);
+  for (const [name, most] of Object.entries(texts)) {
+    sent[name] = typeof thing[name] === "object" ? thing[name] : label(thing[name], most);
+  }
   return sent;
 }
 
-/** Returns value as text of at most MAX_LABEL characters. Unpaired surrogates become U+FFFD. */
-function label(value) {
+/** Returns value as text of at most most characters. Unpaired surrogates become U+FFFD. */
+function label(value, most) {
   if (value === undefined) return value;
-  const text = String(value).slice(0, 2 * MAX_LABEL).replace(/[\uD800-\uDBFF][\uDC00-\uDFFF]|[\uD800-\uDFFF]/g,
+  const text = String(value).slice(0, 2 * most).replace(/[\uD800-\uDBFF][\uDC00-\uDFFF]|[\uD800-\uDFFF]/g,
     (found) => (found.length === 2 ? found : "\uFFFD"));
-  return Array.from(text).slice(0, MAX_LABEL).join("");
+  return Array.from(text).slice(0, most).join("");
 }
 
 /**

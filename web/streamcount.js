@@ -30,6 +30,17 @@ export const ENDINGS = Object.freeze(["stopped", "replaced", "evicted", "removed
 /** The reasons after which the client restarts the stream without notifying the viewer. */
 const SILENT_REASONS = ["expired", "ended", "unknown"];
 
+/**
+ * Returns whether the end of the streams with these ids is enough for a start that a plan with
+ * several limits refused, as far as the refusal shows: one of them is enough alone, or each
+ * limit loses as many streams as it needs. refusal is the detail of the event refused.
+ */
+export function covers(refusal, ids) {
+  const ends = refusal.active.filter((stream) => ids.includes(stream.id));
+  return ends.some((stream) => stream.enough) || refusal.limits.length > 0 && refusal.limits.every(({ name, limit, counted }) =>
+    limit > 0 && ends.filter((stream) => stream.blocks?.includes(name)).length > counted - limit);
+}
+
 /** The answer to calls for a user id that a browser cannot send. */
 const UNUSABLE_USER = Object.freeze({
   status: 0, retryAfter: 0, at: NaN, why: "the user id cannot be sent", blocked: false, unsent: true,
@@ -45,8 +56,11 @@ const UNUSABLE_USER = Object.freeze({
  * A Stream is one playback. Its events are CustomEvents:
  *
  *   started    {stream, streams, limit, quiet}  the stream has a slot; quiet if the client restarted it
- *   refused    {limit, streams, active, retryAfterSeconds, evictAfterSeconds, quiet}
- *              the user is at the limit: pause, and show the active streams
+ *   refused    {limit, streams, active, message, limits, retryAfterSeconds, evictAfterSeconds, quiet}
+ *              the user is at the limit: pause, and show the active streams. Under a plan with several limits,
+ *              message is the plan's text for viewers, limits are the {name, limit, counted, count, message} that
+ *              refuse the start, and each active stream has blocks, the names of those that it counts for, and
+ *              enough, whether its end alone is enough. Otherwise message is "" and limits is empty
  *   stopped, replaced, evicted, removed         {reason, by}: the stream was ended by a call
  *   ended      {reason, by}    after each of these four, and for unknown reasons
  *   lost       {reason}    the stream expired while heartbeats failed; the client restarts it
@@ -92,7 +106,12 @@ export class Stream extends EventTarget {
    * @param {boolean} [options.idIsEnough=true]  heartbeats and stops need no credential; set it to false for a
    *   service with --auth-stream-ids=false
    * @param {object} [options.device]    {id, name, type}, which the user's other devices can show
-   * @param {object} [options.content]   {id, title}
+   * @param {object} [options.content]   {id, title, type, labels}
+   * @param {string} [options.profile]   profile of the account, for limits of plans
+   * @param {object} [options.labels]    labels for limits of plans. The service accepts labels, priority and network
+   *   with an API key only, not with a viewer's token
+   * @param {number} [options.priority]  0 to 9
+   * @param {string} [options.network]   a text that is the same for all devices on a network
    * @param {string} [options.onLimit]   "deny" or "replace-oldest"
    * @param {string} [options.name="player"]  distinguishes several players in one page
    * @param {string} [options.session]   session id of this playback, instead of an id for the tab
@@ -140,8 +159,8 @@ export class Stream extends EventTarget {
 
   /**
    * Starts the stream. Returns the state: "playing", "waiting", "refused" or "failed". The
-   * argument {content, device, onLimit, replaces} overrides the options of the constructor.
-   * replaces is the id of a stream of this user to end in the same step.
+   * argument {content, device, profile, labels, priority, network, onLimit, replaces} overrides the options of the
+   * constructor. replaces is the id of a stream of this user to end in the same step, or a list of ids.
    */
   async start(options = {}) {
     const generation = ++this.#generation;
@@ -216,12 +235,13 @@ export class Stream extends EventTarget {
 
   /** Makes one attempt to start the stream and handles its answer. */
   async #attemptStart(generation, quiet, failures) {
-    const { device, content, onLimit } = this.#options;
-    const { device: d = device, content: c = content, onLimit: o = onLimit, replaces } = this.#pendingOptions;
+    const defined = Object.entries(this.#pendingOptions).filter(([, value]) => value !== undefined);
+    const chosen = { ...this.#options, ...Object.fromEntries(defined) };
     let body;
     try {
       // A restart by the client evicts no other stream.
-      body = startBody({ session: this.#session.session, device: d, content: c, onLimit: quiet ? undefined : o, replaces });
+      body = startBody({ ...chosen, session: this.#session.session, onLimit: quiet ? undefined : chosen.onLimit,
+        replaces: this.#pendingOptions.replaces });
     } catch (err) { // for example a BigInt
       return this.#rejected(generation, quiet, failures, { status: 0, retryAfter: 0, data: {
         title: "The start cannot be written as JSON", detail: String(err?.message ?? err),
@@ -279,8 +299,10 @@ export class Stream extends EventTarget {
 
   #refused({ data, retryAfter, at }, quiet) {
     const active = Array.isArray(data.active) ? data.active : [];
+    const limits = Array.isArray(data.limits) ? data.limits : [];
     this.#reset("refused", {
       limit: data.limit ?? active.length, streams: data.streams ?? active.length, active,
+      message: limits.find((limit) => limit.message)?.message ?? "", limits,
       retryAfterSeconds: retryAfter / 1000, evictAfterSeconds: data.evictAfterSeconds ?? 0, at, quiet,
     });
     this.#dispatch("refused", this.#refusal);

@@ -107,11 +107,12 @@ function describe(tr, e) {
   return tr;
 }
 
-function details({ type, stream, reason, by, node, limit, shard }) {
+function details({ type, stream, reason, by, node, limit, limits, shard }) {
   const what = [stream?.device?.name ?? stream?.device?.type, stream?.content?.title, stream?.region];
-  const taker = by?.device?.name ? ` by ${by.device.name}` : "";
+  const names = limits?.length ? `${limits.length > 1 ? "limits" : "limit"} ${limits.join(", ")}` : "";
+  const taker = (by?.device?.name ? ` by ${by.device.name}` : "") + (names && ` for ${names}`);
   switch (type) {
-    case "refusal": return [limit === 0 ? "blocked" : `at the limit of ${plural(limit, "stream")}`, node, shard];
+    case "refusal": return [names || (limit === 0 ? "blocked" : `at the limit of ${plural(limit, "stream")}`), node, shard];
     case "stop": return [reason && reason !== "stopped" ? reason + taker : "", ...what, shard];
     case "expiry": return ["no heartbeats", ...what, shard];
     default: return [...what, shard];

@@ -15,6 +15,22 @@ export function describe({ limit, plan, limits, until }) {
   return [rule, numbers, until && `until ${until.slice(0, 10)} ${until.slice(11, 19)} UTC`].filter(Boolean).join(", ");
 }
 
+// A condition of a limit, such as "device.type is tv, stb or missing".
+function condition([attribute, values]) {
+  const list = [values.not ?? values].flat();
+  const words = list.map((value) => (value === "" ? "missing" : value));
+  const last = words.pop();
+  return `${attribute} is ${values.not ? "not " : ""}${words.length ? `${words.join(", ")} or ` : ""}${last}`;
+}
+
+/** Describes a further limit of a plan in one sentence. */
+export function limitText({ name, limit, count = "streams", per, where = {}, message, observe, onLimit }) {
+  const what = limit === 1 && count.endsWith("s") ? count.slice(0, -1) : count;
+  const parts = [`${name}: ${limit} ${what}`, per && `for each ${per}`, ...Object.entries(where).map(condition)];
+  const notes = [observe && "only observed", onLimit && onLimit !== "deny" && onLimit, message && `“${message}”`].filter(Boolean);
+  return parts.filter(Boolean).join(", ") + (notes.length ? ` (${notes.join("; ")})` : "");
+}
+
 /**
  * Asks for a limit or plan and sets it as the user's override. Numbers of limits by name and the end
  * of the override stay. Returns whether it was set.
@@ -25,8 +41,13 @@ export async function changeLimit(user, { own, streams }) {
     type: "number", id: "limit-number", min: 0, max: maxLimit, step: 1, inputmode: "numeric", required: true,
     value: own?.limit ?? streams?.limit ?? 3,
   });
-  const plan = h("select", { id: "limit-plan" }, plans.map(({ name, limit }) =>
-    h("option", { value: name, selected: own?.plan === name }, `${name}: ${plural(limit, "stream")}`)));
+  const plan = h("select", { id: "limit-plan" }, plans.map(({ name, limit, limits }) =>
+    h("option", { value: name, selected: own?.plan === name }, `${name}: ${plural(limit, "stream")}` +
+      (limits?.length ? `, ${plural(limits.length, "further limit")}` : ""))));
+  const further = h("ul", { class: "muted small", id: "limit-further", "aria-live": "polite" });
+  const showFurther = () => further.replaceChildren(...(kind === "plan" ? plans.find(({ name }) => name === plan.value)?.limits ?? [] : [])
+    .map((l) => h("li", null, limitText(l))));
+  plan.addEventListener("change", () => showFurther());
   const choice = (value, label, ...fields) => h("div", { class: "choice" }, h("label", null, h("input", {
     type: "radio", name: "kind", value, checked: value === kind, disabled: value === "plan" && !plans.length,
     onchange: (e) => pick(e.target.value),
@@ -36,12 +57,14 @@ export async function changeLimit(user, { own, streams }) {
     kind = value;
     attr(number, "disabled", kind !== "limit");
     attr(plan, "disabled", kind !== "plan");
+    showFurther();
   };
   const body = [
     h("fieldset", null, h("legend", { class: "hidden" }, "Limit or plan of this user"),
       choice("limit", "A limit", h("label", { class: "hidden", for: number.id }, "Limit"), number),
       choice("plan", plans.length ? "A plan" : "A plan (none exists)",
         h("label", { class: "hidden", for: plan.id }, "Plan"), plan)),
+    further,
     h("p", { class: "muted small" }, "It applies to every start from now on, on every node. Running streams continue, " +
       "even above a lower limit. 0 blocks the user."),
   ];

@@ -115,6 +115,7 @@ function show() {
     update: (tr, v) => {
       tr.shown = v;
       lines(tr.of.device, v.device?.name ?? v.device?.type ?? "Unnamed device", v.content?.title ?? v.content?.id ?? "no title");
+      text(tr.of.device.more ??= tr.of.device.appendChild(h("span", { class: "second" })), attributes(v));
       lines(tr.of.since, v.startedAt ? moment(parse(v.startedAt)) : "–", v.region);
     },
   });
@@ -123,6 +124,12 @@ function show() {
   // If the focused row is gone, focus the user.
   if (hadFocus && !$("user").contains(document.activeElement)) parts.title.focus();
   countDown();
+}
+
+// The attributes of a stream for limits of plans.
+function attributes({ device, profile, content, labels, priority }) {
+  const pairs = { type: device?.name && device.type, profile, content: content?.type, labels: content?.labels?.join(", "), ...labels, priority };
+  return Object.entries(pairs).filter(([, value]) => (value ?? "") !== "").map(([key, value]) => `${key}: ${value}`).join(" · ");
 }
 
 function showUsage(streams, own) {

@@ -1,10 +1,10 @@
 // The demo player: a film that plays while its stream has a slot. It uses streamcount.js as
 // any player can.
 
-import { Stream } from "/streamcount.js";
+import { Stream, covers } from "/streamcount.js";
 import { Film, films } from "/demo/film.js";
 import { Screens } from "/demo/screens.js";
-import { clock, endingText, nameOf, placesText, playingTime } from "/demo/texts.js";
+import { blocksText, clock, endingText, nameOf, placesText, playingTime, refusalText } from "/demo/texts.js";
 
 const REFRESH_INTERVAL = 2_000; // of the user's screens
 const MAX_LOG_LINES = 60;
@@ -36,9 +36,10 @@ let pauseAfter = 20; // minutes
 
 const others = new Screens($("overlay-others"), [
   { label: "Play here instead", describe: (name) => `Play here instead of ${name}`,
-    act: (other) => play({ replaces: other.id }) },
-  { label: "Stop", describe: (name) => `Stop ${name}`, act: stopOther },
-]);
+    act: (other) => play({ replaces: other.id }), when: isEnough },
+  { label: "Stop", describe: (name) => `Stop ${name}`, act: stopOther, when: isEnough },
+], { note: (other) => (refusingLimits().length ? blocksText(blocksOf(other)) : ""),
+  selectable: (other) => mayCombine() && blocksOf(other).length > 0, onSelect: drawScreens });
 const screens = new Screens($("screens"), [
   { label: "Stop", describe: (name) => `Stop ${name}`, act: stopOther },
 ]);
@@ -46,6 +47,8 @@ const screens = new Screens($("screens"), [
 function setUp() {
   const query = new URLSearchParams(location.search);
   $("user").value = query.get("user") ?? storage.get(allTabs, "user", "maya");
+  $("type").value = query.get("type") ?? storage.get(thisTab, "type", "browser");
+  $("profile").value = query.get("profile") ?? storage.get(thisTab, "profile", "");
   $("device").value = query.get("device") ?? storage.get(thisTab, "device", null) ?? nextDevice();
   if (query.get("pauseAfter") > 0) pauseAfter = Number(query.get("pauseAfter"));
   saveSettings();
@@ -55,6 +58,7 @@ function setUp() {
   $("stop").addEventListener("click", stop);
   $("pause").addEventListener("click", pauseOrResume);
   $("overlay-main").addEventListener("click", () => play());
+  $("overlay-selected").addEventListener("click", () => play({ replaces: others.selected }));
   $("overlay-oldest").addEventListener("click", () => play({ onLimit: "replace-oldest" }));
   $("films").addEventListener("change", changeFilm);
   $("settings").addEventListener("submit", (event) => event.preventDefault());
@@ -77,7 +81,7 @@ function nextDevice() {
 
 function saveSettings() {
   storage.set(allTabs, "user", $("user").value);
-  storage.set(thisTab, "device", $("device").value);
+  for (const name of ["device", "type", "profile"]) storage.set(thisTab, name, $(name).value);
 }
 
 /** Creates a Stream for a user and listens to its events. */
@@ -117,8 +121,8 @@ async function play(options = {}) {
   if (!$("settings").reportValidity()) return;
   storage.set(thisTab, "playing", "yes");
   paused = false;
-  await stream.start({ ...options, device: { name: $("device").value, type: "browser" },
-    content: { id: currentFilm.id, title: currentFilm.title } });
+  await stream.start({ ...options, device: { name: $("device").value, type: $("type").value },
+    profile: $("profile").value || undefined, content: { id: currentFilm.id, title: currentFilm.title } });
   refreshScreens();
 }
 
@@ -150,7 +154,7 @@ function changeFilm() {
 async function changeSettings(event) {
   if (!$("settings").reportValidity()) return;
   saveSettings();
-  if (event.target === $("device")) {
+  if ([$("device"), $("type"), $("profile")].includes(event.target)) {
     if (isActive()) play();
     return;
   }
@@ -214,12 +218,38 @@ function keepFocus(change) {
   else $("overlay-title").focus();
 }
 
+/** Returns the limits that refused the start, of a plan with several. */
+function refusingLimits() { return stream.refusal?.limits ?? []; }
+
+/** Returns a stream as the refusal described it. The list of the user's screens does not say what blocks a start. */
+function asRefused(other) { return stream.refusal?.active.find(({ id }) => id === other.id); }
+
+function blocksOf(other) { return asRefused(other)?.blocks ?? []; }
+
+/** Returns whether the end of one screen is enough for a start here. */
+function isEnough(other) { return refusingLimits().length === 0 || Boolean(asRefused(other)?.enough); }
+
+/** Returns whether several screens have to end, and may. */
+function mayCombine() {
+  return refusingLimits().length > 0 && !stream.refusal.active.some(({ enough }) => enough) &&
+    refusingLimits().every(({ limit }) => limit > 0);
+}
+
+/** Returns whether the reason for the refusal still exists. */
+function isFull() {
+  if (stream.state !== "refused") return false;
+  if (refusingLimits().length === 0) return active.length >= stream.refusal.limit;
+  const gone = stream.refusal.active.filter(({ id }) => !active.some((other) => other.id === id));
+  return !covers(stream.refusal, gone.map(({ id }) => id));
+}
+
 /** Returns the title and the text that are shown instead of the film. */
 function overlay() {
   switch (stream.state) {
     case "refused": {
       const n = stream.refusal.limit;
-      if (active.length < n) return ["A place is free now", "Press play to use it."];
+      if (!isFull()) return ["A place is free now", "Press play to use it."];
+      if (refusingLimits().length) return refusalText(stream.refusal, mayCombine());
       if (n === 0) return ["Nothing may be played", `The limit of ${$("user").value} is 0.`];
       const wait = stream.refusal.evictAfterSeconds;
       return [n === 1 ? "The only place is in use" : `All ${n} places are in use`,
@@ -265,10 +295,12 @@ function drawScreens() {
   $("stale").hidden = !stale;
   setText("stale", updatedAt ? `The service is not answering. This is the list of ${clock(updatedAt)}.` :
     "The service is not answering.");
-  const full = stream.state === "refused" && active.length >= stream.refusal.limit;
+  const full = isFull();
   others.show(full ? active : [], mine, now);
   $("overlay-others").hidden = !full || active.length === 0;
-  $("overlay-oldest").hidden = !full || active.length === 0;
+  $("overlay-oldest").hidden = !full || active.length === 0 || refusingLimits().length > 0;
+  $("overlay-selected").hidden = !full || !mayCombine();
+  $("overlay-selected").disabled = !full || !covers(stream.refusal, others.selected);
   $("overlay-main").hidden = full;
   if (stream.state === "refused") {
     const [title, text] = overlay();

@@ -5,12 +5,25 @@ import { nameOf, screenText } from "./texts.js";
 /** A Screens shows streams in a list element, each with the given buttons. */
 export class Screens {
   #list;
-  #actions; // [{label, describe, act}], where describe(name) is the label for screen readers
+  // [{label, describe, act, when}]: describe(name) is the label for screen readers, and when(stream) whether
+  // the stream has the button, by default true.
+  #actions;
+  #options;
   #rows = new Map(); // by stream id
 
-  constructor(list, actions) {
+  /**
+   * options are {note, selectable, onSelect}: note(stream) is a remark on a stream, selectable(stream) whether it
+   * has a checkbox, and onSelect is called after a change of one.
+   */
+  constructor(list, actions, options = {}) {
     this.#list = list;
     this.#actions = actions;
+    this.#options = { note: () => "", selectable: () => false, onSelect: () => {}, ...options };
+  }
+
+  /** The ids of the streams that are selected. */
+  get selected() {
+    return [...this.#rows].filter(([, row]) => !row.box.hidden && row.box.checked).map(([id]) => id);
   }
 
   /**
@@ -30,7 +43,11 @@ export class Screens {
       row.item.classList.toggle("mine", isMine);
       setText(row.name, isMine ? `${nameOf(stream)} (this screen)` : nameOf(stream));
       setText(row.text, screenText(stream, now));
-      for (const button of row.buttons) button.hidden = !stream.id || stream.id === mine;
+      setText(row.note, this.#options.note(stream));
+      row.note.hidden = row.note.textContent === "";
+      const mayAct = Boolean(stream.id) && stream.id !== mine;
+      row.box.hidden = !mayAct || !this.#options.selectable(stream);
+      this.#actions.forEach(({ when }, i) => { row.buttons[i].hidden = !mayAct || Boolean(when) && !when(stream); });
     }
   }
 
@@ -39,7 +56,12 @@ export class Screens {
     const words = element("div", "words");
     const name = element("strong");
     const what = element("span");
-    words.append(name, what);
+    const note = element("em");
+    words.append(name, what, note);
+    const box = element("input");
+    box.type = "checkbox";
+    box.setAttribute("aria-label", `Select ${nameOf(stream)}`);
+    box.addEventListener("change", () => this.#options.onSelect());
     const choices = element("div", "choices");
     const buttons = this.#actions.map(({ label, describe, act }) => {
       const button = element("button");
@@ -50,9 +72,9 @@ export class Screens {
       return button;
     });
     choices.append(...buttons);
-    item.append(words, choices);
+    item.append(box, words, choices);
     this.#list.append(item);
-    const row = { item, name, text: what, buttons };
+    const row = { item, name, text: what, note, box, buttons };
     this.#rows.set(key(stream), row);
     return row;
   }

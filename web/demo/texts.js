@@ -37,6 +37,29 @@ export function endingText(reason, by) {
   }
 }
 
+/** Returns limits as words. */
+function limitsText(names) {
+  return names.map((name) => (name === "total" ? "the number of screens" : `“${name}”`)).join(" and ");
+}
+
+/** Returns for which of the limits that refused a start a screen counts. */
+export function blocksText(names) {
+  return names.length ? `Counts for ${limitsText(names)}` : "Stopping it makes no room";
+}
+
+/**
+ * Returns why a plan with several limits refused a start, as a heading and a sentence. several is whether more than
+ * one screen has to be stopped.
+ */
+export function refusalText({ message, limits, evictAfterSeconds }, several) {
+  const names = limitsText(limits.map(({ name }) => name));
+  if (limits.some(({ limit }) => limit === 0)) return [message || "Not part of this plan", `The plan does not allow this here: ${names}.`];
+  const reached = `The ${limits.length > 1 ? "limits" : "limit"} ${names} ${limits.length > 1 ? "are" : "is"} reached.`;
+  const next = several ? "Select the screens to stop, for each limit one." : "Choose the screen to stop.";
+  const wait = `This screen was replaced a moment ago and can replace another one in ${evictAfterSeconds} s.`;
+  return [message || "A limit is reached", `${reached} ${evictAfterSeconds ? wait : next}`];
+}
+
 /** Describes a screen in the list. now is the service's time. */
 export function screenText(stream, now) {
   const left = Math.ceil((Date.parse(stream.expiresAt) - now) / 1000);
