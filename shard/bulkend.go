@@ -102,9 +102,7 @@ func (r *Router) findUnder(ctx context.Context, until time.Time, m *Map, q bulke
 	if err != nil {
 		return nil, err
 	}
-	if err := r.completeMoves(ctx, before, found); err != nil {
-		return nil, err
-	}
+	r.completeMoves(ctx, before, found)
 	now, err := r.findOn(ctx, until, m, m.Shards, q, found)
 	if err != nil {
 		return nil, err
@@ -161,7 +159,7 @@ func (r *Router) findOn(ctx context.Context, until time.Time, m *Map, shards []S
 
 // completeMoves migrates the users who have left one of the shards and have not arrived on
 // another.
-func (r *Router) completeMoves(ctx context.Context, left []target, found *foundStreams) error {
+func (r *Router) completeMoves(ctx context.Context, left []target, found *foundStreams) {
 	var moves errgroup.Group
 	moves.SetLimit(maxConcurrentMoves)
 	for _, h := range left {
@@ -180,7 +178,6 @@ func (r *Router) completeMoves(ctx context.Context, left []target, found *foundS
 	if err := moves.Wait(); err != nil {
 		found.complete = false
 	}
-	return nil
 }
 
 // removeDuplicates removes the streams that were found on two shards from the first of them,
