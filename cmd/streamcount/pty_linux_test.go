@@ -106,7 +106,7 @@ func TestTop_WithoutServer(t *testing.T) {
 	s.await(t, "\x1b[?1049h")
 	s.await(t, "unavailable:")
 	s.press(t, "?")
-	s.await(t, "show users, regions, nodes or etcd members")
+	s.await(t, "show users, regions, nodes, etcd members or refusals by limit")
 	s.press(t, "\x03")
 	assert.Contains(t, s.end(t), "\x1b[?1049l", "the terminal is restored")
 }

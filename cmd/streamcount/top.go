@@ -20,11 +20,11 @@ func (a *app) topCommand() *cobra.Command {
 	var once bool
 	cmd := &cobra.Command{
 		Use:   "top",
-		Short: "Monitor the service: totals, the last hour, users, regions, nodes, etcd",
+		Short: "Monitor the service: totals, the last hour, users, regions, nodes, etcd, limits",
 		Long: `Monitor the service: totals, the streams, starts and refusals of the last hour, the
-users with the most streams, regions, nodes and etcd members. Press ? to show the
-keys. If the server is unavailable, the command retries and shows the age of the
-values.
+users with the most streams, regions, nodes, etcd members and refusals by limit.
+Press ? to show the keys. If the server is unavailable, the command retries and
+shows the age of the values.
 
 If the output is not a terminal, or with --once or --json, the command prints the
 current values once and exits.`,

@@ -16,7 +16,7 @@ func TestTop_Terminal(t *testing.T) {
 	s.await(t, "maya")
 	s.await(t, "\x1b[?1049h")
 	s.press(t, "?")
-	s.await(t, "show users, regions, nodes or etcd members")
+	s.await(t, "show users, regions, nodes, etcd members or refusals by limit")
 	s.press(t, "/ma")
 	s.await(t, "user ids that begin with:")
 	assert.Equal(t, exitOK, p.interrupt(t))

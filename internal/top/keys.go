@@ -12,7 +12,7 @@ const maxPrefixLength = 128
 
 // helpLines describe the keys that handleKey and editPrefix handle.
 var helpLines = [][2]string{
-	{"1 2 3 4", "show users, regions, nodes or etcd members"},
+	{"1 2 3 4 5", "show users, regions, nodes, etcd members or refusals by limit"},
 	{"tab, shift+tab", "show the next or previous of these"},
 	{"s, r", "sort by the next column; reverse the order"},
 	{"/", "show only users whose ids begin with the text you type"},
@@ -40,7 +40,7 @@ func (m model) handleKey(key tea.KeyPressMsg) (tea.Model, tea.Cmd) {
 		m.help = !m.help
 	case "p", "space":
 		m.paused = !m.paused
-	case "1", "2", "3", "4":
+	case "1", "2", "3", "4", "5":
 		m.selectPanel(panel(name[0] - '1'))
 	case "tab", "right":
 		m.selectPanel((m.panel + 1) % panelCount)

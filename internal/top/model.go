@@ -28,10 +28,11 @@ const (
 	regions
 	nodes
 	members
+	limits
 	panelCount // the number of panels
 )
 
-func (p panel) String() string { return [...]string{"users", "regions", "nodes", "etcd"}[p] }
+func (p panel) String() string { return [...]string{"users", "regions", "nodes", "etcd", "limits"}[p] }
 
 // sortOrder is the order of the rows of a panel.
 type sortOrder struct {
@@ -66,6 +67,7 @@ func newModel(ctx context.Context, cfg Config) model {
 	m := model{cfg: cfg, ctx: ctx, now: time.Now, width: 80, height: 24, prefix: cfg.Prefix}
 	m.sortOrders[users].column = 1 // streams
 	m.sortOrders[regions].column = 1
+	m.sortOrders[limits].column = 3 // starts
 	return m
 }
 

@@ -17,6 +17,7 @@ var headings = [panelCount][]string{
 	regions: {"REGION", "STREAMS", "SHARE"},
 	nodes:   {"NODE", "REGION", "VERSION", "UP", "ADMITTED", "REFUSED", "REPORTED"},
 	members: {"MEMBER", "ROLE", "STATE", "LAG", "SIZE", "IN USE", "SHARD", "VERSION"},
+	limits:  {"REFUSED BY", "LIMIT", "USERS", "STARTS"},
 }
 
 // A cell is a text and, for numeric columns, the number it is sorted by in descending order.
@@ -44,6 +45,8 @@ func (m model) sortedRows(p panel) [][]cell {
 		rows = nodeRows(m.data.Stats, m.now())
 	case members:
 		rows = memberRows(m.data.Stats.Shards)
+	case limits:
+		rows = limitRows(m.data.Refused)
 	}
 	by := m.sortOrders[p]
 	slices.SortStableFunc(rows, func(a, b []cell) int {
@@ -156,6 +159,16 @@ func memberRow(shard string, e apitype.EtcdMember) []cell {
 		{text: display.Size(e.DBInUse), number: float64(e.DBInUse)},
 		textCell(shard), textCell(orDash(e.Version)),
 	}
+}
+
+// limitRows returns the rows of the limits that the responding node has refused starts by since
+// the beginning of the day.
+func limitRows(refused []apitype.RefusedCount) [][]cell {
+	var rows [][]cell
+	for _, r := range refused {
+		rows = append(rows, []cell{textCell(cmp.Or(r.Name, "total")), numberCell(r.Limit), numberCell(r.Users), numberCell(r.Starts)})
+	}
+	return rows
 }
 
 // failedMember returns the row of a member whose status is not available.

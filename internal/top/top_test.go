@@ -60,6 +60,7 @@ func fixture() Snapshot {
 	}
 	s.Users.Users[3].UserID = "m\x1b]0;owned\x07aya"
 	s.Users.More = true
+	s.Refused = []apitype.RefusedCount{{Limit: 3, Users: 12, Starts: 40}, {Name: "tv", Limit: 1, Users: 31, Starts: 77}, {Name: "uhd", Users: 2, Starts: 5}}
 	return s
 }
 
@@ -122,6 +123,7 @@ func TestView_Screens(t *testing.T) {
 		"users-80x24":   {80, 24, ""},
 		"nodes-80x24":   {80, 24, "3"},
 		"etcd-80x24":    {80, 24, "4"},
+		"limits-80x24":  {80, 24, "5"},
 		"help-80x24":    {80, 24, "?"},
 		"users-140x40":  {140, 40, ""},
 		"regions-60x15": {60, 15, "tab"},
@@ -157,7 +159,7 @@ func TestView_FitsAnySize(t *testing.T) {
 func TestKeys(t *testing.T) {
 	for keys, check := range map[string]func(*assert.Assertions, model){
 		"tab":           func(is *assert.Assertions, m model) { is.Equal(regions, m.panel) },
-		"shift+tab":     func(is *assert.Assertions, m model) { is.Equal(members, m.panel) },
+		"shift+tab":     func(is *assert.Assertions, m model) { is.Equal(limits, m.panel) },
 		"3":             func(is *assert.Assertions, m model) { is.Equal(nodes, m.panel) },
 		"? 2":           func(is *assert.Assertions, m model) { is.Equal(regions, m.panel); is.False(m.help) },
 		"? ?":           func(is *assert.Assertions, m model) { is.False(m.help) },
@@ -272,6 +274,10 @@ func (f *fakeService) Stats(context.Context) (apitype.Stats, error) {
 }
 
 func (f *fakeService) History(context.Context) (apitype.History, error) { return f.answer.History, nil }
+
+func (f *fakeService) Concurrency(context.Context) (apitype.Concurrency, error) {
+	return apitype.Concurrency{Refused: f.answer.Refused}, nil
+}
 
 func (f *fakeService) TopUsers(_ context.Context, prefix string, n int) (apitype.TopUsers, error) {
 	f.mu.Lock()
