@@ -186,7 +186,9 @@ func TestPlan_WarningsAreTrue(t *testing.T) {
 				want, err := Try(without, running, next)
 				require.NoError(t, err)
 				require.Equal(t, want.Admitted, got.Admitted, text)
-				require.Equal(t, want.Ends, got.Ends, text)
+				if without.HasSeveralLimits() { // otherwise the oldest stream ends, whatever its priority
+					require.Equal(t, want.Ends, got.Ends, text)
+				}
 				if got.Admitted {
 					running = append(remove(running, got.Ends), next)
 				}
