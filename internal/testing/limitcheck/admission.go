@@ -6,8 +6,8 @@ import (
 )
 
 // An admission is a new stream, with what is known about its decision. The decision was
-// made on at least the streams before its revision, and on at most those that the user
-// held after their last put: between them, streams may have been deleted.
+// made on at least the streams before its revision, and on at most those of
+// userStreams.held: between them, streams may have been deleted.
 type admission struct {
 	newest    *Stream
 	limits    []Limit // those whose conditions the new stream fulfils, and that do not only observe
@@ -31,7 +31,8 @@ func (c *Checker) admission(user string, ch *change, before userStreams, remaini
 			a.evicted = append(a.evicted, s)
 		}
 	}
-	for _, s := range before.held {
+	held := before.held()
+	for _, s := range held {
 		if !slices.Contains(before.now, s) {
 			a.deleted = append(a.deleted, s)
 		}
@@ -47,7 +48,7 @@ func (c *Checker) admission(user string, ch *change, before userStreams, remaini
 		}
 		low, high := l.Limit, l.Limit
 		if continues {
-			low, high = max(low, l.number(before.now, ch.put)), max(high, l.number(before.held, ch.put))
+			low, high = max(low, l.number(before.now, ch.put)), max(high, l.number(held, ch.put))
 		}
 		a.limits, a.low, a.high = append(a.limits, l), append(a.low, low), append(a.high, high)
 	}

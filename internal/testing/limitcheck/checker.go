@@ -42,8 +42,8 @@ type override struct {
 // userStreams are never modified.
 type userStreams struct {
 	now []*Stream // oldest first
-	// held are the streams after the user's last put. Since then streams were only deleted.
-	held []*Stream
+	// gone are the streams that ended while the user had others, in the order of their ends.
+	gone []*Stream
 }
 
 // New returns a Checker. fallback is the plan of users without another.
@@ -94,7 +94,10 @@ func (c *Checker) Apply(revision int64, changes []Change) (wrong []string) {
 	}
 	for user, ch := range users {
 		before := c.users[user]
-		after := userStreams{held: before.held}
+		after := userStreams{gone: before.gone}
+		for _, s := range ch.gone {
+			s.ended = revision
+		}
 		for _, s := range before.now {
 			if !slices.Contains(ch.gone, s) {
 				after.now = append(after.now, s)
@@ -103,17 +106,36 @@ func (c *Checker) Apply(revision int64, changes []Change) (wrong []string) {
 		if ch.put != nil {
 			remaining := after.now
 			after.now = append(slices.Clone(remaining), ch.put)
-			after.held = after.now
 			a := c.admission(user, ch, before, remaining, reasons)
 			for _, text := range a.check(c) {
 				errorf("%s: %s: %v", user, text, ch.put)
 			}
 		}
+		after.gone = append(after.gone, ch.gone...)
 		if c.users[user] = after; len(after.now) == 0 {
 			delete(c.users, user)
 		}
 	}
 	return wrong
+}
+
+// held returns the streams that a decision may have counted. Its transaction requires that no
+// running stream was put after the revision that it was made on. So a stream that was put
+// later, and has ended since, may be missing in the decision, and those that ended after the
+// last put of the running streams may be in it.
+func (u userStreams) held() []*Stream {
+	last := int64(0)
+	for _, s := range u.now {
+		last = max(last, s.revision)
+	}
+	all := slices.Clone(u.now)
+	for _, s := range slices.Backward(u.gone) {
+		if s.ended <= last {
+			break
+		}
+		all = append(all, s)
+	}
+	return all
 }
 
 func (c *Checker) applyStream(user string, ch *change, e Change, revision int64) error {

@@ -14,6 +14,7 @@ type Stream struct {
 	Attributes
 
 	revision int64 // of its put
+	ended    int64 // the revision of its end; 0 while it runs
 	plan     string
 	limit    *int
 }
