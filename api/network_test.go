@@ -10,8 +10,8 @@ import (
 	"streamcount/api/internal/attributes"
 )
 
-// The node states the network of viewers if it has a key and knows the client, and that of
-// nobody else.
+// The node states the network of viewers only, and only if it has a key and the address of
+// the client.
 func TestStart_Network(t *testing.T) {
 	const forwarded, home = "X-Forwarded-For", "203.0.113.7"
 	key := attributes.NetworkKey("0123456789abcdef0123456789abcdef")

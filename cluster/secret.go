@@ -113,7 +113,7 @@ func getOrCreate(ctx context.Context, c *clientv3.Client, key string, fresh []by
 	return resp.Responses[0].GetResponseRange().Kvs[0].Value, nil
 }
 
-// check returns a stored secret, or an error if it is none.
+// check returns a stored secret, or an error if it is not valid.
 func (s Shared) check(secret []byte) ([]byte, error) {
 	if len(secret) == secretSize || s.several && bytes.HasPrefix(secret, []byte("{")) {
 		return secret, nil

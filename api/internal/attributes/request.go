@@ -1,5 +1,5 @@
-// Package attributes decides whom the service trusts for the attributes of a start: the body,
-// the viewer's token, or the node.
+// Package attributes decides which source the service accepts for the attributes of a start:
+// the body, the viewer's token, or the node.
 package attributes
 
 import (

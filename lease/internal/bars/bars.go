@@ -27,8 +27,8 @@ const maxBars = 1 << 17
 //
 // A bar ends when the session is quiet, not after a fixed time, so that a player that repeats
 // its requests stays out. Every node reads the same tombstones and has the same bars. A node
-// to which the session has sent no request cannot tell whether it is quiet: it rejects the
-// first request, unless that is one with which a viewer begins to play.
+// to which the session has sent no request has no time of the last one. It rejects the first
+// request, unless that is one with which a viewer begins to play.
 type Bars struct {
 	m        *ttlmap.Map[schema.BarKey, *bar]
 	cooldown time.Duration // after an eviction, the minimum age at which a bar ends
@@ -66,9 +66,9 @@ func (b *Bars) Any() bool { return b.any.Load() }
 // Lift ends a bar.
 func (b *Bars) Lift(key schema.BarKey) { b.m.Remove(key) }
 
-// Check reports whether a session is barred, how its stream ended, and the time after which a
-// request may be admitted if there is none before. entry means that the request is one with
-// which a viewer begins to play. A rejected request prolongs the bar.
+// Check reports whether a session is barred, and how its stream ended. If the session sends no
+// request for the time retryAfter, the bar ends. entry means that the request is one with which
+// a viewer begins to play. A rejected request prolongs the bar.
 func (b *Bars) Check(key schema.BarKey, entry bool) (t schema.Tombstone, retryAfter time.Duration, barred bool) {
 	of, ok := b.m.Get(key)
 	if !ok {

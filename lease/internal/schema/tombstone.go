@@ -33,7 +33,7 @@ type Tombstone struct {
 // started implicitly.
 func NewTombstone(user string, e Entry, reason policy.Reason) Tombstone {
 	t := Tombstone{Nonce: e.Nonce, Reason: reason}
-	if reason != policy.ReasonExpired && e.Session != "" && HasVia(e.Value) {
+	if reason != policy.ReasonExpired && e.Session != "" && hasVia(e.Value) {
 		t.Bar = BarKeyOf(user, e.Session)
 	}
 	return t
@@ -64,8 +64,11 @@ func (k *BarKey) UnmarshalText(text []byte) error {
 	return err
 }
 
-// HasVia reports whether a record has Via.
-func HasVia(value []byte) bool { return bytes.Contains(value, []byte(`,"v":"`)) }
+// hasVia reports whether a record has Via. It is fast for a record without: only the key of a
+// label may have the same name.
+func hasVia(value []byte) bool {
+	return bytes.Contains(value, []byte(`,"v":"`)) && DecodeRecord(value).Via != ""
+}
 
 // Replacement describes the stream that took the place of an ended one.
 type Replacement struct {
