@@ -110,6 +110,9 @@ func TestJoin_OtherStreams(t *testing.T) {
 	assert.Equal(t, third.Stream.ID, a.Stream.ID, "the session continues: its own start has not barred it")
 	assert.Equal(t, "another film", a.Stream.Content.ID)
 	assert.Equal(t, "edge:vod", a.Stream.Via)
+	require.NoError(t, l.Leave(t.Context(), "maya", "tab"))
+	awaitAttended(t, l, "maya", false)
+	requireBar(t, attend(t, l, "maya"), "")
 }
 
 // Attend renews the lease of a stream without another call.
