@@ -140,7 +140,7 @@ func TestImports(t *testing.T) {
 		"api/internal/denials":     {[]string{"access", "api/internal/ingress", "api/internal/overload"}, "it counts rejected calls"},
 		"api/internal/eventstream": {[]string{"events", "internal/retry"}, "it sends the events of a feed; the server checks what a caller may read"},
 		"api/preview":              {[]string{"api/apitype", "api/internal/convert", "lease/policy", "lease/rules"}, "it computes from values, so that commands can use it without a server"},
-		"api/internal/convert":     {[]string{"lease/bulkend", "api/apitype", "api/internal/problem", "lease", "lease/policy", "lease/userdata"}, "it converts bodies; it calls nothing"},
+		"api/internal/convert":     {[]string{"lease/bulkend", "api/apitype", "api/internal/problem", "events", "lease", "lease/policy", "lease/rules", "lease/streamid", "lease/userdata", "lease/userid"}, "it converts bodies and errors; it calls nothing"},
 		"api/internal/topusers":    {[]string{"lease"}, "it caches the results of queries"},
 		"api/internal/latency":     {[]string{"api/apitype"}, "it counts durations"},
 		"api/internal/openapi": {[]string{

@@ -78,7 +78,7 @@ func (s *Server) idSuffices(c access.Caller, does access.Action) bool {
 
 func authError(err error) *problem.Problem {
 	if errors.Is(err, access.ErrUnavailable) {
-		return problem.Unavailable.New("Tokens cannot be verified now. "+retryAdvice).WithHeader("Retry-After", retryAfterJittered())
+		return problem.Unavailable.New("Tokens cannot be verified now. "+problem.RetryAdvice).WithHeader("Retry-After", problem.RetryAfterJittered())
 	}
 	return problem.Unauthorized.New(err.Error()).WithHeader("WWW-Authenticate", `Bearer error="invalid_token"`)
 }

@@ -69,7 +69,7 @@ func (s *Server) checkAuditSpace(traits openapi.Traits) *problem.Problem {
 	if traits.Heartbeat || s.cfg.AuditFull == nil || !s.cfg.AuditFull(traits.Action) {
 		return nil
 	}
-	return problem.Unavailable.New("The node cannot write its audit log, so it starts, ends and changes nothing. "+retryAdvice).WithHeader("Retry-After", retryAfterJittered())
+	return problem.Unavailable.New("The node cannot write its audit log, so it starts, ends and changes nothing. "+problem.RetryAdvice).WithHeader("Retry-After", problem.RetryAfterJittered())
 }
 
 // outcomeAttrs returns the attributes of an action whose outcome is unknown. ok is false for
@@ -78,7 +78,7 @@ func outcomeAttrs(err error) (attrs []slog.Attr, ok bool) {
 	switch {
 	case err == nil:
 		return nil, true
-	case toProblem(err).Status >= http.StatusInternalServerError:
+	case convert.Problem(err).Status >= http.StatusInternalServerError:
 		return []slog.Attr{slog.String("outcome", "unknown")}, true
 	}
 	return nil, false

@@ -62,7 +62,7 @@ func (s *Server) checkJSON(body []byte, schema *huma.Schema) ([]byte, *problem.P
 	if err == nil {
 		return checked, nil
 	}
-	where := safeLocation(err.Location)
+	where := problem.SafeLocation(err.Location)
 	if err.Malformed != "" {
 		return nil, problem.Malformed.New(err.Malformed).WithField(where, err.Message)
 	}

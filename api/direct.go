@@ -3,11 +3,9 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -122,7 +120,7 @@ func checkParameters(r *http.Request, params router.Params, withID bool) *proble
 			res.Errors = append(res.Errors, &huma.ErrorDetail{Location: "query." + name, Message: "unknown query parameter"})
 		}
 		if len(res.Errors) > 0 {
-			return humaProblem(http.StatusUnprocessableEntity, "", res.Errors)
+			return problem.FromHuma(http.StatusUnprocessableEntity, "", res.Errors)
 		}
 	}
 	if withID && !validIDForm(params.ID) {
@@ -143,7 +141,7 @@ func (s *Server) decode(body []byte, op *huma.Operation, out any) *problem.Probl
 	path.Push("body")
 	huma.Validate(s.schemas, schema, path, huma.ModeWriteToServer, doc, &res)
 	if len(res.Errors) > 0 {
-		return humaProblem(http.StatusUnprocessableEntity, "", res.Errors)
+		return problem.FromHuma(http.StatusUnprocessableEntity, "", res.Errors)
 	}
 	if err := json.Unmarshal(body, out); err != nil {
 		panic(fmt.Errorf("a valid body cannot be decoded: %w", err)) // the schema is that of out
@@ -181,59 +179,11 @@ var jsonType = []string{"application/json"}
 // package variables alone.
 func init() {
 	huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
-		return humaProblem(status, msg, errs)
+		return problem.FromHuma(status, msg, errs)
 	}
 	huma.NewErrorWithContext = func(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
-		return recordProblem(ctx.Context(), humaProblem(status, msg, errs))
+		return recordProblem(ctx.Context(), problem.FromHuma(status, msg, errs))
 	}
 	huma.ValidateStrictCasing = true
 	huma.DefaultArrayNullable = false
-}
-
-// maxErrors is how many errors a problem names.
-const maxErrors = 20
-
-// humaProblem makes a problem of what huma found wrong, without the values that
-// huma would repeat.
-func humaProblem(status int, msg string, errs []error) *problem.Problem {
-	k := problem.Internal
-	for _, known := range problem.Types() {
-		if known.Status == status {
-			k = known
-			break
-		}
-	}
-	if k.Status >= http.StatusInternalServerError {
-		return k.New("An internal error occurred.")
-	}
-	p := k.New(msg)
-	for _, err := range errs {
-		if len(p.Errors) == maxErrors {
-			break
-		}
-		var d *huma.ErrorDetail
-		if errors.As(err, &d) {
-			p = p.WithField(safeLocation(d.Location), d.Message)
-		}
-	}
-	if len(p.Errors) > 0 {
-		p.Detail = strings.TrimPrefix(p.Errors[0].Location+": "+p.Errors[0].Message, ": ")
-	}
-	return p
-}
-
-// ownLocation matches the paths of our own fields, and of near misses that
-// are worth naming. Any other name is the client's data.
-var ownLocation = regexp.MustCompile(`^[a-z]+(\.[A-Za-z0-9_]{1,40}(\[[0-9]{1,4}\])?){0,8}$`)
-
-// safeLocation cuts a location down to the part that does not repeat data.
-func safeLocation(loc string) string {
-	for !ownLocation.MatchString(loc) {
-		i := strings.LastIndexByte(loc, '.')
-		if i < 0 {
-			return ""
-		}
-		loc = loc[:i]
-	}
-	return loc
 }

@@ -14,5 +14,5 @@
 // The order of a request: [Server.observe] (log, panics), [Server.filter]
 // (framing, target, load), the router, [Server.guard] (query, body, deadline),
 // huma (validation against the schema), the handler in streams.go, and on the
-// way back the table in errors.go.
+// way back the table in api/internal/convert/problem.go.
 package api

@@ -45,7 +45,7 @@ func (s *Server) serveEvents(traits openapi.Traits, rec *recorder, r *http.Reque
 	feed := s.backend.Load().Feed
 	if feed == nil {
 		return problem.Unavailable.New("The node has not reached etcd yet. Retry after the number of seconds in Retry-After.").
-			WithHeader("Retry-After", retryAfterJittered())
+			WithHeader("Retry-After", problem.RetryAfterJittered())
 	}
 	rec.user = user
 	if rec.head {
@@ -54,7 +54,7 @@ func (s *Server) serveEvents(traits openapi.Traits, rec *recorder, r *http.Reque
 		return nil
 	}
 	if s.events.Closed() {
-		return problem.Unavailable.New("The node is shutting down. Another node sends events.").WithHeader("Retry-After", retryAfterJittered())
+		return problem.Unavailable.New("The node is shutting down. Another node sends events.").WithHeader("Retry-After", problem.RetryAfterJittered())
 	}
 	done, bound := s.load.AdmitEventStream(eventCaller(rec))
 	if bound != overload.None {
@@ -63,7 +63,7 @@ func (s *Server) serveEvents(traits openapi.Traits, rec *recorder, r *http.Reque
 	defer done()
 	follower, err := feed.Follow(r.Context(), after, user)
 	if err != nil {
-		return toProblem(err).WithField("header.Last-Event-ID", "expected the id of an event")
+		return convert.Problem(err).WithField("header.Last-Event-ID", "expected the id of an event")
 	}
 	form := events.WithHandles
 	if maySeeIDs(rec.caller) {

@@ -15,6 +15,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"streamcount/access"
+	"streamcount/api/internal/convert"
 	"streamcount/api/internal/ingress"
 	"streamcount/api/internal/openapi"
 	"streamcount/api/internal/overload"
@@ -88,7 +89,7 @@ func (s *Server) limitAddress(ctx context.Context, rec *recorder) *problem.Probl
 // limitFailedHeartbeats returns the refusal in place of err, for a heartbeat that failed, if the
 // address has too many of those.
 func (s *Server) limitFailedHeartbeats(ctx context.Context, rec *recorder, err error) error {
-	if !s.load.HasRate(overload.RatePerAddress) || toProblem(err).Status >= http.StatusInternalServerError {
+	if !s.load.HasRate(overload.RatePerAddress) || convert.Problem(err).Status >= http.StatusInternalServerError {
 		return err
 	}
 	if p := s.limitAddress(ctx, rec); p != nil {
@@ -276,7 +277,7 @@ func (s *Server) guard(op *huma.Operation, readPlain func([]byte) (any, bool), s
 		}
 		rec.timedCall = traits.Timed
 		if !s.backend.Load().serves(traits.Action) {
-			problem.Unavailable.New("The node has not reached etcd yet. "+retryAdvice).WithHeader("Retry-After", retryAfterJittered()).Write(rec)
+			problem.Unavailable.New("The node has not reached etcd yet. "+problem.RetryAdvice).WithHeader("Retry-After", problem.RetryAfterJittered()).Write(rec)
 			return
 		}
 		if !validQuery(r.URL.RawQuery) {

@@ -147,9 +147,9 @@ const maxRetryAfter = time.Minute
 // rejection returns the problem for a request that a bound rejects. wait is the time until
 // a rate accepts the next request.
 func rejection(b overload.Bound, wait time.Duration) *problem.Problem {
-	kind, retryAfter := problem.Overloaded, retryAfterJittered()
+	kind, retryAfter := problem.Overloaded, problem.RetryAfterJittered()
 	if b.Row().Status == http.StatusTooManyRequests {
-		kind, retryAfter = problem.TooManyRequests, strconv.Itoa(wholeSeconds(min(wait, maxRetryAfter)))
+		kind, retryAfter = problem.TooManyRequests, strconv.Itoa(problem.WholeSeconds(min(wait, maxRetryAfter)))
 	}
 	return kind.New(b.Row().Detail+" Continue playback, and repeat the request after the number of seconds in Retry-After.").
 		WithHeader("Retry-After", retryAfter)

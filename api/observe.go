@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"streamcount/access"
+	"streamcount/api/internal/convert"
 	"streamcount/api/internal/ingress"
 	"streamcount/api/internal/latency"
 	"streamcount/api/internal/problem"
@@ -224,4 +225,17 @@ func (r *recorder) endSpan(req *http.Request) {
 		r.span.SetStatus(codes.Error, http.StatusText(r.status))
 	}
 	r.span.End()
+}
+
+// problemFor returns the problem for an error of a handler. It records both for the line
+// of the request in the log.
+func (rec *recorder) problemFor(ctx context.Context, err error) *problem.Problem {
+	p := convert.Problem(err)
+	p.Active = visibleTo(rec.caller, p.Active)
+	rec.problem = p
+	if p.Status >= http.StatusInternalServerError {
+		rec.err = err
+		rec.clientGone = errors.Is(ctx.Err(), context.Canceled)
+	}
+	return p
 }

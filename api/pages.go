@@ -131,7 +131,7 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 // ready may still have rules that are not applied completely, which the answer names.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	if err := s.ready.Err(r.Context()); err != nil {
-		w.Header().Set("Retry-After", retryAfterJittered())
+		w.Header().Set("Retry-After", problem.RetryAfterJittered())
 		text(w, http.StatusServiceUnavailable, fmt.Sprintf("not ready: %v\n", err))
 		return
 	}

@@ -1,11 +1,14 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"streamcount/api/internal/problem"
 )
 
 func TestPages(t *testing.T) {
@@ -36,5 +39,19 @@ func TestPages_Refused(t *testing.T) {
 	} {
 		_, err := New(Config{Pages: map[string]http.Handler{path: http.NotFoundHandler()}})
 		require.ErrorContains(t, err, "not a plain path, or one that is in use", path)
+	}
+}
+
+// Each type of problem has a page, and a unique name and title.
+func TestProblems_Pages(t *testing.T) {
+	s := newServer(t, Config{}, nil)
+	seen := map[string]bool{}
+	for _, k := range problem.Types() {
+		assert.False(t, seen[k.Name] || seen[k.Title], k.Name)
+		seen[k.Name], seen[k.Title] = true, true
+		w := call(s, "GET", k.New("").Type, "")
+		require.Equal(t, 200, w.Code, k.Name)
+		assert.Contains(t, w.Body.String(), k.Title)
+		assert.Contains(t, w.Body.String(), fmt.Sprint(k.Status))
 	}
 }

@@ -60,13 +60,11 @@ type planName string
 // Schema is the rule as huma checks and documents it.
 func (planName) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{
-		Type: huma.TypeString, Pattern: apitype.PlanPattern, PatternDescription: planRule,
-		Description: "The plan: " + planRule + ". \"default\" is that of users who have no other.",
+		Type: huma.TypeString, Pattern: apitype.PlanPattern, PatternDescription: convert.PlanNameRule,
+		Description: "The plan: " + convert.PlanNameRule + ". \"default\" is that of users who have no other.",
 		Examples:    []any{"family"},
 	}
 }
-
-const planRule = "1 to 64 characters out of A-Z a-z 0-9 . _ -"
 
 type setLimitInput struct {
 	User userID `path:"user"`
@@ -145,12 +143,9 @@ func (s *Server) removePlan(ctx context.Context, in *planInput) (*reply[apitype.
 	return planReply(in.Plan, old, err)
 }
 
-// errPlanInPath is lease.ErrNoPlan where the plan is what the path names.
-var errPlanInPath = errors.New("api: no plan of the name in the path")
-
 func planReply(name planName, p policy.Plan, err error) (*reply[apitype.Plan], error) {
 	if errors.Is(err, policy.ErrNoPlan) {
-		return nil, errPlanInPath
+		return nil, convert.ErrPlanInPath
 	}
 	if err != nil {
 		return nil, err
@@ -243,7 +238,7 @@ func notAUser(where string) *problem.Problem {
 }
 
 func notAPlan(where string) *problem.Problem {
-	return problem.Invalid.New("A name in "+where+" is not a plan's: "+planRule+".").WithField(where, "expected names of plans")
+	return problem.Invalid.New("A name in "+where+" is not a plan's: "+convert.PlanNameRule+".").WithField(where, "expected names of plans")
 }
 
 func duplicate(where, name string) *problem.Problem {

@@ -102,12 +102,12 @@ func (s *Server) start(ctx context.Context, c directCall[apitype.Start]) (*apity
 	s.auditStart(ctx, c.user, req, started, err)
 	switch {
 	case errors.Is(err, streamid.ErrMalformed):
-		return nil, toProblem(err).WithField("body.replaces", "expected a stream id")
+		return nil, convert.Problem(err).WithField("body.replaces", "expected a stream id")
 	case errors.Is(err, policy.ErrNoPlan):
 		return nil, problem.Invalid.New("The plan in the body does not exist. Create it first, or name another plan.").
 			WithField("body.plan", "names a plan that does not exist")
 	case errors.Is(err, policy.ErrBadAttributes), errors.Is(err, policy.ErrMissingAttributes):
-		return nil, attributes.Relocate(c.rec.caller, toProblem(err))
+		return nil, attributes.Relocate(c.rec.caller, convert.Problem(err))
 	case err != nil:
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func (s *Server) stop(ctx context.Context, c directCall[apitype.Stop]) (*apitype
 	u, err := s.limiter().StopOldestHeartbeat(ctx, c.user)
 	s.auditStop(ctx, "stop", c.user, u.Stopped, err)
 	if errors.Is(err, lease.ErrNoStreams) {
-		err = errNothingToStop
+		err = convert.ErrNothingToStop
 	}
 	return stopReply(u, err)
 }
@@ -235,7 +235,7 @@ func checkBatch(heartbeats []apitype.Heartbeat) *problem.Problem {
 			p = problem.Invalid.New("Too many heartbeats have a malformed user id or stream id. Send the ids exactly as " +
 				"start returned them.")
 		}
-		if len(p.Errors) == maxErrors {
+		if len(p.Errors) == problem.MaxErrors {
 			return p
 		}
 		p = p.WithField(fmt.Sprintf("body.heartbeats[%d].%s", i, member), want)
@@ -264,7 +264,7 @@ func endedReason(err error) (policy.Reason, bool) {
 
 // logHeartbeatError logs what a batch hides: an error that is our fault.
 func (s *Server) logHeartbeatError(ctx context.Context, err error) {
-	if err != nil && toProblem(err).Status == problem.Internal.Status {
+	if err != nil && convert.Problem(err).Status == problem.Internal.Status {
 		s.log.ErrorContext(ctx, "heartbeat of a batch", "err", err)
 	}
 }

@@ -1,4 +1,5 @@
-// Package convert converts between the values of package lease and the bodies of the HTTP API.
+// Package convert converts between the values and errors of package lease and the bodies and
+// problems of the HTTP API.
 package convert
 
 import (

@@ -1,18 +1,14 @@
-package api
+package convert
 
 import (
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"streamcount/api/apitype"
-	"streamcount/api/internal/convert"
 	"streamcount/api/internal/problem"
 	"streamcount/events"
 	"streamcount/lease"
@@ -23,9 +19,17 @@ import (
 	"streamcount/lease/userid"
 )
 
-// errNothingToStop is lease.ErrNoStreams for a stop without an id, whose problem has a
+// ErrNothingToStop is lease.ErrNoStreams for a stop without an id, whose problem has a
 // different title.
-var errNothingToStop = errors.New("api: no streams to stop")
+var ErrNothingToStop = errors.New("api: no streams to stop")
+
+// ErrPlanInPath is policy.ErrNoPlan where the plan is what the path names.
+var ErrPlanInPath = errors.New("api: no plan of the name in the path")
+
+// PlanNameRule is the rule for the names of plans.
+const PlanNameRule = "1 to 64 characters out of A-Z a-z 0-9 . _ -"
+
+const tryAgain = "etcd did not respond in time. " + problem.RetryAdvice
 
 // errorProblems maps errors to problems. Any other error is an internal error: status 500
 // with a fixed text, and the error in the log.
@@ -36,7 +40,7 @@ var errorProblems = []struct {
 }{
 	{lease.ErrLimit, problem.LimitReached, "All of the user's slots are taken. Stop one of the active streams, or wait."},
 	{lease.ErrEnded, problem.StreamEnded, "The stream id is no longer valid. Start a new stream to continue playback."},
-	{errNothingToStop, problem.NothingToStop, "The user has no streams to stop."},
+	{ErrNothingToStop, problem.NothingToStop, "The user has no streams to stop."},
 	{lease.ErrNoStreams, problem.UserNotFound, "The user has no streams."},
 	{userdata.ErrNoData, problem.UserNotFound, "Nothing is stored about this user."},
 	{streamid.ErrForeign, problem.StreamNotFound, "The stream id does not belong to this user."},
@@ -46,15 +50,15 @@ var errorProblems = []struct {
 	{streamid.ErrMalformed, problem.Invalid, "The stream id is malformed. Send the id exactly as start returned it."},
 	{lease.ErrBadUser, problem.Invalid, "Invalid user id: expected " + userid.Rule + "."},
 	{events.ErrBadCursor, problem.Invalid, "Invalid event cursor. Send the id of an event exactly as you received it."},
-	{errPlanInPath, problem.PlanNotFound, "There is no plan with that name."},
+	{ErrPlanInPath, problem.PlanNotFound, "There is no plan with that name."},
 	{policy.ErrNoPlan, problem.Invalid, "The plan in the body does not exist. Create it first, or name another plan."},
 	{rules.ErrNoOverride, problem.OverrideNotFound, "No limit or plan is set for this user."},
-	{policy.ErrBadRule, problem.Invalid, "Invalid rule: a limit is 0 to 60, the name of a plan has " + planRule + ", and a set has at most 1000 rules."},
+	{policy.ErrBadRule, problem.Invalid, "Invalid rule: a limit is 0 to 60, the name of a plan has " + PlanNameRule + ", and a set has at most 1000 rules."},
 	{rules.ErrChanged, problem.RulesChanged, "A rule was changed since that revision, so nothing was applied. Make a new dry run."},
 	{rules.ErrOlderNodes, problem.OlderNodes, "A registered node does not support the rules, so nothing was applied."},
 	{policy.ErrBadAttributes, problem.Invalid, "An attribute of the start is invalid."},
 	{policy.ErrMissingAttributes, problem.Invalid, "The user's plan requires attributes that the start does not state."},
-	{policy.ErrUnreadable, problem.Unavailable, "This node runs a version that cannot read the user's plan or limit. " + retryAdvice},
+	{policy.ErrUnreadable, problem.Unavailable, "This node runs a version that cannot read the user's plan or limit. " + problem.RetryAdvice},
 	{lease.ErrUnavailable, problem.Unavailable, tryAgain},
 	{lease.ErrRouting, problem.Unavailable, tryAgain}, // the router retried until the deadline
 	{lease.ErrInUse, problem.Unavailable, tryAgain},   // no call of the API causes it
@@ -62,13 +66,8 @@ var errorProblems = []struct {
 	{context.Canceled, problem.Unavailable, tryAgain},
 }
 
-const (
-	retryAdvice = "Continue playback, and repeat the request after the number of seconds in Retry-After."
-	tryAgain    = "etcd did not respond in time. " + retryAdvice
-)
-
-// toProblem returns the problem for an error of a handler.
-func toProblem(err error) *problem.Problem {
+// Problem returns the problem for an error of a handler.
+func Problem(err error) *problem.Problem {
 	var p *problem.Problem
 	if errors.As(err, &p) {
 		return p
@@ -87,10 +86,10 @@ func addDetails(p *problem.Problem, err error) *problem.Problem {
 	case errors.Is(err, lease.ErrLimit):
 		full := &lease.LimitError{}
 		errors.As(err, &full)
-		convert.AddRefusal(&p.Problem, full)
+		AddRefusal(&p.Problem, full)
 		p.Detail = cmp.Or(refusalDetail(full.Limits), p.Detail)
 		addEvictionDenial(p, full)
-		return p.WithHeader("Retry-After", strconv.Itoa(wholeSeconds(full.RetryAfter)))
+		return p.WithHeader("Retry-After", strconv.Itoa(problem.WholeSeconds(full.RetryAfter)))
 	case errors.Is(err, policy.ErrNoPlan):
 		return p.WithField("body", "names a plan that does not exist")
 	case errors.Is(err, policy.ErrBadRule):
@@ -118,9 +117,9 @@ func addDetails(p *problem.Problem, err error) *problem.Problem {
 	case errors.Is(err, lease.ErrEnded):
 		end := &lease.EndedError{Reason: policy.ReasonEnded}
 		errors.As(err, &end)
-		p.Reason, p.By = string(end.Reason), convert.EndedBy(end.By)
+		p.Reason, p.By = string(end.Reason), EndedBy(end.By)
 	case p.Status == problem.Unavailable.Status:
-		return p.WithHeader("Retry-After", retryAfterJittered())
+		return p.WithHeader("Retry-After", problem.RetryAfterJittered())
 	}
 	return p
 }
@@ -150,7 +149,7 @@ func addEvictionDenial(p *problem.Problem, full *lease.LimitError) {
 		p.Detail = "All of the user's slots are taken, and the user's plan does not allow a start to end another stream. " +
 			"Stop one of the active streams, or wait."
 	case lease.NoEvictionCooldown:
-		p.EvictAfterSeconds = wholeSeconds(full.EvictAfter)
+		p.EvictAfterSeconds = problem.WholeSeconds(full.EvictAfter)
 		p.Detail = fmt.Sprintf("All of the user's slots are taken. Another start recently ended a stream of this session or "+
 			"device, so it may end another stream only after %d seconds. Stop one of the active streams, or wait.", p.EvictAfterSeconds)
 	}
@@ -174,25 +173,3 @@ func addOlderNodes(p *problem.Problem, older *rules.OlderNodesError) {
 		"wait until the older ones are no longer registered (up to 15 seconds after they have stopped), and repeat the request.",
 		strings.Join(older.Needs, ", "), strings.Join(names, ", "))
 }
-
-// problemFor returns the problem for an error of a handler. It records both for the line
-// of the request in the log.
-func (rec *recorder) problemFor(ctx context.Context, err error) *problem.Problem {
-	p := toProblem(err)
-	p.Active = visibleTo(rec.caller, p.Active)
-	rec.problem = p
-	if p.Status >= http.StatusInternalServerError {
-		rec.err = err
-		rec.clientGone = errors.Is(ctx.Err(), context.Canceled)
-	}
-	return p
-}
-
-// wholeSeconds rounds up, so that a client that waits so long does not retry too early.
-func wholeSeconds(d time.Duration) int {
-	return max(1, int((d+time.Second-1)/time.Second))
-}
-
-// retryAfterJittered is a Retry-After of 1 to 5 seconds, spread so that the clients of an
-// outage do not come back as one.
-func retryAfterJittered() string { return strconv.Itoa(1 + rand.IntN(5)) }

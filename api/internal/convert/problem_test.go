@@ -1,4 +1,4 @@
-package api
+package convert
 
 import (
 	"errors"
@@ -6,19 +6,15 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"net/http"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/danielgtaylor/huma/v2"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"streamcount/api/apitype"
-	"streamcount/api/internal/problem"
 	"streamcount/events"
 	"streamcount/lease"
 	"streamcount/lease/policy"
@@ -60,11 +56,11 @@ func TestErrors_EveryLeaseError(t *testing.T) {
 	require.Contains(t, exported, "ErrLimit")
 	for _, name := range exported {
 		w, ok := want()[name]
-		if !assert.True(t, ok, "lease.%s has no row in this table, and perhaps none in errors.go", name) {
+		if !assert.True(t, ok, "lease.%s has no row in this table, and perhaps none in problem.go", name) {
 			continue
 		}
 		for _, err := range []error{w.err, fmt.Errorf("some detail: %w", w.err)} {
-			p := toProblem(err)
+			p := Problem(err)
 			assert.Equal(t, w.status, p.Status, name)
 			assert.NotContains(t, p.Detail, "some detail")
 			assert.Equal(t, w.status == 403 || w.status == 503, p.GetHeaders().Get("Retry-After") != "", name)
@@ -78,7 +74,7 @@ func TestErrors_EveryLeaseError(t *testing.T) {
 func leaseErrors(t *testing.T) []string {
 	t.Helper()
 	var files []string
-	for _, dir := range []string{"../lease", "../lease/policy", "../lease/rules", "../lease/streamid", "../events"} {
+	for _, dir := range []string{"../../../lease", "../../../lease/policy", "../../../lease/rules", "../../../lease/streamid", "../../../events"} {
 		found, err := filepath.Glob(dir + "/*.go")
 		require.NoError(t, err)
 		files = append(files, found...)
@@ -108,7 +104,7 @@ func leaseErrors(t *testing.T) []string {
 }
 
 func TestErrors_Unlisted(t *testing.T) {
-	p := toProblem(errors.New("user 7 at 10.0.0.1"))
+	p := Problem(errors.New("user 7 at 10.0.0.1"))
 	assert.Equal(t, 500, p.Status)
 	assert.NotContains(t, p.Error(), "10.0.0.1")
 }
@@ -116,59 +112,15 @@ func TestErrors_Unlisted(t *testing.T) {
 func TestErrors_RetryAfter(t *testing.T) {
 	seen := map[string]bool{}
 	for range 500 {
-		seen[toProblem(lease.ErrUnavailable).GetHeaders().Get("Retry-After")] = true
+		seen[Problem(lease.ErrUnavailable).GetHeaders().Get("Retry-After")] = true
 	}
 	assert.Equal(t, map[string]bool{"1": true, "2": true, "3": true, "4": true, "5": true}, seen)
-	for d, want := range map[time.Duration]int{0: 1, time.Millisecond: 1, time.Second: 1, 1001 * time.Millisecond: 2,
-		89 * time.Second: 89, -time.Second: 1} {
-		assert.Equal(t, want, wholeSeconds(d), "%v", d)
-	}
-}
-
-// Each type of problem has a page, and a unique name and title.
-func TestProblems_Pages(t *testing.T) {
-	s := newServer(t, Config{}, nil)
-	seen := map[string]bool{}
-	for _, k := range problem.Types() {
-		assert.False(t, seen[k.Name] || seen[k.Title], k.Name)
-		seen[k.Name], seen[k.Title] = true, true
-		w := call(s, "GET", k.New("").Type, "")
-		require.Equal(t, 200, w.Code, k.Name)
-		assert.Contains(t, w.Body.String(), k.Title)
-		assert.Contains(t, w.Body.String(), fmt.Sprint(k.Status))
-	}
-}
-
-// Problems with the errors of huma do not contain the invalid values.
-func TestProblems_OfHuma(t *testing.T) {
-	p := humaProblem(http.StatusUnprocessableEntity, "validation failed", []error{
-		&huma.ErrorDetail{Location: "body.device.name", Message: "expected string", Value: secretText},
-		&huma.ErrorDetail{Location: "body." + secretText + " or so", Message: "unexpected property", Value: secretText},
-		errors.New(secretText),
-	})
-	assert.Equal(t, "body.device.name: expected string", p.Detail)
-	assert.NotContains(t, fmt.Sprintf("%+v", p.Problem), secretText)
-	assert.Equal(t, "body", p.Errors[1].Location)
-
-	p = humaProblem(http.StatusInternalServerError, secretText, []error{errors.New(secretText)})
-	assert.NotContains(t, fmt.Sprintf("%+v", p.Problem), secretText)
-	assert.Equal(t, 500, humaProblem(0, "", nil).Status)
-}
-
-func TestProblems_SafeLocation(t *testing.T) {
-	for loc, want := range map[string]string{
-		"body.heartbeats[3].userId": "body.heartbeats[3].userId", "path.user": "path.user", "body": "body", "": "",
-		"body.a b": "body", "body.device.<b>": "body.device", "query.a.b.c\n": "query.a.b", "body..": "body",
-		"body." + strings.Repeat("x", 41): "body", "body.é": "body",
-	} {
-		assert.Equal(t, want, safeLocation(loc), loc)
-	}
 }
 
 // A refusal because of older nodes names them, but not arbitrarily many.
 func TestErrors_OlderNodes(t *testing.T) {
 	older := &rules.OlderNodesError{Needs: []string{"limits"}, Nodes: []rules.Node{{ID: "a", Region: "eu", Version: "0.1.0"}, {ID: "b"}}}
-	p := toProblem(fmt.Errorf("write: %w", older))
+	p := Problem(fmt.Errorf("write: %w", older))
 	assert.Equal(t, []apitype.Node{{ID: "a", Region: "eu", Version: "0.1.0"}, {ID: "b"}}, p.Nodes)
 	assert.Contains(t, p.Detail, "The rules need limits, and these nodes do not support it: "+
 		"a (region eu, version 0.1.0), b (region unknown, version unknown). Nothing was changed. Finish the upgrade")
@@ -176,7 +128,7 @@ func TestErrors_OlderNodes(t *testing.T) {
 	for i := range 30 {
 		older.Nodes = append(older.Nodes, rules.Node{ID: strconv.Itoa(i)})
 	}
-	p = toProblem(older)
+	p = Problem(older)
 	assert.Len(t, p.Nodes, 20)
 	assert.Contains(t, p.Detail, "and 12 more. Nothing")
 }
