@@ -117,5 +117,6 @@ func (a *Authenticator) Authenticate(r *http.Request) (Caller, error) {
 	case a.viewers == nil || isKey(credential):
 		return Caller{}, reject(ReasonHeader, "credentials of that kind are not configured here")
 	}
-	return a.viewers.verify(r.Context(), credential)
+	k, err := a.viewers.verify(r.Context(), credential, false)
+	return k.caller, err
 }

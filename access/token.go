@@ -38,6 +38,7 @@ type verified struct {
 	provider *provider
 	alg      string
 	keys     any
+	texts    map[string]string // for [Token.Text]; nil unless VerifyToken verified the token
 }
 
 const (
@@ -77,11 +78,12 @@ func newVerifier(cfg Config, log *slog.Logger) (*verifier, error) {
 	return v, nil
 }
 
-// verify returns the viewer of a token.
-func (v *verifier) verify(ctx context.Context, token string) (Caller, error) {
+// verify returns the viewer of a token, and if withTexts is set the texts of its claims.
+func (v *verifier) verify(ctx context.Context, token string, withTexts bool) (verified, error) {
 	issuers, sum, now := v.issuers.Load(), sha256.Sum256([]byte(token)), time.Now()
-	if k, ok := v.known.Get(sum); ok && k.issuers == issuers && now.Before(k.until) && k.provider.version(k.alg) == k.keys {
-		return k.caller, nil
+	if k, ok := v.known.Get(sum); ok && k.issuers == issuers && now.Before(k.until) && k.provider.version(k.alg) == k.keys &&
+		(!withTexts || k.texts != nil) {
+		return k, nil
 	}
 	k := verified{issuers: issuers}
 	claims := jwt.MapClaims{}
@@ -100,10 +102,13 @@ func (v *verifier) verify(ctx context.Context, token string) (Caller, error) {
 		k.caller, k.until, err = k.provider.callerNow(claims, now)
 	}
 	if err != nil {
-		return Caller{}, v.rejected(issuers, k.provider, claims, tokenError(token, err, k.keys != nil))
+		return verified{}, v.rejected(issuers, k.provider, claims, tokenError(token, err, k.keys != nil))
+	}
+	if withTexts {
+		k.texts = textsOf(claims)
 	}
 	v.known.Add(sum, k)
-	return k.caller, nil
+	return k, nil
 }
 
 // rejected counts a rejection. It logs rejections because of an unknown issuer at a limited rate.
