@@ -181,6 +181,7 @@ func TestImports(t *testing.T) {
 		"internal/testing/freeport":   {nil, "it finds ports"},
 		"internal/testing/limitcheck": {nil, "it shares no code with the service that it checks"},
 		"internal/testing/longtest":   {nil, "it skips long tests of all packages"},
+		"internal/testing/proxies":    {[]string{"internal/bench/child", "internal/testing/freeport", "internal/testing/longtest", "internal/testing/testlog"}, "it starts proxies as processes"},
 		"internal/testing/testlog":    {nil, "it buffers output for tests of all packages"},
 		"examples/hls":                {[]string{"lease/userid"}, "it is an example of a program of a user, with the public API"},
 		"internal/bench":              {[]string{"internal/bench/launch", "internal/bench/load", "internal/bench/plot", "internal/retry"}, "it runs a node as a process and measures it over HTTP"},

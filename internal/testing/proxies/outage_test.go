@@ -1,0 +1,101 @@
+package proxies
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestOutage checks what viewers receive while no node answers, in both forms of each
+// configuration, and that the limit is enforced again afterwards.
+func TestOutage(t *testing.T) {
+	for _, proxy := range all {
+		for _, closed := range []bool{false, true} {
+			form := map[bool]string{false: "open", true: "closed"}[closed]
+			t.Run(proxy.Name+"/"+form, func(t *testing.T) {
+				t.Parallel()
+				n, o := startNode(t), startOrigin(t)
+				v := newViewer(t, proxy.Start(t, Settings{Node: n.address, Key: key, Origin: o.address, FailClosed: closed}))
+				limited := func() bool { return v.get("/vod/film/0.ts?token=limit").status == http.StatusForbidden }
+				for _, fault := range []string{"503", "hang", "dead"} {
+					require.Eventually(t, limited, time.Minute, 10*time.Millisecond, "the limit is enforced before %s", fault)
+					o.take()
+					if fault == "dead" {
+						n.close()
+					} else {
+						n.set(fault)
+					}
+					began := time.Now()
+					got := v.get("/vod/film/0.ts?token=limit")
+					t.Logf("%-5s: %s after %s", fault, got, time.Since(began).Round(time.Millisecond))
+					if closed {
+						assert.GreaterOrEqual(t, got.status, 500, fault)
+						if proxy.Name == NGINX.Name || proxy.Name == HAProxy.Name {
+							assert.Equal(t, http.StatusServiceUnavailable, got.status, fault)
+							assert.Equal(t, "1", got.header.Get("Retry-After"))
+							assert.Equal(t, "unavailable", got.header.Get("X-Streamcount-Reason"))
+						}
+						assert.Empty(t, o.take(), "no media is sent")
+					} else {
+						assert.Equal(t, 200, got.status, fault)
+						assert.Equal(t, segment, got.body)
+					}
+					n.set("")
+				}
+			})
+		}
+	}
+}
+
+// twoNodes are the proxies whose configuration has two nodes.
+var twoNodes = []Proxy{NGINX, HAProxy, Varnish}
+
+// TestAffinity checks that all requests of a viewer reach the same node.
+func TestAffinity(t *testing.T) {
+	for _, proxy := range twoNodes {
+		t.Run(proxy.Name, func(t *testing.T) {
+			t.Parallel()
+			nodes, o := [2]*node{startNode(t), startNode(t)}, startOrigin(t)
+			v := newViewer(t, proxy.Start(t, Settings{
+				Node: nodes[0].address, OtherNode: nodes[1].address, Key: key, Origin: o.address, Patient: true,
+			}))
+			var used [2]int
+			for i := range 32 {
+				require.Equal(t, http.StatusForbidden, v.get(fmt.Sprintf("/vod/film/0.ts?token=limit-%d", i)).status)
+				require.Equal(t, http.StatusForbidden, v.get(fmt.Sprintf("/vod/film/1.ts?x=1&token=limit-%d", i)).status)
+				first, second := len(nodes[0].take()), len(nodes[1].take())
+				assert.ElementsMatch(t, []int{0, 2}, []int{first, second}, "checks of viewer %d at the nodes", i)
+				used[0] += first / 2
+				used[1] += second / 2
+			}
+			t.Logf("32 viewers: %v at each node", used)
+			assert.NotZero(t, used[0])
+			assert.NotZero(t, used[1])
+		})
+	}
+}
+
+// TestOneNodeDown checks that the limit is enforced with one of two nodes down.
+func TestOneNodeDown(t *testing.T) {
+	for _, proxy := range twoNodes {
+		t.Run(proxy.Name, func(t *testing.T) {
+			t.Parallel()
+			n, o := startNode(t), startOrigin(t)
+			v := newViewer(t, proxy.Start(t, Settings{
+				Node: closedAddress(t), OtherNode: n.address, Key: key, Origin: o.address,
+			}))
+			require.Eventually(t, func() bool {
+				for i := range 32 {
+					if v.get(fmt.Sprintf("/vod/film/0.ts?token=limit-%d", i)).status != http.StatusForbidden {
+						return false
+					}
+				}
+				return true
+			}, time.Minute, 10*time.Millisecond, "the other node checks all viewers")
+		})
+	}
+}
