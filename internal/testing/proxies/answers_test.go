@@ -9,8 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// all are the proxies that Debian has packages of.
-var all = []Proxy{NGINX, HAProxy, Varnish, TrafficServer}
+var all = []Proxy{NGINX, HAProxy, Varnish, TrafficServer, Caddy}
 
 // TestAnswers checks what a viewer receives for each answer of the edge.
 func TestAnswers(t *testing.T) {

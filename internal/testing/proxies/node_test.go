@@ -32,6 +32,9 @@ func (c check) original() (method, target string) {
 	if target, ok := strings.CutPrefix(c.target, "/edge/v1/vod-request/uri"); ok {
 		return c.method, target
 	}
+	if strings.HasPrefix(c.target, "/edge/v1/vod-forwarded/") {
+		return c.header.Get("X-Forwarded-Method"), c.header.Get("X-Forwarded-Uri")
+	}
 	return c.header.Get("X-Original-Method"), c.header.Get("X-Original-Uri")
 }
 

@@ -52,7 +52,7 @@ func TestOutage(t *testing.T) {
 }
 
 // twoNodes are the proxies whose configuration has two nodes.
-var twoNodes = []Proxy{NGINX, HAProxy, Varnish}
+var twoNodes = []Proxy{NGINX, HAProxy, Varnish, Caddy}
 
 // TestAffinity checks that all requests of a viewer reach the same node.
 func TestAffinity(t *testing.T) {

@@ -51,6 +51,7 @@ var (
 	HAProxy       = Proxy{"HAProxy", startHAProxy}
 	Varnish       = Proxy{"Varnish", startVarnish}
 	TrafficServer = Proxy{"Traffic Server", startTrafficServer}
+	Caddy         = Proxy{"Caddy", startCaddy}
 )
 
 // Start runs the proxy until the test ends, and returns its URL. It skips the test if long

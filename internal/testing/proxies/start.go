@@ -123,3 +123,25 @@ func startTrafficServer(tb testing.TB, s Settings, address string) {
 	}
 	run(tb, address, command(path, "--run-root="+write(tb, filepath.Join(dir, "runroot.yaml"), runroot)))
 }
+
+func startCaddy(tb testing.TB, s Settings, address string) {
+	tb.Helper()
+	path, dir := program(tb, "caddy"), tb.TempDir()
+	text := s.patient(tb, Deployed(tb, "Caddyfile"), "dial_timeout 200ms", "dial_timeout 60s",
+		"response_header_timeout 2s", "response_header_timeout 60s",
+		"health_interval 1s", "health_interval 60s", "health_timeout 500ms", "health_timeout 60s")
+	if s.FailClosed {
+		require.Contains(tb, text, "status 2xx 5xx")
+		text = strings.Replace(text, "status 2xx 5xx", "status 2xx", 1)
+		before, block, found := strings.Cut(text, "\thandle_errors")
+		require.True(tb, found)
+		_, after, found := strings.Cut(block, "\n\t}\n")
+		require.True(tb, found)
+		text = before + after
+	}
+	// The interface of the administrator has a fixed port by default.
+	cmd := command(path, "run", "--adapter", "caddyfile", "--config", write(tb, filepath.Join(dir, "Caddyfile"), "{\n\tadmin off\n}\n"+text))
+	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir,
+		"SC_LISTEN=http://"+address, "SC_NODE_1="+s.Node, "SC_NODE_2="+s.otherNode(), "SC_KEY="+s.Key, "SC_ORIGIN="+s.Origin)
+	run(tb, address, cmd)
+}
