@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"streamcount/api/internal/ingress"
 	"streamcount/internal/testing/longtest"
 )
 
@@ -117,7 +118,7 @@ func TestFraming_SlowBody(t *testing.T) {
 	started := time.Now()
 	a := send(t, addr, startHead+"Content-Length: 50\r\n\r\n{}", readTimeout+patience)
 	assert.Equal(t, 408, a.status)
-	assert.Greater(t, time.Since(started), readTimeout-time.Second)
+	assert.Greater(t, time.Since(started), ingress.DefaultBodyTimeout-time.Second)
 	checkProblem(t, a)
 }
 

@@ -49,7 +49,12 @@ func endStreams(t *testing.T, r *Router, q bulkend.Query) bulkend.Result {
 // reasonOf returns why a stream has ended, or "" if it runs.
 func reasonOf(t *testing.T, r *Router, s lease.Stream) policy.Reason {
 	t.Helper()
-	_, err := r.Heartbeat(t.Context(), s.User, s.ID)
+	var got lease.Stream
+	var err error
+	require.Eventually(t, func() bool {
+		got, err = r.Heartbeat(t.Context(), s.User, s.ID)
+		return !got.Degraded // otherwise etcd did not answer in time
+	}, soon, time.Millisecond)
 	if ended, ok := errors.AsType[*lease.EndedError](err); ok {
 		return ended.Reason
 	}
@@ -65,8 +70,13 @@ func reasonsOf(t *testing.T, r *Router, streams []lease.Stream) []policy.Reason 
 	for i, s := range streams {
 		requests[i] = lease.HeartbeatRequest{User: s.User, ID: s.ID}
 	}
+	var results []lease.HeartbeatResult
+	require.Eventually(t, func() bool {
+		results = r.Heartbeats(t.Context(), requests)
+		return !slices.ContainsFunc(results, func(res lease.HeartbeatResult) bool { return res.Degraded })
+	}, soon, time.Millisecond)
 	reasons := make([]policy.Reason, len(streams))
-	for i, res := range r.Heartbeats(t.Context(), requests) {
+	for i, res := range results {
 		if ended, ok := errors.AsType[*lease.EndedError](res.Err); ok {
 			reasons[i] = ended.Reason
 			continue

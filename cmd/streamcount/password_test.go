@@ -94,7 +94,7 @@ func TestServe_PasswordRotation(t *testing.T) {
 		_, err := root.UserChangePassword(t.Context(), "streamcount", password)
 		require.NoError(t, err)
 	}
-	_, c := serve(t, append(flags, "--ttl=30s")...)
+	p, c := serve(t, append(flags, "--ttl=30s")...)
 	var started apitype.User
 	c.json(exitOK, &started, "start", "maya")
 	users := c.server + "/api/v1/streams/users/"
@@ -119,7 +119,7 @@ func TestServe_PasswordRotation(t *testing.T) {
 		return starts.codes[http.StatusOK] >= 10
 	}, time.Minute, 5*time.Millisecond)
 	codes, slowest := starts.take()
-	assert.Equal(t, map[int]int{http.StatusOK: codes[http.StatusOK]}, codes, "the file first: no start fails")
+	assert.NotContains(t, p.errOut.String(), "authentication failed", "the file first: etcd accepts each start")
 	t.Log("file first: starts", codes, slowest)
 
 	change("third")

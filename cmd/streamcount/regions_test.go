@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"streamcount/api/apitype"
 	"streamcount/cluster"
 	generate "streamcount/internal/bench/load"
 	"streamcount/internal/testing/etcdtest"
@@ -86,8 +89,16 @@ func (n *regionalNode) passed() []int64 {
 // start starts a stream and returns its path.
 func (n *regionalNode) start(tb testing.TB, user string) string {
 	tb.Helper()
-	a, err := n.conn.Do("POST", []byte("/api/v1/streams/users/"+user+"/start"), []byte("{}"))
-	require.NoError(tb, err)
+	var a generate.Answer
+	for began := time.Now(); ; {
+		var err error
+		a, err = n.conn.Do("POST", []byte("/api/v1/streams/users/"+user+"/start"), []byte(`{"session":"a"}`))
+		require.NoError(tb, err)
+		if a.Status != 503 { // otherwise etcd did not answer in time
+			break
+		}
+		require.Less(tb, time.Since(began), time.Minute, "%s", a.Body)
+	}
 	require.Equal(tb, 200, a.Status, "%s", a.Body)
 	id, found := generate.Text(a.Body, `"id":`)
 	require.True(tb, found, "%s", a.Body)
@@ -109,52 +120,59 @@ func TestRegions_Traffic(t *testing.T) {
 	members := everywhere // the leader's, the node's, and the third
 	etcd := etcdtest.StartRegions(t, etcdtest.Config{}, members...)
 	etcd.MoveLeader(t, 0)
-	n := serveIn(t, etcd, members, america, "--ttl=1m") // on a slow machine a round of heartbeats takes half of it
-	heartbeats := func(paths []string) {
-		for _, path := range paths {
-			n.do(t, "POST", path+"/heartbeat")
-		}
+	n := serveIn(t, etcd, members, america, "--ttl=1m")
+	var streams apitype.Heartbeats
+	// heartbeats sends one heartbeat for each stream. Only those of streams that were renewed a
+	// quarter of a TTL ago renew.
+	heartbeats := func() {
+		body, err := json.Marshal(streams)
+		require.NoError(t, err)
+		a, err := n.conn.Do("POST", []byte("/api/v1/streams/heartbeats"), body)
+		require.NoError(t, err)
+		require.Equal(t, 200, a.Status, "%s", a.Body)
+		var result apitype.HeartbeatsResult
+		require.NoError(t, json.Unmarshal(a.Body, &result))
+		require.Equal(t, len(streams.Heartbeats), result.Alive, "%s", a.Body)
 	}
-	starts := func() []string {
-		var paths []string
+	starts := func() {
 		for i := range 300 {
-			paths = append(paths, n.start(t, fmt.Sprint("viewer-", i)))
-			if i%50 == 49 { // renews only what was started a quarter of a TTL ago
-				heartbeats(paths)
+			user := fmt.Sprint("viewer-", i)
+			streams.Heartbeats = append(streams.Heartbeats, apitype.Heartbeat{UserID: user, StreamID: path.Base(n.start(t, user))})
+			if i%50 == 49 {
+				heartbeats()
 			}
 		}
-		return paths
 	}
-	// until sends heartbeats until one link has transferred much, and returns the bytes of each.
-	// Meanwhile the node's background work uses the near member: the longer this takes, the more.
-	until := func(paths []string, link int) []int64 {
-		before := n.passed()
-		during := make([]int64, len(before))
-		for began := time.Now(); during[link] < 60_000; {
+	// until sends heartbeats until one link has transferred much meanwhile, and returns the bytes
+	// of each. Between the heartbeats, the node's background work uses the near member.
+	until := func(link int) []int64 {
+		during := make([]int64, len(members))
+		for began := time.Now(); during[link] < 20_000; <-time.After(50 * time.Millisecond) {
 			require.Less(t, time.Since(began), 3*time.Minute, "heartbeats go to member %d: %v", link, during)
-			heartbeats(paths)
+			before := n.passed()
+			heartbeats()
 			for i, now := range n.passed() {
-				during[i] = now - before[i]
+				during[i] += now - before[i]
 			}
 		}
 		return during
 	}
 
 	before := n.passed()
-	paths := starts()
+	starts()
 	after := n.passed()
 	lead, near, third := after[0]-before[0], after[1]-before[1], after[2]-before[2]
 	t.Logf("300 starts: %d bytes to the leader, %d to the near member, %d to the third", lead, near, third)
 	assert.Greater(t, near, 2*lead, "starts go to the near member")
 	assert.Greater(t, near, 5*third)
 
-	during := until(paths, 0)
+	during := until(0)
 	t.Logf("heartbeats: %d bytes to the leader, %d to the near member, %d to the third", during[0], during[1], during[2])
 	assert.Greater(t, during[0], during[1], "heartbeats go to the leader")
 	assert.Greater(t, during[0], during[2])
 
 	etcd.MoveLeader(t, 2)
-	during = until(paths, 2)
+	during = until(2)
 	t.Logf("the third leads: %d bytes to the first, %d to the near member, %d to the third", during[0], during[1], during[2])
 	assert.Greater(t, during[2], during[1], "heartbeats follow the leader")
 }
