@@ -12,6 +12,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"streamcount/internal/yamlfile"
 	"streamcount/lease/policy"
 )
 
@@ -67,10 +68,10 @@ func checkLabelClaims(labels []labelClaim) error {
 	return nil
 }
 
-func (c *providerConfig) readLabels(n node) error {
-	return n.each(func(key string, n node) error {
+func (c *providerConfig) readLabels(n yamlfile.Node) error {
+	return n.Each(func(key string, n yamlfile.Node) error {
 		l := labelClaim{key: key}
-		err := n.path(&l.claim)
+		err := claimPathIn(n, &l.claim)
 		c.labels = append(c.labels, l)
 		return err
 	})

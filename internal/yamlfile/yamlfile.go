@@ -1,4 +1,4 @@
-// Package yamlfile checks YAML files for errors that the YAML package does not report.
+// Package yamlfile decodes YAML files strictly.
 package yamlfile
 
 import (
