@@ -173,7 +173,7 @@ func TestImports(t *testing.T) {
 		"internal/stalecache":         {nil, "it caches values"},
 		"internal/filewatch":          {nil, "it reads files"},
 		"internal/manpage":            {nil, "it writes the manual pages of any command line"},
-		"internal/yamlfile":           {nil, "it checks YAML text"},
+		"internal/yamlfile":           {nil, "it decodes YAML text"},
 		"internal/testing/browser":    {[]string{"internal/bench/child", "internal/testing/longtest", "internal/testing/testlog"}, "it starts Chromium and the service as processes"},
 		"web":                         {nil, "it serves static files, which use the public API"},
 		"internal/testing/containers": {nil, "it starts the containers of docker-compose.yml"},

@@ -3,6 +3,7 @@
 package profile
 
 import (
+	"fmt"
 	"net/http"
 	"time"
 
@@ -19,6 +20,23 @@ type Profile struct {
 	Change   Change
 	OnLimit  policy.OnLimit
 	Cache    time.Duration // how long a proxy may cache that a request is allowed, in whole seconds
+
+	templates []template
+	unmatched Kind     // of paths that match no template: Passed or Denied
+	only      []string // extensions of files that count, in lower case; none means all
+	entries   []string // patterns of paths with which a viewer begins to play
+	countPost bool
+
+	user     []source
+	sessions []source
+	// bindAgent and bindNetwork mix the User-Agent and the network of the player into the session.
+	bindAgent, bindNetwork bool
+	// deriveAgent mixes the User-Agent into derived sessions.
+	deriveAgent bool
+	deviceID    source
+	deviceName  source
+	contentID   source
+	cookie      *cookieConfig // nil if the edge sets none
 }
 
 // A Source is where a profile reads the player's request in a request of a proxy.
@@ -63,6 +81,10 @@ type Target struct {
 	Kind    Kind
 	Entry   bool   // the request is one with which a viewer begins to play
 	Content string // id of the content; "" if there is none
+
+	path     string    // normalised
+	query    string    // as the player sent it
+	template *template // that the path matches; nil if there is none
 }
 
 // A Kind is how a request counts.
@@ -102,3 +124,7 @@ type Rejection struct {
 
 // Error returns the detail.
 func (r *Rejection) Error() string { return r.Detail }
+
+func reject(reason Reason, format string, args ...any) error {
+	return &Rejection{reason, fmt.Sprintf(format, args...)}
+}
