@@ -229,13 +229,13 @@ func (r *recorder) endSpan(req *http.Request) {
 
 // problemFor returns the problem for an error of a handler. It records both for the line
 // of the request in the log.
-func (rec *recorder) problemFor(ctx context.Context, err error) *problem.Problem {
+func (r *recorder) problemFor(ctx context.Context, err error) *problem.Problem {
 	p := convert.Problem(err)
-	p.Active = visibleTo(rec.caller, p.Active)
-	rec.problem = p
+	p.Active = visibleTo(r.caller, p.Active)
+	r.problem = p
 	if p.Status >= http.StatusInternalServerError {
-		rec.err = err
-		rec.clientGone = errors.Is(ctx.Err(), context.Canceled)
+		r.err = err
+		r.clientGone = errors.Is(ctx.Err(), context.Canceled)
 	}
 	return p
 }

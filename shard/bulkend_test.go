@@ -313,7 +313,9 @@ func TestEndStreams_Thousands(t *testing.T) {
 		}
 	}
 	t.Logf("%d calls", calls)
-	assert.LessOrEqual(t, ended, users*each, "no stream is counted twice")
+	rest := endStreams(t, r, q) // nothing, unless the machine was slow
+	assert.True(t, rest.Complete)
+	assert.LessOrEqual(t, ended+rest.Ended, users*each, "no stream is counted twice")
 	assert.Equal(t, bulkend.Result{Complete: true}, endStreams(t, r, q))
 	assert.Empty(t, reasonOf(t, r, stays))
 	totals, err := r.Totals(t.Context())
