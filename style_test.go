@@ -163,7 +163,7 @@ func TestImports(t *testing.T) {
 		}, "its commands parse arguments, call packages and print results"},
 		"internal/node": {[]string{
 			"internal/retry",
-			"access", "api", "api/apitype", "cluster", "events", "internal/config", "internal/demo", "internal/display",
+			"access", "api", "api/apitype", "api/edge", "cluster", "events", "internal/config", "internal/demo", "internal/display",
 			"internal/filewatch", "internal/retry", "internal/stalecache", "lease", "lease/policy", "lease/rules", "lease/streamid",
 			"metrics", "shard", "web",
 		}, "it connects the parts of a node, and does not import commands"},

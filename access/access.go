@@ -120,3 +120,15 @@ func (a *Authenticator) Authenticate(r *http.Request) (Caller, error) {
 	k, err := a.viewers.verify(r.Context(), credential, false)
 	return k.caller, err
 }
+
+// FindKey returns the caller with that API key.
+func (a *Authenticator) FindKey(key string) (Caller, bool) {
+	ring := a.keys.Load()
+	if ring == nil || !isKey(key) || len(key) > maxToken {
+		return Caller{}, false
+	}
+	return ring.find(key)
+}
+
+// HasTokens reports whether viewers' tokens are configured.
+func (a *Authenticator) HasTokens() bool { return a.viewers != nil }

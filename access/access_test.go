@@ -352,7 +352,7 @@ func TestKeys_BadFiles(t *testing.T) {
 		"key: []":          "unknown field",
 		"keys: [{nam: a}]": "unknown field",
 		"keys: [" + entry("a", "all", "xx") + "]":                                         "64 hexadecimal digits",
-		"keys: [" + entry("a", "some", sum) + "]":                                         "want all, operator, read or metrics",
+		"keys: [" + entry("a", "some", sum) + "]":                                         "want all, operator, read, metrics or edge",
 		"keys: [" + entry("a b", "all", sum) + "]":                                        "entry 1: name",
 		"keys: [" + entry("a", "all", sum) + ", " + entry("b", "all", sum) + "]":          "entry 2: key b is the same as a",
 		"keys: [" + entry("a", "all", sum) + ", " + entry("a", "all", sum[2:]+"00") + "]": "two keys named a",

@@ -14,11 +14,12 @@ const (
 	Operator          // an API key of scope operator
 	Viewer            // a token of one user
 	Scraper           // an API key of scope metrics
+	Edge              // an API key of scope edge: a proxy, which may only use the edge
 	kinds             // the number of constants above
 )
 
 func (k Kind) String() string {
-	return [...]string{"anonymous", "anyone", "service", "reader", "operator", "viewer", "scraper"}[k]
+	return [...]string{"anonymous", "anyone", "service", "reader", "operator", "viewer", "scraper", "edge"}[k]
 }
 
 // A Caller is an authenticated caller. None of its fields is secret.
@@ -35,7 +36,7 @@ type Caller struct {
 // HasKey reports whether the caller's credential is an API key.
 func (c Caller) HasKey() bool {
 	switch c.Kind {
-	case Service, Reader, Operator, Scraper:
+	case Service, Reader, Operator, Scraper, Edge:
 		return true
 	}
 	return false
@@ -89,6 +90,7 @@ var permissions = map[Kind][]Action{
 	Operator:     {ReadStreams, StopStream, EndStreams, ReadTotals, ReadRules, WriteRules, ReadMetrics, ExportData, EraseData, EndAnyStreams},
 	Viewer:       {ReadStreams, StartStream, StopStream, EndStreams},
 	Scraper:      {ReadMetrics},
+	Edge:         {},
 }
 
 // Authorize decides whether c may do a to user, "" if the action is about no user.

@@ -21,6 +21,7 @@ func TestMay(t *testing.T) {
 		Operator:     {yes, no, yes, yes, yes, yes, yes, yes, yes, yes, yes},
 		Viewer:       {yes, yes, yes, yes, no, no, no, no, no, no, no},
 		Scraper:      {no, no, no, no, no, no, no, yes, no, no, no},
+		Edge:         {no, no, no, no, no, no, no, no, no, no, no},
 	}
 	require.Len(t, table, int(kinds), "a kind is missing from this test")
 	for kind, row := range table {

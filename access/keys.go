@@ -25,12 +25,12 @@ import (
 const keyPrefix = "sck_"
 
 // scopes maps the scope of a key to the kind of its caller.
-var scopes = map[string]Kind{"all": Service, "read": Reader, "operator": Operator, "metrics": Scraper}
+var scopes = map[string]Kind{"all": Service, "read": Reader, "operator": Operator, "metrics": Scraper, "edge": Edge}
 
 // KeyEntry is a key as the keys file has it.
 type KeyEntry struct {
 	Name   string `json:"name"`
-	Scope  string `json:"scope"`  // all, operator, read or metrics
+	Scope  string `json:"scope"`  // all, operator, read, metrics or edge
 	SHA256 string `json:"sha256"` // of the whole key, in hex
 }
 
@@ -56,7 +56,7 @@ func (e KeyEntry) parse() (sum [sha256.Size]byte, caller Caller, err error) {
 	case !namePattern.MatchString(e.Name):
 		err = fmt.Errorf("name %.80q: want 1 to 64 letters, digits and . _ @ -", e.Name)
 	case !known:
-		err = fmt.Errorf("key %s: scope %.20q: want all, operator, read or metrics", e.Name, e.Scope)
+		err = fmt.Errorf("key %s: scope %.20q: want all, operator, read, metrics or edge", e.Name, e.Scope)
 	case hexErr != nil || len(raw) != sha256.Size:
 		err = fmt.Errorf("key %s: sha256 is not 64 hexadecimal digits", e.Name)
 	}

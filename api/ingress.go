@@ -132,6 +132,17 @@ func (s *Server) admit(rec *recorder, class overload.Class, handle func()) {
 	handle()
 }
 
+// AdmitStart admits a start that another listener of the node makes for user, by the same limits
+// as the starts that the Server answers, or returns the bound that rejects it. After an admitted
+// start the caller calls done.
+func (s *Server) AdmitStart(ctx context.Context, user string) (done func(), bound overload.Bound) {
+	if s.load.TakeRate(ctx, overload.RatePerUser, user) > 0 {
+		return nil, overload.RatePerUser
+	}
+	admission, bound := s.load.Admit(overload.Request{Class: overload.Start, Unlimited: true})
+	return admission.Done, bound
+}
+
 // takeRate counts a request of key against a rate, and returns the problem if the rate is
 // exceeded.
 func (s *Server) takeRate(ctx context.Context, b overload.Bound, key string) *problem.Problem {

@@ -44,6 +44,7 @@ func (s *Server) newMetrics() *metrics.Metrics {
 			}
 			return nil
 		},
+		Edge:               s.cfg.Edge,
 		CertificateExpires: s.cfg.Ingress.CertificateExpires,
 		Issuers:            issuersOf(s.cfg.Access),
 	})

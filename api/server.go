@@ -97,6 +97,8 @@ type Config struct {
 	AuditMeasures func() metrics.Audit
 	// FilesFailing returns the number of sets of files that cannot be used; nil if there are none.
 	FilesFailing func() int
+	// Edge are the metrics of the edge; nil if the node has none.
+	Edge *metrics.Edge
 	// MemoryBudget is how many bytes of memory the node may use; 0 if there is no limit.
 	MemoryBudget uint64
 	// Tracer creates the spans of requests; nil disables traces.

@@ -33,6 +33,11 @@ func NetworkKey(prefix string) Shared {
 	return Shared{prefix + "/network-key", "the key of networks", "the comparison with networks of running streams", false}
 }
 
+// EdgeKey is the secret of the cookies and derived sessions of the edge.
+func EdgeKey(prefix string) Shared {
+	return Shared{prefix + "/edge-key", "the key of the edge", "the sessions of players at the edge", false}
+}
+
 // GetOrCreate returns the secret. The first caller creates it. It retries until ctx ends
 // while etcd is unavailable.
 func (s Shared) GetOrCreate(ctx context.Context, c *clientv3.Client) ([]byte, error) {

@@ -22,6 +22,9 @@ type Attendance struct {
 	Stream Stream
 	// Bar is not nil if the session has no stream and may not start one implicitly.
 	Bar *Bar
+	// Streams is the number of the user's streams by this node's replica, and Limit the user's
+	// limit, which is 0 if there is no Stream.
+	Streams, Limit int
 	// Current means that the answer is not older than a few seconds.
 	Current bool
 }
@@ -39,41 +42,62 @@ type Bar struct {
 // session's bar. entry means that the request is one with which a viewer begins to play, after
 // which a bar ends earlier. Attend writes nothing else, and returns [ErrBadUser].
 func (l *Limiter) Attend(ctx context.Context, user, session string, entry bool) (Attendance, error) {
+	return l.attendance(ctx, user, session, true, func(key schema.BarKey) (schema.Tombstone, time.Duration, bool) {
+		return l.replica.Bars().Check(key, entry)
+	})
+}
+
+// LookUpSession is Attend without its effects: it renews no stream, and the request does not
+// count as one of the session, so that it prolongs no bar.
+func (l *Limiter) LookUpSession(ctx context.Context, user, session string, entry bool) (Attendance, error) {
+	return l.attendance(ctx, user, session, false, func(key schema.BarKey) (schema.Tombstone, time.Duration, bool) {
+		return l.replica.Bars().Look(key, entry)
+	})
+}
+
+// attendance returns the stream of a session, or else its bar, which barOf returns.
+func (l *Limiter) attendance(
+	ctx context.Context, user, session string, renew bool, barOf func(schema.BarKey) (schema.Tombstone, time.Duration, bool),
+) (Attendance, error) {
 	if !userid.Valid(user) {
 		return Attendance{}, ErrBadUser
 	}
-	if s, current := l.attended(ctx, user, session); s != nil {
-		return Attendance{Stream: *s, Current: current}, nil
+	out := l.attended(ctx, user, session, renew)
+	if out.Stream.User != "" {
+		return out, nil
 	}
-	out := Attendance{Current: l.replica.Current()}
-	if t, retryAfter, barred := l.replica.Bars().Check(schema.BarKeyOf(user, session), entry); barred {
+	if t, retryAfter, barred := barOf(schema.BarKeyOf(user, session)); barred {
 		out.Bar = &Bar{*endedError(t), retryAfter}
 	}
 	return out, nil
 }
 
-// attended returns the running stream of a session after its renewal; nil if there is none.
-func (l *Limiter) attended(ctx context.Context, user, session string) (s *Stream, current bool) {
-	e, current := l.replica.LookupSession(user, session)
+// attended returns the running stream of a session, if there is one. If renew is set, it
+// keeps the stream alive.
+func (l *Limiter) attended(ctx context.Context, user, session string, renew bool) Attendance {
+	e, streams, current := l.replica.LookupSession(user, session)
 	if (e == nil || l.replica.MayHaveEnded(e.Nonce())) && l.waitForOwnWrite(ctx, user) {
-		e, current = l.replica.LookupSession(user, session)
+		e, streams, current = l.replica.LookupSession(user, session)
 	}
+	out := Attendance{Streams: streams, Current: current}
 	if e == nil || l.replica.MayHaveEnded(e.Nonce()) {
-		return nil, current
+		return out
 	}
 	found := newStream(user, l.ids.Sign(user, e.StreamID()), schema.DecodeRecord(e.Value))
 	switch renewed := e.LastRenewal(); {
-	case time.Since(renewed) < e.TTL()/3:
+	case !renew || time.Since(renewed) < e.TTL()/3:
 	case time.Since(renewed) < e.TTL()*7/8:
 		l.renewLater(found)
 	default: // or another node has renewed it
 		r, err := l.Heartbeat(ctx, user, found.ID)
 		if errors.Is(err, ErrEnded) {
-			return nil, l.replica.Current()
+			out.Current = l.replica.Current()
+			return out
 		}
 		found.Degraded = err != nil || r.Degraded
 	}
-	return &found, current
+	out.Stream, out.Limit = found, l.ruleOf(user, e.Value).Limit
+	return out
 }
 
 // maxRenewals is the maximum number of renewals in the background. Beyond it, the next request

@@ -21,7 +21,7 @@ var edge = Request{Session: "tab", Join: true, Via: "edge:vod", Content: Content
 func awaitAttended(t *testing.T, l *Limiter, user string, running bool) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		e, _ := l.replica.LookupSession(user, "tab")
+		e, _, _ := l.replica.LookupSession(user, "tab")
 		return (e != nil) == running
 	}, soon, time.Millisecond)
 }

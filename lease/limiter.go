@@ -298,6 +298,9 @@ func (l *Limiter) probe(ctx context.Context) error {
 	return err
 }
 
+// Current reports whether this node's replica is at most a few seconds behind etcd.
+func (l *Limiter) Current() bool { return l.replica.Current() }
+
 // Rules returns the rules of the users of l.
 func (l *Limiter) Rules() *rules.Store { return l.rules }
 

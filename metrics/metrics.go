@@ -38,6 +38,9 @@ func New(src Source) *Metrics {
 		m.requests, m.duration, newRuntimeCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newCollector(nodeFamilies, nil, func(read func(Source, ...string)) { read(src) }),
 	)
+	if src.Edge != nil {
+		m.registry.MustRegister(src.Edge)
+	}
 	registerShards(m.registry, src.Shards)
 	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", otherMethod} {
 		m.none[method] = m.Route(method, NoRoute)

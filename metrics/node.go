@@ -30,6 +30,7 @@ type Source struct {
 	ArrivingBodies     func() int
 	CertificateExpires func() time.Time
 	Issuers            func() []Issuer // of viewers' tokens
+	Edge               *Edge
 }
 
 // Audit is the state of the audit log.

@@ -132,6 +132,11 @@ func (r *Router) Attend(ctx context.Context, user, session string, entry bool) (
 	return onShardOf(ctx, r, user, func(h target) (lease.Attendance, error) { return h.Attend(ctx, user, session, entry) })
 }
 
+// LookUpSession is [lease.Limiter.LookUpSession].
+func (r *Router) LookUpSession(ctx context.Context, user, session string, entry bool) (lease.Attendance, error) {
+	return onShardOf(ctx, r, user, func(h target) (lease.Attendance, error) { return h.LookUpSession(ctx, user, session, entry) })
+}
+
 // Leave is [lease.Limiter.Leave].
 func (r *Router) Leave(ctx context.Context, user, session string) error {
 	_, err := onShardOf(ctx, r, user, func(h target) (struct{}, error) { return struct{}{}, h.Leave(ctx, user, session) })
@@ -259,6 +264,17 @@ func (r *Router) Each() []Status {
 		out = append(out, state)
 	}
 	return out
+}
+
+// Current reports whether the replicas of all shards are at most a few seconds behind etcd.
+func (r *Router) Current() bool {
+	all := r.Each()
+	for _, s := range all {
+		if s.limiter == nil || !s.limiter.Current() {
+			return false
+		}
+	}
+	return len(all) > 0
 }
 
 // Map returns the current map of this node; nil before the first.

@@ -27,7 +27,8 @@ reads (--auth-keys-file). The key is not stored: give it to the service that wil
 use it. To replace a key, add the new entry, change the callers, and then remove
 the old entry. Running nodes reload the file when it changes.`,
 		Example: `  streamcount keys new --name billing --scope read
-  streamcount keys new --name prometheus --scope metrics`,
+  streamcount keys new --name prometheus --scope metrics
+  streamcount keys new --name nginx --scope edge`,
 		Args: argRange(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			key, entry, err := access.NewKey(name, scope)
@@ -46,7 +47,7 @@ the old entry. Running nodes reload the file when it changes.`,
 	}
 	cmd.Flags().StringVar(&name, "name", "", "`name` of the caller that will use the key, for logs")
 	cmd.Flags().StringVar(&scope, "scope", "all",
-		"`scope` of the key: all, operator (everything except starts), read, or metrics (only /metrics)")
+		"`scope` of the key: all, operator (everything except starts), read, metrics (only /metrics), or edge (a proxy; only --edge-listen)")
 	a.addJSONFlag(cmd)
 	return cmd
 }

@@ -17,6 +17,7 @@ import (
 func TestKeysNew_PrintsAnEntry(t *testing.T) {
 	scopes := map[string]access.Kind{
 		"all": access.Service, "operator": access.Operator, "read": access.Reader, "metrics": access.Scraper,
+		"edge": access.Edge,
 	}
 	for scope, kind := range scopes {
 		assert.Equal(t, access.Caller{Kind: kind, Name: "a"}, callerOfNewKey(t, "a", scope))

@@ -63,6 +63,7 @@ type Config struct {
 	edgeConfig
 	loadConfig
 	traceConfig
+	edgeListenConfig
 
 	file string // --config
 	from sources
@@ -115,6 +116,7 @@ func (c *Config) Flags() *pflag.FlagSet {
 	c.edgeConfig.register(fs)
 	c.loadConfig.register(fs)
 	c.traceConfig.register(fs)
+	c.edgeListenConfig.register(fs)
 	fs.StringVar(&c.file, "config", "", "YAML `file` with values of these flags; its keys are the names of the flags")
 	return fs
 }
@@ -174,6 +176,7 @@ func (c *Config) validate() error {
 		c.checkEdge(),
 		c.checkLoad(),
 		c.checkTrace(),
+		c.checkEdgeListen(),
 		c.checkShards(),
 		c.checkNear(),
 		c.checkEtcd(),

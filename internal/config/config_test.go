@@ -79,6 +79,7 @@ func TestConfig_EverySource(t *testing.T) {
 		"hosts": "h", "cors-headers": "x-a", "cors-allow-null": "true", "hsts": "true", "docs": "false", "trusted-proxies": "10.0.0.0/8", "network-attribute": "true", "rate-per-user": "9", "rate-per-address": "9", "rate-per-key": "9",
 		"max-connections": "99", "max-connections-per-address": "9", "idle-timeout": "9s", "proxy-protocol": "true",
 		"shard": "b=h:1,i:2", "on-outage": "admit", "etcd-near": "a:1", "trace-endpoint": "http://c:4318", "trace-sample": "0.5",
+		"edge-listen": ":3001", "edge-file": "edge.yaml", "edge-allow": "10.0.0.0/8", "edge-stale": "2m0s", "edge-tls-cert": "c", "edge-tls-key": "k", "edge-client-ca": "a",
 	}
 	var cfg Config
 	assert.ElementsMatch(t, FlagNames(cfg.Flags()), keys(values), "a new key needs a value here")

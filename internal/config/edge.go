@@ -111,6 +111,7 @@ func (c *Config) LogWarnings(log *slog.Logger) {
 		log.Warn("no credential is required, so the Host header must contain an IP address, localhost or a name of this machine: "+
 			"set hosts to allow others, such as the name of a Kubernetes Service", "names", c.machineNames())
 	}
+	c.logEdgeWarnings(log)
 	if c.CORSAllowNull {
 		log.Warn("cors-allow-null is set: any web page can set the origin null for itself and call the API", "credentials",
 			c.Access(nil).Configured())

@@ -44,8 +44,10 @@ type backend struct {
 	secret  []byte                      // signs stream ids; nil until it was read from a shard
 	// networkKey computes the networks of viewers; nil until it was read, or if there are none.
 	networkKey []byte
-	nodes      *stalecache.Cache[[]cluster.Node]
-	older      olderNodes
+	// edgeKey is the secret of the edge; nil until it was read, or if there is no edge.
+	edgeKey []byte
+	nodes   *stalecache.Cache[[]cluster.Node]
+	older   olderNodes
 }
 
 // newRouter returns a router over the configured shards. If mapped is set, the
@@ -79,6 +81,9 @@ func (b *backend) open(ctx context.Context, s shard.Shard, first bool) (*shard.C
 	secret, err := b.sharedSecret(ctx, c, first)
 	if err == nil && b.cfg.NetworkAttribute {
 		_, err = b.shared(ctx, c, first, cluster.NetworkKey(b.cfg.EtcdPrefix), &b.networkKey, bytes.Equal)
+	}
+	if err == nil && b.cfg.EdgeListen != "" {
+		_, err = b.shared(ctx, c, first, cluster.EdgeKey(b.cfg.EtcdPrefix), &b.edgeKey, bytes.Equal)
 	}
 	if err != nil {
 		return nil, errors.Join(err, closeClient(c))

@@ -17,6 +17,9 @@ import (
 type certificate struct {
 	files   *filewatch.Files
 	current atomic.Pointer[tls.Config]
+	// optionalClients accepts clients without a certificate. Those that send one must have one of
+	// the authorities.
+	optionalClients bool
 }
 
 // newCertificate reads the files: a certificate, its key, and the authorities that must have
@@ -62,6 +65,9 @@ func (c *certificate) config() *tls.Config {
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			current := c.current.Load().Clone()
 			current.NextProtos = []string{"h2", "http/1.1"}
+			if c.optionalClients && current.ClientAuth == tls.RequireAndVerifyClientCert {
+				current.ClientAuth = tls.VerifyClientCertIfGiven
+			}
 			return current, nil
 		},
 	}

@@ -26,6 +26,7 @@ import (
 	"streamcount/internal/display"
 	"streamcount/internal/filewatch"
 	"streamcount/lease/policy"
+	"streamcount/metrics"
 	"streamcount/web"
 )
 
@@ -77,6 +78,7 @@ type service struct {
 	self     apitype.Node
 	onReady  func()
 	tracer   trace.Tracer // nil if tracing is off
+	edge     *edgeService // nil unless proxies check requests
 }
 
 // describe returns the URL of the node, its etcd and its main settings.
@@ -129,14 +131,20 @@ func (n *service) run(ctx context.Context, ln net.Listener) error {
 		return errors.Join(err, ln.Close())
 	}
 	apiConfig.MemoryBudget = budget.size
+	if n.cfg.EdgeListen != "" {
+		apiConfig.Edge = metrics.NewEdge()
+	}
 	server, err := api.New(apiConfig)
 	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	if err := n.openEdge(ctx, apiConfig, server); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	n.logs.slog.Info("listening", "address", n.addr, "node", n.self.ID)
 	n.cfg.LogWarnings(n.logs.slog)
 	serving, ctx := errgroup.WithContext(ctx)
-	for _, watch := range watchers {
+	for _, watch := range append(watchers, n.edge.watchers()...) {
 		serving.Go(func() error { return watch(ctx) })
 	}
 	backend, stopBackend := context.WithCancel(context.WithoutCancel(ctx))
@@ -146,7 +154,7 @@ func (n *service) run(ctx context.Context, ln net.Listener) error {
 	})
 	serving.Go(func() error {
 		defer stopBackend()
-		return server.Run(ctx, ln)
+		return n.serve(ctx, server, ln)
 	})
 	serving.Go(func() error { return n.runBackend(ctx, backend, server) })
 	err = serving.Wait()
@@ -238,6 +246,7 @@ func (n *service) runBackend(serving, ctx context.Context, server *api.Server) (
 	select {
 	case <-router.Ready():
 		server.SetBackend(b.apiBackend(router))
+		n.edge.useBackend(work, group, b, router)
 		n.runSidecars(serving, work, group)
 		n.onReady()
 	case <-work.Done():

@@ -70,9 +70,33 @@ func (b *Bars) Lift(key schema.BarKey) { b.m.Remove(key) }
 // request for the time retryAfter, the bar ends. entry means that the request is one with which
 // a viewer begins to play. A rejected request prolongs the bar.
 func (b *Bars) Check(key schema.BarKey, entry bool) (t schema.Tombstone, retryAfter time.Duration, barred bool) {
+	of, age, retryAfter, barred := b.look(key, entry)
+	switch {
+	case of == nil:
+		return schema.Tombstone{}, 0, false
+	case !barred:
+		b.m.Remove(key)
+		return schema.Tombstone{}, 0, false
+	}
+	of.last.Store(int64(max(age, 1)))
+	return of.tombstone, retryAfter, true
+}
+
+// Look is Check without an effect on the bar.
+func (b *Bars) Look(key schema.BarKey, entry bool) (t schema.Tombstone, retryAfter time.Duration, barred bool) {
+	of, _, retryAfter, barred := b.look(key, entry)
+	if !barred {
+		return schema.Tombstone{}, 0, false
+	}
+	return of.tombstone, retryAfter, true
+}
+
+// look returns the bar of a session, nil if there is none, with its age, and whether it still
+// applies to a request.
+func (b *Bars) look(key schema.BarKey, entry bool) (of *bar, age, retryAfter time.Duration, barred bool) {
 	of, ok := b.m.Get(key)
 	if !ok {
-		return schema.Tombstone{}, 0, false
+		return nil, 0, 0, false
 	}
 	age, quiet := b.now().Sub(of.begin), Quiet
 	if entry {
@@ -84,10 +108,6 @@ func (b *Bars) Check(key schema.BarKey, entry bool) (t schema.Tombstone, retryAf
 	}
 	last := time.Duration(of.last.Load())
 	known := last > 0 || entry // whether the session is quiet
-	if age >= MaxAge || age >= least && known && age-last >= quiet {
-		b.m.Remove(key)
-		return schema.Tombstone{}, 0, false
-	}
-	of.last.Store(int64(max(age, 1)))
-	return of.tombstone, max(quiet, least-age), true
+	barred = age < MaxAge && (age < least || !known || age-last < quiet)
+	return of, age, max(quiet, least-age), barred
 }

@@ -49,8 +49,14 @@ func TestCheck(t *testing.T) {
 			for _, r := range tt.requests {
 				b.now = func() time.Time { return begin.Add(r.after) }
 				b.Set(schema.Tombstone{Nonce: streamid.Nonce{1}, Reason: tt.reason, Bar: key}) // received again
+				looked, wait, looksBarred := b.Look(key, r.entry)
+				again, _, _ := b.Look(key, r.entry)
+				assert.Equal(t, looked, again, "a look has no effect")
 				got, retryAfter, barred := b.Check(key, r.entry)
 				require.Equal(t, r.barred, barred, "%v", r.after)
+				assert.Equal(t, barred, looksBarred)
+				assert.Equal(t, got, looked)
+				assert.Equal(t, retryAfter, wait)
 				if barred {
 					assert.Equal(t, tt.reason, got.Reason)
 					assert.GreaterOrEqual(t, retryAfter, EntryQuiet)

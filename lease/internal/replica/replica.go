@@ -195,18 +195,19 @@ func (r *Replica) Ending(n streamid.Nonce) (schema.Tombstone, bool) { return r.e
 // Bars returns the sessions that may not start streams implicitly.
 func (r *Replica) Bars() *bars.Bars { return r.bars }
 
-// LookupSession returns the user's stream with the session, as of the last applied change,
-// or nil, and whether the replica is current.
-func (r *Replica) LookupSession(user, session string) (*Entry, bool) {
+// LookupSession returns the user's stream with the session, as of the last applied change, or
+// nil; the number of the user's streams; and whether the replica is current.
+func (r *Replica) LookupSession(user, session string) (found *Entry, streams int, current bool) {
 	sh := r.stripeOf(user)
 	sh.RLock()
 	defer sh.RUnlock()
 	for at := sh.users[user]; at != nil; at = at.next {
-		if at.slot >= 0 && at.isStream() && schema.DecodeHead(at.Value).Session == session {
-			return at, r.Current()
+		streams++
+		if found == nil && at.slot >= 0 && at.isStream() && schema.DecodeHead(at.Value).Session == session {
+			found = at
 		}
 	}
-	return nil, r.Current()
+	return found, streams, r.Current()
 }
 
 // MarkReportedGone records that a response has reported a stream as ended for an unknown

@@ -1,0 +1,125 @@
+package edge
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"streamcount/api/apitype"
+	"streamcount/api/edge/profile"
+	"streamcount/api/internal/convert"
+	"streamcount/api/internal/problem"
+	"streamcount/lease"
+	"streamcount/lease/policy"
+)
+
+var kinds = map[profile.Kind]string{
+	profile.Counted: "counted", profile.Checked: "checked", profile.Passed: "passed", profile.Denied: "denied",
+}
+
+// Explain returns what Check would decide on a request, and why. It has no effect.
+func (c *Checker) Explain(ctx context.Context, p *profile.Profile, r profile.Request) apitype.EdgeExplanation {
+	out := apitype.EdgeExplanation{Profile: p.Name}
+	if t, err := p.Read(r); err == nil {
+		out.Counts, out.Entry, out.Content = kinds[t.Kind], t.Entry, t.Content
+	}
+	ch, d, decided := c.identify(ctx, p, r)
+	if !decided {
+		d = ch.explain(&out, d)
+	}
+	out.Decision, out.Reason, out.Status = d.Outcome.Decision(), d.Outcome.String(), http.StatusOK
+	if d.Problem != nil {
+		out.Status, out.Detail = d.Problem.Status, d.Problem.Detail
+	}
+	if d.Err != nil {
+		out.Detail = d.Err.Error()
+	}
+	if d.User != "" {
+		out.User, out.Session = d.User, sessionHash(d.User, d.Session)
+	}
+	out.Cookie, out.Degraded = d.Cookie != nil, d.Degraded
+	if d.Counted {
+		out.Streams, out.Limit = &d.Streams, &d.Limit
+	}
+	return out
+}
+
+// explain decides like Check, but starts nothing.
+func (ch check) explain(out *apitype.EdgeExplanation, d Decision) Decision {
+	if caller := ch.id.Caller; caller.Plan != "" || caller.Limit != nil {
+		out.Caller = "plan " + strconv.Quote(caller.Plan)
+		if caller.Limit != nil {
+			out.Caller += fmt.Sprintf(", limit %d", *caller.Limit)
+		}
+	}
+	a, err := ch.backend.Limiter.LookUpSession(ch.ctx, ch.id.User, ch.id.Session, ch.target.Entry)
+	if err != nil {
+		return ch.withoutEtcd(d, err)
+	}
+	if a.Stream.User != "" {
+		s := convert.Stream(a.Stream)
+		s.ID, s.Session = "", ""
+		out.Stream = &s
+	}
+	counted := ch.target.Kind == profile.Counted
+	switch running := a.Stream.User != ""; {
+	case !a.Current && ch.cutOff(), !running && a.Bar != nil, !counted, running && !ch.mustMove(a.Stream):
+		if out.Would = "nothing"; running && counted && a.Current {
+			out.Would = "renew"
+		}
+		return ch.decide(d, a)
+	case running:
+		out.Would = "move"
+		d.Outcome = Moved
+		return d.withUsage(a.Streams, a.Limit)
+	}
+	out.Would = "start"
+	u, err := ch.backend.Limiter.List(ch.ctx, ch.id.User, lease.Bounded)
+	if err != nil {
+		return ch.withoutEtcd(d, err)
+	}
+	if limit := ch.id.Caller.Limit; limit != nil && u.Count == 0 {
+		u.Limit = *limit // otherwise that of the user's streams
+	}
+	if d.Outcome = Started; u.Counted >= u.Limit && ch.profile.OnLimit != policy.ReplaceOldest {
+		out.Would = "be refused"
+		d = d.deny(AtLimit, problem.LimitReached.New("The user's streams count for as many as the limit allows."))
+	}
+	return d.withUsage(u.Count, u.Limit)
+}
+
+// maxExplain bounds the body of a request to explain.
+const maxExplain = maxTarget + 2*maxHeaders
+
+// explain answers what a check of the request in the body would decide.
+func (s *Server) explain(w http.ResponseWriter, r *http.Request, p *served) {
+	var in apitype.EdgeRequest
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxExplain))
+	if err == nil {
+		err = json.Unmarshal(body, &in)
+	}
+	if err != nil {
+		writeProblem(w, problem.Malformed.New("The body is not JSON with uri, method, header and client: "+err.Error()))
+		return
+	}
+	o := profile.Request{Method: in.Method, Target: in.URI, Header: http.Header{}, Client: in.Client}
+	if o.Method == "" {
+		o.Method = http.MethodGet
+	}
+	for name, values := range in.Header {
+		for _, value := range values {
+			o.Header.Add(name, value)
+		}
+	}
+	out, err := json.Marshal(s.Explain(r.Context(), p.Profile, o))
+	if err != nil {
+		writeProblem(w, problem.Internal.New("The explanation cannot be encoded."))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(out)))
+	_, _ = w.Write(out) // fails only if the client is gone
+}

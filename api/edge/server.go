@@ -1,0 +1,265 @@
+package edge
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"streamcount/access"
+	"streamcount/api/edge/profile"
+	"streamcount/api/internal/overload"
+	"streamcount/api/internal/problem"
+	"streamcount/metrics"
+)
+
+// Keys finds API keys.
+type Keys interface {
+	FindKey(key string) (access.Caller, bool)
+}
+
+// A Config configures a Server.
+type Config struct {
+	CheckerConfig
+	File  string         // of profiles
+	Allow []netip.Prefix // addresses of proxies that need no key
+	Keys  Keys           // nil if there are none
+	// TLS is the configuration of all connections; nil means plain HTTP/1.1. A request on a
+	// connection with a verified client certificate needs no key.
+	TLS     *tls.Config
+	Metrics *metrics.Edge // nil means none are exported
+	Log     *slog.Logger  // nil means slog.Default()
+	// Drain is how long Run waits for requests in progress.
+	Drain time.Duration
+}
+
+// A Server answers the requests of proxies. Make one with [New]; it is safe for concurrent use.
+type Server struct {
+	*Checker
+	cfg      Config
+	log      *slog.Logger
+	file     profileFile
+	profiles atomic.Pointer[map[string]*served]
+	noName   *metrics.EdgeProfile // of requests for no profile
+
+	keyLines, outageLines overload.LogSampler
+}
+
+// A served is a profile with its counters.
+type served struct {
+	*profile.Profile
+	counters *metrics.EdgeProfile
+}
+
+// New reads the file of profiles.
+func New(cfg Config) (*Server, error) {
+	cfg.Metrics = cmp.Or(cfg.Metrics, metrics.NewEdge())
+	s := &Server{Checker: NewChecker(cfg.CheckerConfig), cfg: cfg, log: cmp.Or(cfg.Log, slog.Default())}
+	s.noName = cfg.Metrics.Profile("", labels())
+	return s, s.file.open(cfg.File, s.use)
+}
+
+// labels returns the decision and the reason of each outcome.
+func labels() [][2]string {
+	out := make([][2]string, numOutcomes)
+	for o := range numOutcomes {
+		out[o] = [2]string{o.Decision(), o.String()}
+	}
+	return out
+}
+
+// use makes the server use other profiles.
+func (s *Server) use(profiles map[string]*profile.Profile) {
+	all := make(map[string]*served, len(profiles))
+	for name, p := range profiles {
+		all[name] = &served{p, s.cfg.Metrics.Profile(name, labels())}
+	}
+	s.profiles.Store(&all)
+}
+
+const (
+	pathPrefix = "/edge/v1/"
+	// healthPath needs no key: load balancers use it.
+	healthPath = "/edge/healthz"
+	// maxTarget and maxHeaders bound what a proxy sends, in bytes: media URLs may contain tokens,
+	// and players send cookies.
+	maxTarget  = 16 << 10
+	maxHeaders = 32 << 10
+)
+
+// ServeHTTP routes by the target as it was sent. Below uri/ it is the target of a player, and may
+// contain anything.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header()["Cache-Control"] = noStore
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	if r.ContentLength != 0 && r.ProtoMajor == 1 && !strings.HasSuffix(path, "/explain") {
+		w.Header().Set("Connection", "close") // net/http would wait for the body, which may never arrive
+	}
+	if path == healthPath {
+		s.health(w)
+		return
+	}
+	if p := checkSize(r); p != nil {
+		writeProblem(w, p)
+		return
+	}
+	rest, ok := strings.CutPrefix(path, pathPrefix)
+	name, call, ok2 := strings.Cut(rest, "/")
+	if !ok || !ok2 {
+		writeProblem(w, noRoute())
+		return
+	}
+	if s.isForbidden(r) {
+		s.rejectCaller(w, r)
+		return
+	}
+	p := (*s.profiles.Load())[name]
+	if p == nil {
+		writeProblem(w, problem.NotFound.New("The edge file has no profile of that name."))
+		return
+	}
+	target, below := strings.CutPrefix(call, "uri/")
+	switch {
+	case below:
+		s.check(w, r, p, profile.FromRequest, r.RequestURI[len(path)-len(target)-1:])
+	case call == "check":
+		s.check(w, r, p, p.From, "")
+	case call == "leave" && r.Method == http.MethodPost:
+		s.leave(w, r, p)
+	case call == "explain" && r.Method == http.MethodPost:
+		s.explain(w, r, p)
+	case call == "leave", call == "explain":
+		writeProblem(w, problem.MethodNotAllowed.New("This path takes POST.").WithHeader("Allow", "POST"))
+	default:
+		writeProblem(w, noRoute())
+	}
+}
+
+func noRoute() *problem.Problem {
+	return problem.NotFound.New("Nothing is served at this path. The paths are " + healthPath + " and " + pathPrefix +
+		"PROFILE/ with check, uri/..., leave and explain.")
+}
+
+// checkSize bounds the target and the headers.
+func checkSize(r *http.Request) *problem.Problem {
+	size := 0
+	for name, values := range r.Header {
+		for _, value := range values {
+			size += len(name) + len(value) + len(": \r\n")
+		}
+	}
+	switch {
+	case len(r.RequestURI) > maxTarget:
+		return problem.TargetTooLong.New("Keep the path and query within 16 KiB.")
+	case size > maxHeaders+maxTarget, size > maxHeaders && size-len(r.Header.Get("X-Original-Uri"))-len(r.Header.Get("X-Forwarded-Uri")) > maxHeaders:
+		return problem.HeadersTooLarge.New("Keep the headers within 32 KiB.")
+	}
+	return nil
+}
+
+func (s *Server) health(w http.ResponseWriter) {
+	status, text := http.StatusOK, "ok\n"
+	if b := s.backend.Load(); b == nil || b.CutOff != nil && b.CutOff() {
+		status, text = http.StatusServiceUnavailable, "etcd is unavailable to this node\n"
+	}
+	w.Header()["Content-Type"] = plainText
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text)) // fails only if the client is gone
+}
+
+// originalHeaders are the headers of the original target and method, by the source of a profile.
+var originalHeaders = map[profile.Source][2]string{
+	profile.FromOriginal:  {"X-Original-Uri", "X-Original-Method"},
+	profile.FromForwarded: {"X-Forwarded-Uri", "X-Forwarded-Method"},
+}
+
+// check answers the check of a request. from is the source that the route has, and target the
+// original target if that is the request itself.
+func (s *Server) check(w http.ResponseWriter, r *http.Request, p *served, from profile.Source, target string) {
+	begin := time.Now()
+	original, bad := s.original(r, p, from, target)
+	var d Decision
+	if bad != "" {
+		d = d.rejected(&profile.Rejection{Reason: profile.BadURI, Detail: bad})
+	} else {
+		d = s.Check(r.Context(), p.Profile, original)
+	}
+	p.counters.Done(int(d.Outcome), d.Outcome == Uncounted, time.Since(begin))
+	s.logDecision(r.Context(), p.Name, original, d)
+	answer(w, p.Profile, d)
+}
+
+// original returns the request of the player, or what is wrong with how the proxy reports it.
+func (s *Server) original(r *http.Request, p *served, from profile.Source, target string) (o profile.Request, bad string) {
+	o = profile.Request{Method: r.Method, Target: target, Header: r.Header, Client: clientOf(r.Header)}
+	if from != p.From || from == profile.FromRequest && target == "" {
+		return o, "The profile reads the request from " + string(p.From) + ", which is another route than this one."
+	}
+	names, ok := originalHeaders[from]
+	if !ok {
+		return o, ""
+	}
+	uris, methods := r.Header[names[0]], r.Header[names[1]]
+	if len(uris) != 1 || len(methods) > 1 {
+		return o, "The proxy has to send exactly one " + names[0] + " and one " + names[1] + "."
+	}
+	if o.Target = uris[0]; len(o.Target) > maxTarget {
+		return o, "The target of the request is longer than 16 KiB."
+	}
+	o.Method = http.MethodGet
+	if len(methods) == 1 {
+		o.Method = methods[0]
+	}
+	return o, ""
+}
+
+// clientOf returns the address of the player: the last one in X-Forwarded-For, which the proxy has
+// added.
+func clientOf(h http.Header) string {
+	values := h["X-Forwarded-For"]
+	if len(values) == 0 {
+		return ""
+	}
+	last := values[len(values)-1]
+	if i := strings.LastIndexByte(last, ','); i >= 0 {
+		last = last[i+1:]
+	}
+	return strings.TrimSpace(last)
+}
+
+// leave ends the stream of the session of a request.
+func (s *Server) leave(w http.ResponseWriter, r *http.Request, p *served) {
+	_, query, _ := strings.Cut(r.RequestURI, "?")
+	o := profile.Request{Method: http.MethodGet, Target: "/?" + query, Header: r.Header, Client: clientOf(r.Header)}
+	if names, ok := originalHeaders[p.From]; ok && len(r.Header[names[0]]) == 1 {
+		o.Target = r.Header[names[0]][0]
+	}
+	d := s.Leave(r.Context(), p.Profile, o)
+	if d.Outcome != Passed {
+		s.logDecision(r.Context(), p.Name, o, d)
+		answer(w, p.Profile, d)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// logDecision logs what an operator should notice, without the query, which may contain a token.
+func (s *Server) logDecision(ctx context.Context, name string, r profile.Request, d Decision) {
+	path, _, _ := strings.Cut(r.Target, "?")
+	if d.Err != nil {
+		if suppressed, ok := s.outageLines.Allow(time.Now()); ok {
+			s.log.WarnContext(ctx, "a request of a player could not be counted", "profile", name, "path", path, "decision", d.Outcome.Decision(),
+				"err", d.Err, "suppressed", suppressed)
+		}
+		return
+	}
+	if s.log.Enabled(ctx, slog.LevelDebug) {
+		s.log.DebugContext(ctx, "check", "profile", name, "method", r.Method, "path", path, "user", d.User, "decision", d.Outcome.Decision(),
+			"reason", d.Outcome.String())
+	}
+}

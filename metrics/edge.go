@@ -1,0 +1,72 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Edge are the metrics of the requests of proxies. Make them with [NewEdge].
+type Edge struct {
+	checks    *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+	uncounted *prometheus.CounterVec
+}
+
+// NewEdge returns metrics without values.
+func NewEdge() *Edge {
+	return &Edge{
+		checks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "streamcount_edge_checks_total",
+			Help: "Requests of players that proxies let the edge check, by decision and reason. A profile that does not exist is empty.",
+		}, []string{"profile", "decision", "reason"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "streamcount_edge_check_duration_seconds",
+			Help:    "Time from the start of a check to its decision.",
+			Buckets: []float64{.00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}, []string{"profile"}),
+		uncounted: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "streamcount_edge_uncounted_total",
+			Help: "Requests of players that were allowed without being counted, because etcd was unavailable or the node overloaded.",
+		}, []string{"profile"}),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (e *Edge) Describe(out chan<- *prometheus.Desc) {
+	e.checks.Describe(out)
+	e.duration.Describe(out)
+	e.uncounted.Describe(out)
+}
+
+// Collect implements prometheus.Collector.
+func (e *Edge) Collect(out chan<- prometheus.Metric) {
+	e.checks.Collect(out)
+	e.duration.Collect(out)
+	e.uncounted.Collect(out)
+}
+
+// An EdgeProfile counts the checks of one profile.
+type EdgeProfile struct {
+	outcomes  []prometheus.Counter
+	duration  prometheus.Observer
+	uncounted prometheus.Counter
+}
+
+// Profile returns the counters of a profile. Each outcome is a decision and its reason.
+func (e *Edge) Profile(name string, outcomes [][2]string) *EdgeProfile {
+	p := &EdgeProfile{duration: e.duration.WithLabelValues(name), uncounted: e.uncounted.WithLabelValues(name)}
+	for _, o := range outcomes {
+		p.outcomes = append(p.outcomes, e.checks.WithLabelValues(name, o[0], o[1]))
+	}
+	return p
+}
+
+// Done counts a check with the outcome of that index.
+func (p *EdgeProfile) Done(outcome int, uncounted bool, took time.Duration) {
+	p.outcomes[outcome].Inc()
+	p.duration.Observe(took.Seconds())
+	if uncounted {
+		p.uncounted.Inc()
+	}
+}
