@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"streamcount/lease/internal/etcdop"
 	"streamcount/lease/internal/schema"
 	"streamcount/lease/policy"
 	"streamcount/lease/streamid"
@@ -89,7 +90,7 @@ func (l *Limiter) attended(ctx context.Context, user, session string, renew bool
 	case time.Since(renewed) < e.TTL()*7/8:
 		l.renewLater(found)
 	default: // or another node has renewed it
-		r, err := l.Heartbeat(ctx, user, found.ID)
+		r, err := l.renewOnce(ctx, user, found.ID)
 		if errors.Is(err, ErrEnded) {
 			out.Current = l.replica.Current()
 			return out
@@ -100,27 +101,32 @@ func (l *Limiter) attended(ctx context.Context, user, session string, renew bool
 	return out
 }
 
-// maxRenewals is the maximum number of renewals in the background. Beyond it, the next request
-// of the session begins the renewal.
+// maxRenewals is the approximate maximum number of renewals in the background. Beyond it, the
+// next request of the session begins the renewal.
 const maxRenewals = 1024
 
 // renewLater renews the lease of a stream in the background, unless it is being renewed.
 func (l *Limiter) renewLater(s Stream) {
+	if l.renewals.Load() >= maxRenewals {
+		return
+	}
+	l.renewing.DoChan(s.ID, func() (any, error) {
+		l.renewals.Add(1)
+		defer l.renewals.Add(-1)
+		return l.Heartbeat(context.Background(), s.User, s.ID) // the next request repeats a failed one
+	})
+}
+
+// renewOnce is [Limiter.Heartbeat]. Concurrent calls for one stream share a renewal, so that
+// parallel requests of a player send one.
+func (l *Limiter) renewOnce(ctx context.Context, user, id string) (Stream, error) {
 	select {
-	case l.renewals <- struct{}{}:
-	default:
-		return
+	case r := <-l.renewing.DoChan(id, func() (any, error) { return l.Heartbeat(context.WithoutCancel(ctx), user, id) }):
+		s, _ := r.Val.(Stream)
+		return s, r.Err
+	case <-ctx.Done():
+		return Stream{ID: id, User: user, TTL: l.cfg.TTL, Degraded: true}, nil
 	}
-	if _, renewing := l.renewing.LoadOrStore(s.ID, nil); renewing {
-		<-l.renewals
-		return
-	}
-	go func() {
-		defer func() { l.renewing.Delete(s.ID); <-l.renewals }()
-		ctx, cancel := context.WithTimeout(context.Background(), l.cfg.Timeout)
-		defer cancel()
-		_, _ = l.Heartbeat(ctx, s.User, s.ID) // the next request renews it again
-	}()
 }
 
 // Leave ends the running stream of a session, if there is one, without a bar. It returns
@@ -159,36 +165,55 @@ func (s snapshot) indexOfSession(session string) int {
 // Otherwise it decides on the start. A decision may read the streams again, and then they may
 // contain the stream that a concurrent start of the session has written.
 func (a *attempt) joinOrDecide(ctx context.Context) (st Started, joined bool, err error) {
-	if st, joined = a.join(ctx); joined {
-		return st, true, nil
+	if st, joined, err = a.join(ctx); joined || err != nil {
+		return st, joined, err
 	}
 	before := a.snapshot.rev
 	err = a.decide(ctx)
-	if a.req.Join && a.snapshot.rev != before {
-		if st, joined := a.join(ctx); joined {
-			return st, true, nil
+	if a.snapshot.rev != before {
+		if st, joined, barred := a.join(ctx); joined || barred != nil {
+			return st, joined, barred
 		}
 	}
 	return Started{}, false, err
 }
 
 // join renews and returns the running stream of the session, if the start is to join it. It
-// reports false if the stream has ended: then the start takes over its slot.
-func (a *attempt) join(ctx context.Context) (Started, bool) {
-	i := -1
-	if a.req.Join {
-		i = a.snapshot.indexOfSession(a.req.Session)
-	}
-	if i < 0 {
-		return Started{}, false
+// reports false if the stream has ended: then the start takes over its slot, and its
+// transaction fails unless the stream has expired. If there is no stream, join returns the
+// error of checkBar.
+func (a *attempt) join(ctx context.Context) (Started, bool, error) {
+	i := a.snapshot.indexOfSession(a.req.Session)
+	switch {
+	case i < 0:
+		return Started{}, false, a.checkBar(ctx)
+	case !a.req.Join:
+		return Started{}, false, nil
 	}
 	e := a.snapshot.entries[i]
-	s, err := a.l.Heartbeat(ctx, a.user, a.l.ids.Sign(a.user, e.StreamID()))
+	s, err := a.l.renewOnce(ctx, a.user, a.l.ids.Sign(a.user, e.StreamID()))
 	if err != nil {
-		return Started{}, false
+		return Started{}, false, nil //nolint:nilerr // it has ended
 	}
 	a.returnLease()
 	r := a.l.ruleOf(a.user, e.Value)
 	u := Usage{User: a.user, Count: len(a.snapshot.entries), Limit: r.Limit, Counted: countEntries(r, a.snapshot.entries)}
-	return Started{Usage: u, Stream: s, Joined: true}, true
+	return Started{Usage: u, Stream: s, Joined: true}, true, nil
+}
+
+// checkBar returns an [*EndedError] if the start has Via and its session is barred. The
+// snapshot of such a start is a linearizable read. checkBar waits until the replica contains
+// it, so that no node, however old its replica is, starts a stream of a session whose stream
+// was ended before.
+func (a *attempt) checkBar(ctx context.Context) error {
+	if a.req.Via == "" || a.req.Session == "" {
+		return nil
+	}
+	if !a.l.replica.WaitApplied(ctx, a.snapshot.rev) {
+		return etcdop.Unavailable("start for "+a.user, errReplicaStale)
+	}
+	if t, _, barred := a.l.replica.Bars().Check(schema.BarKeyOf(a.user, a.req.Session), false); barred {
+		return endedError(t)
+	}
+	return nil
 }

@@ -14,6 +14,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
 
 	"streamcount/lease/bulkend"
 	"streamcount/lease/internal/breaker"
@@ -148,8 +149,8 @@ type Limiter struct {
 	provisional    *provisional.Set
 	localAdmission sync.Mutex    // held while a provisional stream is admitted
 	slowRenewals   chan struct{} // semaphore of renewals on separate streams
-	renewals       chan struct{} // semaphore of renewals in the background
-	renewing       sync.Map      // ids of streams that are renewed in the background
+	renewals       atomic.Int64  // number of renewals in the background
+	renewing       singleflight.Group
 	cleaner        *leasepool.Cleaner
 	leaseStatus    *leasestatus.Reader
 	rules          *rules.Store
@@ -197,7 +198,6 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 		ownWrites:    ttlmap.New[string, int64](5*time.Second, 1<<17),
 		userLocks:    userlock.New(),
 		slowRenewals: make(chan struct{}, maxSlowRenewals),
-		renewals:     make(chan struct{}, maxRenewals),
 	}
 	l.leaseStatus = leasestatus.New(etcd.KV, etcd.Lease, l.keys, cfg.Timeout)
 	l.breaker = breaker.New(l.probe, cfg.Timeout, cfg.Log)

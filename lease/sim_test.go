@@ -38,6 +38,7 @@ type sim struct {
 	batches map[int]*simBatch                // by the home of their viewers: those that are not sent yet
 	ended   []HeartbeatRequest               // heartbeats of streams that have ended on every replica
 	plans   simPlans
+	edge    *edgeChecker
 	done    map[string]int // by event: how often it happened
 }
 
@@ -62,6 +63,7 @@ type simConfig struct {
 	seed                  uint64
 	limit, users, viewers int
 	planUsers             int // users with plans with several limits
+	edges                 int // sessions whose requests for media start their streams
 	nodesN                int
 	ttl, length           time.Duration
 	delay, lag            time.Duration
@@ -76,7 +78,7 @@ func drawSim(t *rapid.T, outage Outage) simConfig {
 	ms := func(name string, limit int) time.Duration {
 		return time.Duration(rapid.IntRange(0, limit).Draw(t, name)) * time.Millisecond
 	}
-	return simConfig{
+	cfg := simConfig{
 		seed: rapid.Uint64().Draw(t, "seed"), limit: rapid.IntRange(1, 3).Draw(t, "limit"),
 		users: rapid.IntRange(1, 5).Draw(t, "users"), planUsers: rapid.IntRange(0, 3).Draw(t, "planUsers"), viewers: rapid.IntRange(4, 16).Draw(t, "viewers"),
 		nodesN: rapid.IntRange(1, 3).Draw(t, "nodes"), ttl: time.Duration(rapid.IntRange(10, 30).Draw(t, "ttl")) * time.Second,
@@ -86,6 +88,10 @@ func drawSim(t *rapid.T, outage Outage) simConfig {
 		elections: rapid.IntRange(0, 2).Draw(t, "elections"),
 		backlog:   ms("backlog", 5000), unnoticed: ms("unnoticed", 20000),
 	}
+	if outage == OutageDeny { // otherwise each node may admit a stream of a session
+		cfg.edges = rapid.IntRange(0, 3).Draw(t, "edges")
+	}
+	return cfg
 }
 
 func (s *sim) fault(format string, args ...any) {
@@ -146,7 +152,7 @@ func (s *sim) audit(e *etcdsim.Etcd, cause etcdsim.Cause) {
 		}
 	}
 	s.live = live
-	for _, wrong := range s.plans.audit(e) {
+	for _, wrong := range append(s.plans.audit(e), s.edge.audit(e, cause)...) {
 		s.faultLocked("%s", wrong)
 	}
 	for i := range s.users {
@@ -179,7 +185,7 @@ func simulate(t *testing.T, cfg simConfig) *sim {
 		simConfig: cfg, etcd: etcdsim.New(), spans: map[string][]span{}, puts: map[streamid.Nonce]put{},
 		leases: map[streamid.Nonce]int64{}, taken: map[streamid.Nonce][]taken{}, gone: map[streamid.Nonce]etcdsim.Cause{}, held: map[streamid.Nonce]bool{},
 		evicted: map[string]time.Time{}, batches: map[int]*simBatch{}, done: map[string]int{},
-		plans: newSimPlans(cfg),
+		plans: newSimPlans(cfg), edge: newEdgeChecker(cfg.ttl),
 	}
 	s.etcd.Audit, s.etcd.Backlog = s.audit, cfg.backlog
 	ctx, stop := context.WithCancel(context.Background())
@@ -208,6 +214,9 @@ func simulate(t *testing.T, cfg simConfig) *sim {
 	var viewers sync.WaitGroup
 	for i := range cfg.viewers {
 		viewers.Go(func() { s.watch(i) })
+	}
+	for i := range cfg.edges {
+		viewers.Go(func() { s.watchEdge(i) })
 	}
 	viewers.Go(s.injectFaults)
 	viewers.Go(s.changeRules)
@@ -285,17 +294,26 @@ func checksAreSet() (set bool) {
 // users have plans with several limits, which change.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
-	testSimulation(t, OutageDeny)
+	requireAll(t, testSimulation(t, func(rt *rapid.T) simConfig { return drawSim(rt, OutageDeny) }))
 }
 
-func testSimulation(t *testing.T, outage Outage) {
+func requireAll(t *testing.T, done map[string]int) {
+	t.Helper()
+	require.NotZero(t, done["started"])
+	require.NotZero(t, done["batches of several viewers"])
+	require.NotZero(t, done["under several limits"])
+	require.NotZero(t, done["compared evictions"])
+}
+
+// testSimulation runs simulations, and returns how often each event happened.
+func testSimulation(t *testing.T, draw func(*rapid.T) simConfig) map[string]int {
 	t.Helper()
 	calls, runs, done := int64(0), 0, map[string]int{}
 	rapid.Check(t, func(rt *rapid.T) {
 		if runs >= defaultRuns && !checksAreSet() {
 			return
 		}
-		cfg := drawSim(rt, outage)
+		cfg := draw(rt)
 		var s *sim
 		etcdsim.Bubble(t, func(t *testing.T) { t.Helper(); s = simulate(t, cfg) })
 		runs++
@@ -303,6 +321,9 @@ func testSimulation(t *testing.T, outage Outage) {
 			calls += l.Calls.Load()
 		}
 		for what, n := range s.done {
+			done[what] += n
+		}
+		for what, n := range s.edge.done {
 			done[what] += n
 		}
 		done["under several limits"] += s.plans.checker.Admitted
@@ -313,14 +334,11 @@ func testSimulation(t *testing.T, outage Outage) {
 		}
 	})
 	t.Logf("%d runs, %d calls of etcd, %v", runs, calls, done)
-	require.NotZero(t, done["started"])
-	require.NotZero(t, done["batches of several viewers"])
-	require.NotZero(t, done["under several limits"])
-	require.NotZero(t, done["compared evictions"])
+	return done
 }
 
 // TestSimulation_Admit is TestSimulation with nodes that admit starts while etcd is unavailable.
 func TestSimulation_Admit(t *testing.T) {
 	t.Parallel()
-	testSimulation(t, OutageAdmit)
+	requireAll(t, testSimulation(t, func(rt *rapid.T) simConfig { return drawSim(rt, OutageAdmit) }))
 }

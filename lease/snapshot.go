@@ -93,8 +93,12 @@ func (l *Limiter) snapshotOf(ctx context.Context, user string) (snapshot, error)
 	return l.readUser(ctx, user)
 }
 
-// loadSnapshot is like snapshotOf. The snapshot has the rules for the user.
+// loadSnapshot is like snapshotOf. The snapshot has the rules for the user. A start with Via
+// always reads etcd; see checkBar.
 func (a *attempt) loadSnapshot(ctx context.Context) (snapshot, error) {
+	if a.req.Via != "" {
+		return a.readSnapshot(ctx)
+	}
 	if s, ok := a.l.cachedSnapshot(ctx, a.user); ok {
 		return s, nil
 	}

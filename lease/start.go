@@ -53,7 +53,9 @@ type attempt struct {
 //
 // If ctx ends before the outcome is known, the stream is abandoned: if it was started,
 // it is stopped in the background. Start then returns the error of ctx or an
-// [ErrUnavailable]. It also returns [ErrRouting], [ErrBadUser], [policy.ErrBadAttributes],
+// [ErrUnavailable]. A stream of a start with Join is not stopped, because other requests of
+// its session may have joined it. A start with Via returns an [*EndedError] if its session is
+// barred. Start also returns [ErrRouting], [ErrBadUser], [policy.ErrBadAttributes],
 // [streamid.ErrMalformed] and [streamid.ErrForeign] for Request.Replaces, and
 // [policy.ErrNoPlan] for Request.Plan. If this version cannot read the user's plan or
 // override, the error is an [ErrUnavailable] and a [policy.ErrUnreadable]. With
@@ -81,7 +83,7 @@ func (l *Limiter) startStream(ctx context.Context, user string, req Request) (St
 		st, err = l.admitLocally(a, err)
 	}
 	switch {
-	case err == nil && ctx.Err() != nil: // the caller does not receive the answer
+	case err == nil && ctx.Err() != nil && !a.req.Join: // the caller does not receive the answer
 		l.stopLater(user, a.entry)
 		return Started{}, fmt.Errorf("start for %s: %w", user, context.Cause(ctx))
 	case isLimit(err):
@@ -141,7 +143,7 @@ func (a *attempt) run(ctx context.Context) (Started, error) {
 		again := !etcdop.IsFull(err) && !etcdop.IsAuthFailure(err) && (errors.Is(err, errRetry) || a.failedBeforeWrite(err))
 		a.returnLease()
 		if !again || retryPause(ctx) {
-			if isLimit(err) || errors.Is(err, policy.ErrNoPlan) || errors.Is(err, ErrRouting) || errors.Is(err, policy.ErrMissingAttributes) {
+			if isLimit(err) || errors.Is(err, ErrEnded) || errors.Is(err, policy.ErrNoPlan) || errors.Is(err, ErrRouting) || errors.Is(err, policy.ErrMissingAttributes) {
 				return Started{}, err
 			}
 			return Started{}, etcdop.Unavailable("start for "+a.user, err)

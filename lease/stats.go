@@ -62,7 +62,7 @@ func (l *Limiter) countStart(ctx context.Context, st *Started, err error) {
 		o = admissionOutcome(st)
 		l.counters.WouldRefuse(st.Observed)
 	case errors.Is(ctx.Err(), context.Canceled):
-	case errors.Is(err, ErrRouting):
+	case errors.Is(err, ErrRouting), errors.Is(err, ErrEnded):
 		return
 	case isLimit(err):
 		o = stats.StartRefused

@@ -156,6 +156,9 @@ func (k *keepAlive) Recv() (*pb.LeaseKeepAliveResponse, error) {
 				return nil, nil
 			}
 			l.expiry, l.renewed = time.Now().Add(l.ttl), time.Now()
+			if e.AuditRenewal != nil {
+				e.AuditRenewal(k.link, id)
+			}
 			return &pb.LeaseKeepAliveResponse{Header: e.header(), ID: id, TTL: int64(l.ttl / time.Second)}, nil
 		})
 		if err != nil || !stuck {

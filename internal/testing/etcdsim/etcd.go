@@ -16,6 +16,8 @@ import (
 type Etcd struct {
 	// Audit is called with every revision before any client can read it, and with its cause.
 	Audit func(*Etcd, Cause)
+	// AuditRenewal is called with every renewal: the link through which it came, and its lease.
+	AuditRenewal func(*Link, int64)
 	// Backlog is the maximum time for which an expired lease waits for its revocation. etcd
 	// revokes at most 1,000 leases per second.
 	Backlog time.Duration

@@ -36,11 +36,25 @@ func buildWith(sources map[string]string) (string, error) {
 	if *nodesRace {
 		args = append(args, "-race")
 	}
-	out, err := exec.Command("go", append(args, "streamcount/cmd/streamcount")...).CombinedOutput()
+	return binary, runGo(append(args, "streamcount/cmd/streamcount")...)
+}
+
+// buildSimulations builds the test binary of package lease with sources in place of the files
+// at their paths.
+func buildSimulations(dir string, sources map[string]string) (string, error) {
+	overlay, err := writeOverlay(dir, sources)
 	if err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
+		return "", err
 	}
-	return binary, nil
+	binary := filepath.Join(dir, "lease.test")
+	return binary, runGo("test", "-c", "-o", binary, "-overlay", overlay, "streamcount/lease")
+}
+
+func runGo(args ...string) error {
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("go %s: %w\n%s", args[0], err, out)
+	}
+	return nil
 }
 
 // binaries are the directories of the built binaries. TestMain removes them.

@@ -75,6 +75,15 @@ var mutant, _ = strconv.Atoi(os.Getenv("` + mutantVariable + `"))
 // sources instead of the real ones.
 func buildMutants(t *testing.T) string {
 	t.Helper()
+	binary, err := buildWith(writePatched(t))
+	require.NoError(t, err, "the mutants do not compile")
+	return binary
+}
+
+// writePatched writes the patched sources to files, and returns these by the paths that they
+// replace.
+func writePatched(t *testing.T) map[string]string {
+	t.Helper()
 	texts := patchedSources(t)
 	require.False(t, t.Failed(), "some patches do not match")
 	dir := t.TempDir()
@@ -84,9 +93,7 @@ func buildMutants(t *testing.T) string {
 		require.NoError(t, os.WriteFile(changed, []byte(text), 0o600))
 		replace[path] = changed
 	}
-	binary, err := buildWith(replace)
-	require.NoError(t, err, "the mutants do not compile")
-	return binary
+	return replace
 }
 
 const mutantVariable = "TORTURE_MUTANT" // without the prefix of the service's own variables, which it would reject
@@ -289,6 +296,9 @@ func TestMutants(t *testing.T) {
 	all := scenes()
 	used := map[string]bool{}
 	for i, m := range mutants {
+		if m.simulated() {
+			continue
+		}
 		used[m.scene] = true
 		t.Run(m.name, func(t *testing.T) {
 			if m.scene == "clock steps" && !canSetClocks {

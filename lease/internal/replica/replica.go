@@ -234,11 +234,14 @@ func (r *Replica) MayHaveEnded(n streamid.Nonce) bool {
 // tombstone, the watch may have delivered the deletion before this call and counted
 // it as an expiry; the count is then corrected.
 func (r *Replica) RecordOwnEnding(g schema.Tombstone) {
-	if old, ok := r.endings.Get(g.Nonce); ok && old.Reason == policy.ReasonExpired && g.Reason != policy.ReasonExpired {
+	old, known := r.endings.Get(g.Nonce)
+	if known && old.Reason == policy.ReasonExpired && g.Reason != policy.ReasonExpired {
 		r.expiries.Add(-1)
 	}
 	r.endings.Put(g.Nonce, g)
-	r.bars.Set(g)
+	if !known || old.Intended || old.Reason == policy.ReasonExpired { // otherwise a later stream may have lifted the bar
+		r.bars.Set(g)
+	}
 }
 
 // RecordIntendedEnding is recordOwnEnding for a stream that this node has not ended
