@@ -31,6 +31,7 @@ type fake struct {
 	err          error                     // returned by every call, when set
 	heartbeatErr map[string]error          // by stream id
 	count        int                       // streams left after a start or stop
+	via          string                    // of the stream in a list
 	ended        []lease.Ended             // result of every start
 	observed     []string                  // the same
 	panics       bool                      // in List
@@ -109,12 +110,13 @@ func (f *fake) List(ctx context.Context, user string, _ lease.Consistency) (leas
 	}
 	u := f.usage(user)
 	u.Active = []lease.Stream{someStream()}
+	u.Active[0].Via = f.via
 	return u, err
 }
 
 func (f *fake) Totals(context.Context) (lease.Totals, error) {
 	return lease.Totals{
-		Revision: 88, Streams: 5, Users: 3, UsersAtLimit: 1, ByRegion: map[string]int{"eu": 4, "us": 1},
+		Revision: 88, Streams: 5, Users: 3, UsersAtLimit: 1, ByRegion: map[string]int{"eu": 4, "us": 1}, ByVia: map[string]int{"edge": 2},
 		Admitted: 20, Refused: 4, Expired: 2,
 	}, f.note("totals")
 }

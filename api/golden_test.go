@@ -52,6 +52,7 @@ func goldens() map[string][]exchange {
 	return map[string][]exchange{
 		"user": {
 			{about: "a user with a stream", method: "GET", target: userBase, fake: fake{count: 1}},
+			{about: "a user with a stream of the edge", method: "GET", target: userBase, fake: fake{count: 1, via: "edge:vod"}},
 			{about: "a user without", method: "GET", target: userBase, fake: fake{err: lease.ErrNoStreams}},
 			{about: "end all streams", method: "DELETE", target: userBase},
 			{about: "end all of none", method: "DELETE", target: userBase, fake: fake{err: lease.ErrNoStreams}},

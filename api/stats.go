@@ -29,7 +29,7 @@ func (s *Server) stats(ctx context.Context, _ *struct{}) (*reply[apitype.Stats],
 		return nil, err
 	}
 	out := apitype.Stats{
-		Streams: t.Streams, Users: t.Users, UsersAtLimit: t.UsersAtLimit, Regions: t.ByRegion,
+		Streams: t.Streams, Users: t.Users, UsersAtLimit: t.UsersAtLimit, Regions: t.ByRegion, Via: t.ByVia,
 		Admitted: t.Admitted, Refused: t.Refused, Expired: t.Expired,
 		Rates: apitype.Rates(s.history.Rates()), Latency: s.latency.Read(time.Now()),
 		Node: s.cfg.Node, Nodes: s.nodes(ctx), Shards: s.shards(ctx), Revision: t.Revision,

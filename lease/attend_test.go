@@ -12,6 +12,7 @@ import (
 
 	"streamcount/internal/testing/etcdtest"
 	"streamcount/lease/policy"
+	"streamcount/lease/userdata"
 )
 
 var edge = Request{Session: "tab", Join: true, Via: "edge:vod", Content: Content{ID: "film"}}
@@ -233,4 +234,30 @@ func TestAttend_ExplicitStreamsHaveNoBar(t *testing.T) {
 	require.NoError(t, err)
 	awaitAttended(t, l, "maya", false)
 	requireBar(t, attend(t, l, "maya"), "")
+}
+
+// The streams of a node are counted by what started them. The start, the lists, the events and
+// the export contain it.
+func TestVia(t *testing.T) {
+	t.Parallel()
+	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 3})
+	for session, via := range map[string]string{"a": "edge:vod", "b": "edge:live", "c": "later:x", "d": ""} {
+		st := mustStart(t, l, session, Request{Session: session, Via: via})
+		assert.Equal(t, via, st.Stream.Via)
+		list, err := l.List(t.Context(), session, Linearizable)
+		require.NoError(t, err)
+		require.Len(t, list.Active, 1)
+		assert.Equal(t, via, list.Active[0].Via)
+		data, err := l.UserData().Read(t.Context(), session, userdata.Options{})
+		require.NoError(t, err)
+		require.Len(t, data.Streams, 1)
+		assert.Equal(t, via, data.Streams[0].Via)
+	}
+	require.Eventually(t, func() bool { return l.replica.Total(3).Streams == 4 }, soon, time.Millisecond)
+	totals, err := l.Totals(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, map[string]int{"edge": 2, "other": 1}, totals.ByVia)
+	assert.Equal(t, map[string]int{"player": 1, "edge": 2, "other": 1}, l.Stats().Via)
+	require.NoError(t, l.Leave(t.Context(), "a", "a"))
+	require.Eventually(t, func() bool { return l.Stats().Via["edge"] == 1 }, soon, time.Millisecond)
 }

@@ -42,6 +42,11 @@ func (l *Limiter) addReplicaStats(out *stats.Snapshot) {
 	out.Streams, out.UsersAtLimit, out.Revision = t.Streams, t.UsersAtLimit, t.Revision
 	out.Users, out.Regions = l.replica.Distribution(policy.MaxLimit + 1)
 	out.Regions[l.cfg.Region] += 0
+	out.Via = map[string]int{"player": t.Streams, "edge": 0}
+	for via, n := range t.ByVia {
+		out.Via[via] = n
+		out.Via["player"] -= n
+	}
 	l.counters.AddUnusedNumbers(out.Users, usual.Limit)
 	out.Expired = l.counters.Expired(l.replica.Expiries())
 	since := l.counters.Since()

@@ -73,6 +73,7 @@ func (l *Limiter) countStreams(limit int) (t Totals, claims bool) {
 	c := l.replica.Total(limit)
 	return Totals{
 		Revision: c.Revision, Streams: c.Streams, Users: c.Users, UsersAtLimit: c.UsersAtLimit, ByRegion: c.ByRegion,
+		ByVia: c.ByVia,
 	}, c.HasClaims
 }
 

@@ -62,6 +62,12 @@ var limiterFamilies = []family[*stats.Snapshot]{
 	{"users_at_limit", "Users who have reached their limit.", gauge, nil,
 		func(m *stats.Snapshot, s sink) { s.value(float64(m.UsersAtLimit)) }},
 	{"region_streams", "Streams of all nodes, by the region in which they were started.", gauge, []string{"region"}, streamsByRegion},
+	{"via_streams", "Streams of all nodes, by what started them: the player, or a check of the edge in its place.", gauge, []string{"via"},
+		func(m *stats.Snapshot, s sink) {
+			for via, n := range m.Via {
+				s.value(float64(n), via)
+			}
+		}},
 
 	{"replica_age_seconds", "Time since the last message of the watch that updates the replica.", gauge, nil,
 		func(m *stats.Snapshot, s sink) { s.value(m.ReplicaAge.Seconds()) }},

@@ -39,6 +39,18 @@ streamcount_region_streams{region="`+strings.Repeat("é", 32)+`",shard="a"} 6
 	assert.True(t, utf8.ValidString(labelValue("a"+strings.Repeat("é", 40))), "no half character")
 }
 
+func TestVia(t *testing.T) {
+	m := New(Source{Shards: func() map[string]*stats.Snapshot {
+		return map[string]*stats.Snapshot{"a": {Via: map[string]int{"player": 3, "edge": 2}}}
+	}})
+	require.NoError(t, testutil.GatherAndCompare(m.Gatherer(), strings.NewReader(`
+# HELP streamcount_via_streams Streams of all nodes, by what started them: the player, or a check of the edge in its place.
+# TYPE streamcount_via_streams gauge
+streamcount_via_streams{shard="a",via="edge"} 2
+streamcount_via_streams{shard="a",via="player"} 3
+`), "streamcount_via_streams"))
+}
+
 // A shard that has not been reached has the metric shard_reached, and no other.
 func TestShards(t *testing.T) {
 	m := New(Source{

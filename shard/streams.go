@@ -168,7 +168,7 @@ func (r *Router) List(ctx context.Context, user string, how lease.Consistency) (
 // Totals returns the sum over the shards. It skips shards that are unavailable, and fails if
 // all are.
 func (r *Router) Totals(ctx context.Context) (lease.Totals, error) {
-	sum := lease.Totals{ByRegion: map[string]int{}}
+	sum := lease.Totals{ByRegion: map[string]int{}, ByVia: map[string]int{}}
 	var firstErr error
 	answered := 0
 	each := r.Each()
@@ -187,6 +187,9 @@ func (r *Router) Totals(ctx context.Context) (lease.Totals, error) {
 		sum.Admitted += t.Admitted
 		sum.Refused += t.Refused
 		sum.Expired += t.Expired
+		for via, n := range t.ByVia {
+			sum.ByVia[via] += n
+		}
 		for region, n := range maps.All(t.ByRegion) {
 			sum.ByRegion[region] += n
 		}

@@ -98,6 +98,7 @@ type Stream struct {
 	HeartbeatSeconds int      `json:"heartbeatSeconds" doc:"How often to send a heartbeat." example:"30"`
 	Region           string   `json:"region,omitempty" doc:"Where it was started." example:"local"`
 	Session          string   `json:"session,omitempty" doc:"The client's own id for this playback."`
+	Via              string   `json:"via,omitempty" doc:"What started the stream in place of its player, such as edge:vod for the profile vod of the edge. Left out if the player, or its service, started it." example:"edge:vod"`
 	Device           *Device  `json:"device,omitempty"`
 	Content          *Content `json:"content,omitempty"`
 	Profile          string   `json:"profile,omitempty" doc:"The profile of the account that watches."`
@@ -226,6 +227,7 @@ type Stats struct {
 	Users        int            `json:"users" doc:"Users with at least one stream."`
 	UsersAtLimit int            `json:"usersAtLimit" doc:"Users who could not start another."`
 	Regions      map[string]int `json:"regions" nullable:"false" doc:"Streams by the region they were started in."`
+	Via          map[string]int `json:"via,omitempty" doc:"Streams that something started in place of their players, by the part of their via before the colon: edge, hook or other."`
 	Admitted     int64          `json:"admitted" doc:"Starts that this node admitted since it started."`
 	Refused      int64          `json:"refused" doc:"Starts that this node refused since it started."`
 	Expired      int64          `json:"expired" doc:"Streams of all nodes that have expired since this node started."`

@@ -19,6 +19,7 @@ type StoredStream struct {
 	TTLSeconds int      `json:"ttlSeconds"`
 	Region     string   `json:"region,omitempty"`
 	Session    string   `json:"session,omitempty"`
+	Via        string   `json:"via,omitempty" doc:"What started it in place of its player."`
 	Device     *Device  `json:"device,omitempty"`
 	Content    *Content `json:"content,omitempty"`
 	Profile    string   `json:"profile,omitempty"`

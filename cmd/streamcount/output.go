@@ -90,6 +90,7 @@ var streamColumns = []struct {
 	heading string
 	text    func(apitype.Stream) string
 }{
+	{"VIA", func(s apitype.Stream) string { return s.Via }},
 	{"PROFILE", func(s apitype.Stream) string { return s.Profile }},
 	{"LABELS", func(s apitype.Stream) string {
 		var labels []string

@@ -28,6 +28,15 @@ func TestPrintStreams_Aligned(t *testing.T) {
 	assert.Equal(t, "-", strings.Fields(lines[2][at:])[0])
 }
 
+func TestPrintStreams_Via(t *testing.T) {
+	var out bytes.Buffer
+	a := &app{out: &out}
+	require.NoError(t, a.printStreams([]apitype.Stream{{ID: "s1", Via: "edge:vod"}, {ID: "s2"}}))
+	assert.Regexp(t, `(?m)^STREAM .* SESSION +VIA$`, out.String())
+	assert.Regexp(t, `(?m)^s1 .* edge:vod$`, out.String())
+	assert.Regexp(t, `(?m)^s2 .* -$`, out.String())
+}
+
 func TestJoinEvery(t *testing.T) {
 	for in, want := range map[string]string{
 		"heartbeat u id --every 10s":    "heartbeat u id --every=10s",

@@ -33,7 +33,7 @@ func fixture() Snapshot {
 	var s Snapshot
 	s.Stats = apitype.Stats{
 		Streams: 12345, Users: 6789, UsersAtLimit: 321, Refused: 42,
-		Regions: map[string]int{"eu": 9000, "us": 3000, "ap\x1b[2J": 345},
+		Regions: map[string]int{"eu": 9000, "us": 3000, "ap\x1b[2J": 345}, Via: map[string]int{"edge": 2345},
 		Node:    apitype.Node{ID: "node-a", Region: "eu", Version: "0.1.0"},
 		Rates:   apitype.Rates{Starts: 12.34, Stops: 11.9, Expiries: 0.1, Refusals: 0.4, Heartbeats: 411.6},
 		Latency: apitype.Latency{Start: apitype.Percentiles{Count: 9, P50: 1.25, P95: 3, P99: 4.5}},

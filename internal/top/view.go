@@ -2,6 +2,8 @@ package top
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"streamcount/api/apitype"
@@ -69,11 +71,15 @@ func labelledValues(s display.Screen, list [][2]string) string {
 }
 
 func totals(s apitype.Stats) [][2]string {
-	return [][2]string{
+	list := [][2]string{
 		{"streams", display.Count(s.Streams)}, {"users", display.Count(s.Users)},
 		{"at the limit", display.Count(s.UsersAtLimit)}, {"nodes", display.Count(len(s.Nodes))},
 		{"refused here", display.Count(s.Refused)},
 	}
+	for _, via := range slices.Sorted(maps.Keys(s.Via)) {
+		list = append(list, [2]string{"via " + via, display.Count(s.Via[via])})
+	}
+	return list
 }
 
 func ratesLine(s display.Screen, r apitype.Rates) string {

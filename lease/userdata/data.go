@@ -35,6 +35,7 @@ type Stream struct {
 	TTL        time.Duration
 	Region     string
 	Session    string
+	Via        string // what started it in place of its player, or ""
 	Device     Device
 	Content    Content
 	Plan       string // that the start named, or ""
@@ -138,7 +139,7 @@ func valueOf(kvs []*mvccpb.KeyValue) []byte {
 
 func decodeStream(r schema.Record) Stream {
 	st := Stream{
-		StartedAt: r.StartTime(), TTL: time.Duration(r.TTLSeconds) * time.Second, Region: r.Region, Session: r.Session,
+		StartedAt: r.StartTime(), TTL: time.Duration(r.TTLSeconds) * time.Second, Region: r.Region, Session: r.Session, Via: r.Via,
 		Plan: r.Plan, Limit: r.Limit,
 	}
 	if r.Device != nil {

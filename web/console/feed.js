@@ -108,7 +108,7 @@ function describe(tr, e) {
 }
 
 function details({ type, stream, reason, by, node, limit, limits, shard }) {
-  const what = [stream?.device?.name ?? stream?.device?.type, stream?.content?.title, stream?.region];
+  const what = [stream?.device?.name ?? stream?.device?.type, stream?.content?.title, stream?.region, stream?.via && `via ${stream.via}`];
   const names = limits?.length ? `${limits.length > 1 ? "limits" : "limit"} ${limits.join(", ")}` : "";
   const taker = (by?.device?.name ? ` by ${by.device.name}` : "") + (names && ` for ${names}`);
   switch (type) {

@@ -8,7 +8,7 @@ import { count, millis, minute, parse, percent, plural, rate } from "./format.js
 const tiles = [
   {
     key: "streams", label: "Streams", cls: "c1", value: (v) => count(v.streams),
-    note: (v) => plural(Object.keys(v.regions).length, "region"),
+    note: (v) => [plural(Object.keys(v.regions).length, "region"), ...Object.entries(v.via ?? {}).map(([via, n]) => `${count(n)} via ${via}`)].join(", "),
   },
   {
     key: "users", label: "Users", cls: "c2", value: (v) => count(v.users),

@@ -126,9 +126,9 @@ function show() {
   countDown();
 }
 
-// The attributes of a stream for limits of plans.
-function attributes({ device, profile, content, labels, priority }) {
-  const pairs = { type: device?.name && device.type, profile, content: content?.type, labels: content?.labels?.join(", "), ...labels, priority };
+// What started a stream in place of its player, and its attributes for limits of plans.
+function attributes({ via, device, profile, content, labels, priority }) {
+  const pairs = { via, type: device?.name && device.type, profile, content: content?.type, labels: content?.labels?.join(", "), ...labels, priority };
   return Object.entries(pairs).filter(([, value]) => (value ?? "") !== "").map(([key, value]) => `${key}: ${value}`).join(" · ");
 }
 
@@ -170,7 +170,7 @@ async function stop(stream) {
     title: "Stop this stream?", action: "Stop stream", danger: true,
     body: [
       h("p", null, h("strong", null, device), stream.content?.title ? ` plays ${stream.content.title}` : "",
-        stream.startedAt ? ` since ${minute(parse(stream.startedAt))}` : "", ", user ", h("strong", null, user), "."),
+        stream.startedAt ? ` since ${minute(parse(stream.startedAt))}` : "", stream.via ? ` via ${stream.via}` : "", ", user ", h("strong", null, user), "."),
       h("p", { class: "muted small" },
         "The slot is free at once. The player is notified at its next heartbeat and may start again."),
     ],

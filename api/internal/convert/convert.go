@@ -23,6 +23,7 @@ func Stream(s lease.Stream) apitype.Stream {
 		HeartbeatSeconds: max(1, ttl/3),
 		Region:           s.Region,
 		Session:          s.Session,
+		Via:              s.Via,
 		Device:           device(s.Device),
 		Content:          content(s),
 		Degraded:         s.Degraded,

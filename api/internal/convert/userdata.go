@@ -41,7 +41,7 @@ func stored(value []byte) any {
 func storedStream(s userdata.Stream) apitype.StoredStream {
 	out := apitype.StoredStream{
 		ID: s.ID, StartedAt: apitype.At(s.StartedAt), ExpiresAt: apitype.At(s.ExpiresAt), TTLSeconds: int(s.TTL / time.Second),
-		Region: s.Region, Session: s.Session, Plan: s.Plan, Limit: s.Limit,
+		Region: s.Region, Session: s.Session, Via: s.Via, Plan: s.Plan, Limit: s.Limit,
 		Profile: s.Attributes.Profile, Network: s.Attributes.Network, Labels: s.Attributes.Labels, Priority: s.Attributes.Priority,
 	}
 	if d := s.Device; d != (userdata.Device{}) {

@@ -27,7 +27,7 @@ func FuzzAppend(f *testing.F) {
 	f.Fuzz(func(t *testing.T, a, b, c string, ms int64, n int, present uint16) {
 		has := func(bit int) bool { return present>>bit&1 == 1 }
 		at := apitype.At(time.UnixMilli(ms % (1 << 47)).In(time.FixedZone("", n%50000)))
-		s := apitype.Stream{ID: a, StartedAt: at, TTLSeconds: n, HeartbeatSeconds: n / 3, Region: b, Session: c, Degraded: has(0)}
+		s := apitype.Stream{ID: a, StartedAt: at, TTLSeconds: n, HeartbeatSeconds: n / 3, Region: b, Session: c, Via: a, Degraded: has(0)}
 		if has(1) {
 			s.ID, s.Handle, s.ExpiresAt = "", c, at
 		}

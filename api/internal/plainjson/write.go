@@ -18,6 +18,7 @@ func AppendStream(b []byte, s *apitype.Stream) []byte {
 	b = appendInt(b, `,"heartbeatSeconds":`, s.HeartbeatSeconds)
 	b = appendText(b, `,"region":`, s.Region)
 	b = appendText(b, `,"session":`, s.Session)
+	b = appendText(b, `,"via":`, s.Via)
 	if s.Device != nil {
 		b = appendDevice(append(b, `,"device":`...), s.Device)
 	}

@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"slices"
+	"strings"
 	"sync"
 )
 
@@ -12,12 +14,26 @@ type usageCounts struct {
 	regionNames     []string
 	regionNumbers   map[string]uint16 // index in regionNames
 	streamsByRegion []int             // by index in regionNames
+	streamsByOrigin [4]int            // by index in origins
 	withClaims      int               // streams whose start carried a plan or a limit
 }
 
 // maxRegions bounds the regions that are counted separately; further ones count as the
 // last. Other programs can write the records, so the names are not trusted.
 const maxRegions = 1000
+
+// origins are the parts of Via before the colon that are counted separately; all others count
+// as the last, and streams that their players started as "".
+var origins = [4]string{"", "edge", "hook", "other"}
+
+// originOf returns the index in origins of a Via.
+func originOf(via string) uint8 {
+	kind, _, _ := strings.Cut(via, ":")
+	if i := slices.Index(origins[:], kind); i >= 0 {
+		return uint8(i)
+	}
+	return uint8(len(origins) - 1)
+}
 
 func (t *usageCounts) init() {
 	t.byCount = make(map[int]int)
@@ -68,6 +84,7 @@ func (t *usageCounts) replaced(from, to *Entry) {
 
 func (t *usageCounts) countEntry(s *Entry, by int) {
 	t.streamsByRegion[s.region] += by
+	t.streamsByOrigin[s.origin] += by
 	if s.hasClaims {
 		t.withClaims += by
 	}
@@ -92,7 +109,8 @@ type Counts struct {
 	Users        int
 	UsersAtLimit int
 	ByRegion     map[string]int
-	HasClaims    bool // there are streams whose start carried a plan or a limit
+	ByVia        map[string]int // by what started them in place of their players, such as "edge"; nil for none
+	HasClaims    bool           // there are streams whose start carried a plan or a limit
 }
 
 // Total counts all streams and users. Users with limit or more streams count as at the
@@ -112,6 +130,14 @@ func (r *Replica) Total(limit int) Counts {
 	for i, n := range t.streamsByRegion {
 		if n > 0 {
 			out.ByRegion[t.regionNames[i]] += n
+		}
+	}
+	for i, n := range t.streamsByOrigin[1:] {
+		if n > 0 && out.ByVia == nil {
+			out.ByVia = map[string]int{}
+		}
+		if n > 0 {
+			out.ByVia[origins[i+1]] = n
 		}
 	}
 	out.HasClaims = t.withClaims > 0

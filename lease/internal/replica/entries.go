@@ -31,6 +31,7 @@ type Entry struct {
 	slot           int16  // -1 if the key is not a slot
 	region         uint16 // index in usageCounts.regionNames
 	hasClaims      bool   // the start carried a plan or a limit
+	origin         uint8  // index in origins
 	ttlSeconds     uint32 // 0 if the value is not a record
 }
 
@@ -230,7 +231,7 @@ func (r *Replica) newEntry(user string, slot int, rest string, kv *mvccpb.KeyVal
 	s := &Entry{
 		lease: kv.Lease, mod: kv.ModRevision, Value: kv.Value, nonce: head.Nonce,
 		listGeneration: r.listGeneration, slot: int16(slot), region: r.counts.regionNumber(head.Region),
-		hasClaims:  plan != "" || limit != nil,
+		hasClaims: plan != "" || limit != nil, origin: originOf(schema.DecodeVia(kv.Value)),
 		ttlSeconds: uint32(min(max(head.TTLSeconds, 0), math.MaxUint32)),
 	}
 	if r.bars.Any() && head.Session != "" { // a running session has no bar

@@ -33,7 +33,7 @@ type Tombstone struct {
 // started implicitly.
 func NewTombstone(user string, e Entry, reason policy.Reason) Tombstone {
 	t := Tombstone{Nonce: e.Nonce, Reason: reason}
-	if reason != policy.ReasonExpired && e.Session != "" && hasVia(e.Value) {
+	if reason != policy.ReasonExpired && e.Session != "" && DecodeVia(e.Value) != "" {
 		t.Bar = BarKeyOf(user, e.Session)
 	}
 	return t
@@ -64,10 +64,13 @@ func (k *BarKey) UnmarshalText(text []byte) error {
 	return err
 }
 
-// hasVia reports whether a record has Via. It is fast for a record without: only the key of a
-// label may have the same name.
-func hasVia(value []byte) bool {
-	return bytes.Contains(value, []byte(`,"v":"`)) && DecodeRecord(value).Via != ""
+// DecodeVia returns the Via of a record, or "". It is fast for a record without: only the key of
+// a label may have the same name.
+func DecodeVia(value []byte) string {
+	if !bytes.Contains(value, []byte(`,"v":"`)) {
+		return ""
+	}
+	return DecodeRecord(value).Via
 }
 
 // Replacement describes the stream that took the place of an ended one.
