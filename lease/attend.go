@@ -31,7 +31,8 @@ type Attendance struct {
 }
 
 // A Bar keeps a session from starting streams implicitly, because its last stream was ended on
-// purpose. It ends when the session has sent no request for a while.
+// purpose. It ends when the session has sent no request for a while. As an error it is an
+// [ErrEnded].
 type Bar struct {
 	EndedError
 	RetryAfter time.Duration // the time without a request after which the bar ends
@@ -201,7 +202,7 @@ func (a *attempt) join(ctx context.Context) (Started, bool, error) {
 	return Started{Usage: u, Stream: s, Joined: true}, true, nil
 }
 
-// checkBar returns an [*EndedError] if the start has Via and its session is barred. The
+// checkBar returns a [*Bar] if the start has Via and its session is barred. The
 // snapshot of such a start is a linearizable read. checkBar waits until the replica contains
 // it, so that no node, however old its replica is, starts a stream of a session whose stream
 // was ended before.
@@ -212,8 +213,8 @@ func (a *attempt) checkBar(ctx context.Context) error {
 	if !a.l.replica.WaitApplied(ctx, a.snapshot.rev) {
 		return etcdop.Unavailable("start for "+a.user, errReplicaStale)
 	}
-	if t, _, barred := a.l.replica.Bars().Check(schema.BarKeyOf(a.user, a.req.Session), false); barred {
-		return endedError(t)
+	if t, retryAfter, barred := a.l.replica.Bars().Check(schema.BarKeyOf(a.user, a.req.Session), false); barred {
+		return &Bar{*endedError(t), retryAfter}
 	}
 	return nil
 }

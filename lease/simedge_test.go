@@ -165,10 +165,10 @@ func (v *simEdge) request(ctx context.Context, l *Limiter, entry, evict bool) {
 	done := v.edge.starting(v.session)
 	st, err := l.Start(ctx, v.user, req)
 	done(err)
-	var ended *EndedError
+	var bar *Bar
 	switch {
-	case errors.As(err, &ended):
-		v.checkBar(applied, ended)
+	case errors.As(err, &bar):
+		v.checkBar(applied, &bar.EndedError)
 		v.count("edge: barred at the start")
 	case err != nil:
 		v.count("edge: rejected or failed")

@@ -115,7 +115,7 @@ func TestSimulation_EdgeCost(t *testing.T) {
 			ttl: time.Duration(rapid.IntRange(10, 90).Draw(rt, "ttl")) * time.Second, delay: ms("delay", 0, 60),
 			interval: ms("interval", 20, 4000), parallel: rapid.IntRange(1, 4).Draw(rt, "parallel"),
 		}
-		lag := ms("lag", 0, 800) // so that every replica is current
+		lag := ms("lag", 0, 200) // so that every replica is current
 		wrong := ""
 		etcdsim.Bubble(t, func(t *testing.T) {
 			t.Helper()

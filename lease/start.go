@@ -54,8 +54,9 @@ type attempt struct {
 // If ctx ends before the outcome is known, the stream is abandoned: if it was started,
 // it is stopped in the background. Start then returns the error of ctx or an
 // [ErrUnavailable]. A stream of a start with Join is not stopped, because other requests of
-// its session may have joined it. A start with Via returns an [*EndedError] if its session is
-// barred. Start also returns [ErrRouting], [ErrBadUser], [policy.ErrBadAttributes],
+// its session may have joined it. A start with Via returns a [*Bar] if its session is barred.
+//
+// Start also returns [ErrRouting], [ErrBadUser], [policy.ErrBadAttributes],
 // [streamid.ErrMalformed] and [streamid.ErrForeign] for Request.Replaces, and
 // [policy.ErrNoPlan] for Request.Plan. If this version cannot read the user's plan or
 // override, the error is an [ErrUnavailable] and a [policy.ErrUnreadable]. With

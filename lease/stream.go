@@ -72,7 +72,7 @@ type Request struct {
 	Join bool
 	// Via is not empty if something else starts the stream in place of its player, such as
 	// "edge:vod". If such a stream is ended on purpose, [Limiter.Attend] reports a [Bar] for
-	// its session, and starts of the session with Via return an [*EndedError].
+	// its session, and starts of the session with Via return it as an error.
 	Via string
 	// Plan is the plan of the user by the calling service. It must exist. Limit and Grant,
 	// a plan, are from a trusted token. Limit takes precedence, and a plan in Grant that

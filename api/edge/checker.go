@@ -231,7 +231,10 @@ func (ch check) start(d Decision, move bool) Decision {
 	})
 	full, atLimit := errors.AsType[*lease.LimitError](err)
 	shed, _ := errors.AsType[shedError](err)
+	bar, barred := errors.AsType[*lease.Bar](err)
 	switch {
+	case barred: // this node has received the end of the stream since Attend
+		return d.barred(bar)
 	case atLimit:
 		return d.atLimit(full)
 	case shed.bound == overload.RatePerUser && !move:

@@ -36,32 +36,17 @@ var edgeMutants = []mutant{
 		"lease/internal/replica/apply.go", "		r.bars.Set(g)\n		return g\n	}\n	if g, ok",
 		"		if !(MUTANT) {\n			r.bars.Set(g)\n		}\n		return g\n	}\n	if g, ok",
 	}}},
-	{name: "leaving sets a bar", scene: simEdge, patches: []patch{{
-		"lease/attend.go", "schema.Tombstone{Nonce: e.Nonce, Reason: policy.ReasonStopped})\n",
-		"map[bool]schema.Tombstone{\n			false: {Nonce: e.Nonce, Reason: policy.ReasonStopped}, true: schema.NewTombstone(user, e, policy.ReasonStopped),\n		}[MUTANT])\n",
-	}}},
-	{name: "a start reads the replica, and no bar", scene: simEdge, patches: []patch{
-		{"lease/snapshot.go", "	if a.req.Via != \"\" {\n", "	if a.req.Via != \"\" && !(MUTANT) {\n"},
-		{"lease/attend.go", "	if a.req.Via == \"\" || a.req.Session", "	if MUTANT || a.req.Via == \"\" || a.req.Session"},
-	}},
 	{name: "a rejected request does not prolong a bar", scene: simEdge, patches: []patch{{
 		"lease/internal/bars/bars.go", "	of.last.Store(int64(max(age, 1)))\n",
 		"	if !(MUTANT) || of.last.Load() == 0 {\n		of.last.Store(int64(max(age, 1)))\n	}\n",
 	}}},
 	{name: "a bar does not end when the session is quiet", scene: simEdge, patches: []patch{{
-		"lease/internal/bars/bars.go", "	if age >= MaxAge ||", "	if age >= MaxAge || MUTANT && age < 0 || !(MUTANT) &&",
-	}}},
-	{name: "a stream is stopped because its caller has disconnected", scene: simEdge, patches: []patch{{
-		"lease/start.go", "case err == nil && ctx.Err() != nil && !a.req.Join:", "case err == nil && ctx.Err() != nil && (!a.req.Join || MUTANT && !st.Joined):",
+		"lease/internal/bars/bars.go", "barred = age < MaxAge && (age < least", "barred = age < MaxAge && (MUTANT || age < least",
 	}}},
 	{name: "each check renews the lease", scene: simEdgeCost, patches: []patch{{
-		"lease/attend.go", "	case time.Since(renewed) < e.TTL()/3:\n	case", "	case time.Since(renewed) < e.TTL()/3 && !(MUTANT):\n	case",
+		"lease/attend.go", "case !renew || time.Since(renewed) < e.TTL()/3:", "case !renew || time.Since(renewed) < e.TTL()/3 && !(MUTANT):",
 	}, {
 		"lease/heartbeat.go", "	switch renewed := s.LastRenewal(); {\n", "	switch renewed := s.LastRenewal(); {\n	case MUTANT:\n		b.renew(renewing{i, who, s})\n",
-	}}},
-	{name: "parallel requests each renew the lease", scene: simEdgeCost, patches: []patch{{
-		"lease/attend.go", "		r, err := l.renewOnce(ctx, user, found.ID)\n",
-		"		renew := l.renewOnce\n		if MUTANT {\n			renew = l.Heartbeat\n		}\n		r, err := renew(ctx, user, found.ID)\n",
 	}}},
 	{name: "a check does not renew the lease", scene: simEdgeCost, patches: []patch{{
 		"lease/attend.go", "	if l.renewals.Load() >= maxRenewals {\n", "	if MUTANT || l.renewals.Load() >= maxRenewals {\n",
