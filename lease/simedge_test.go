@@ -207,7 +207,7 @@ func (v *simEdge) operate(do int, l *Limiter) {
 			return
 		}
 	}
-	e, _ := l.replica.LookupSession(v.user, v.session)
+	e, _, _ := l.replica.LookupSession(v.user, v.session)
 	if e == nil {
 		return
 	}
