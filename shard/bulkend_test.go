@@ -62,27 +62,39 @@ func reasonOf(t *testing.T, r *Router, s lease.Stream) policy.Reason {
 	return ""
 }
 
-// reasonsOf returns reasonOf of many streams. It sends their heartbeats at once, because those
-// of ended streams wait for a read.
-func reasonsOf(t *testing.T, r *Router, streams []lease.Stream) []policy.Reason {
+// requireReason sends heartbeats until the node reports why a stream has ended. A node answers
+// by its replica, which may be behind.
+func requireReason(t *testing.T, r *Router, s lease.Stream, want policy.Reason) {
+	t.Helper()
+	var got policy.Reason
+	require.Eventually(t, func() bool {
+		got = reasonOf(t, r, s)
+		return got != ""
+	}, soon, time.Millisecond, s.User)
+	require.Equal(t, want, got, s.User)
+}
+
+// reasonsOf returns reasonOf of many streams, of which up to running may run. It sends their
+// heartbeats at once, because those of ended streams wait for a read.
+func reasonsOf(t *testing.T, r *Router, streams []lease.Stream, running int) []policy.Reason {
 	t.Helper()
 	requests := make([]lease.HeartbeatRequest, len(streams))
 	for i, s := range streams {
 		requests[i] = lease.HeartbeatRequest{User: s.User, ID: s.ID}
 	}
-	var results []lease.HeartbeatResult
-	require.Eventually(t, func() bool {
-		results = r.Heartbeats(t.Context(), requests)
-		return !slices.ContainsFunc(results, func(res lease.HeartbeatResult) bool { return res.Degraded })
-	}, soon, time.Millisecond)
 	reasons := make([]policy.Reason, len(streams))
-	for i, res := range results {
-		if ended, ok := errors.AsType[*lease.EndedError](res.Err); ok {
-			reasons[i] = ended.Reason
-			continue
+	require.Eventually(t, func() bool {
+		alive := 0
+		for i, res := range r.Heartbeats(t.Context(), requests) {
+			if ended, ok := errors.AsType[*lease.EndedError](res.Err); ok {
+				reasons[i] = ended.Reason
+				continue
+			}
+			assert.NoError(t, res.Err)
+			alive++
 		}
-		require.NoError(t, res.Err)
-	}
+		return alive <= running
+	}, soon, time.Millisecond)
 	return reasons
 }
 
@@ -168,7 +180,11 @@ func TestEndStreams_ByAttribute(t *testing.T) {
 		if user == "live" || user == "paid" {
 			want = policy.ReasonRemoved
 		}
-		assert.Equal(t, want, reasonOf(t, r, s), user)
+		if want == "" {
+			assert.Empty(t, reasonOf(t, r, s), user)
+			continue
+		}
+		requireReason(t, r, s, want)
 	}
 }
 
@@ -255,7 +271,7 @@ func TestEndStreams_WhileSessionsRestart(t *testing.T) {
 	running.Wait()
 	removed := 0
 	for i, streams := range started {
-		for n, reason := range reasonsOf(t, ender, streams) {
+		for n, reason := range reasonsOf(t, ender, streams, 1) {
 			switch {
 			case reason == policy.ReasonRemoved:
 				removed++
@@ -267,7 +283,7 @@ func TestEndStreams_WhileSessionsRestart(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d streams were removed", removed, total.Load())
-	assert.Equal(t, ended, removed)
+	assert.LessOrEqual(t, ended, removed, "an end whose outcome is unknown is not counted")
 }
 
 // Thousands of streams end in calls with a short deadline, while other users start streams.
@@ -335,12 +351,12 @@ func TestEndStreams_UnknownOutcomes(t *testing.T) {
 	first := startOn(t, r, "maya", film("x"))
 	faults.CutReply(etcdtest.Txn, 1)
 	assert.Equal(t, bulkend.Result{Matched: 1, Users: 1, Complete: true}, endStreams(t, r, q))
-	assert.Equal(t, policy.ReasonRemoved, reasonOf(t, r, first))
+	requireReason(t, r, first, policy.ReasonRemoved)
 
 	second := startOn(t, r, "maya", film("x"))
 	faults.CutRequest(etcdtest.Txn, 1)
 	assert.Equal(t, bulkend.Result{Matched: 1, Users: 1, Ended: 1, Complete: true}, endStreams(t, r, q))
-	assert.Equal(t, policy.ReasonRemoved, reasonOf(t, r, second))
+	requireReason(t, r, second, policy.ReasonRemoved)
 
 	startOn(t, r, "maya", film("x"))
 	faults.Hold(etcdtest.Txn)

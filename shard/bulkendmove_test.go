@@ -34,7 +34,7 @@ func TestEndStreams_DuringAMove(t *testing.T) {
 	check := func() {
 		t.Helper()
 		for _, user := range users {
-			assert.Equal(t, policy.ReasonRemoved, reasonOf(t, r, streams[user][0]), user)
+			requireReason(t, r, streams[user][0], policy.ReasonRemoved)
 			assert.Empty(t, reasonOf(t, r, streams[user][1]), user)
 			_, err := r.Remove(ctx, user)
 			require.NoError(t, err)
@@ -94,8 +94,8 @@ func TestEndStreams_WhileUsersMove(t *testing.T) {
 			}
 		}
 		require.NoError(t, <-moved)
-		assert.Equal(t, users, ended, "to %v", to)
-		for i, reason := range reasonsOf(t, r, streams) {
+		assert.LessOrEqual(t, ended, users, "to %v: an end whose outcome is unknown is not counted", to)
+		for i, reason := range reasonsOf(t, r, streams, 0) {
 			// The reason of a stream that ended before its user moved is on the previous shard.
 			assert.Contains(t, []policy.Reason{policy.ReasonRemoved, policy.ReasonEnded}, reason, streams[i].User)
 		}
