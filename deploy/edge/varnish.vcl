@@ -1,4 +1,4 @@
-# Varnish 7.1 or newer as the edge of streamcount. Replace these names before you load it:
+# Varnish 7.1 or newer as the edge of streamcount: see docs/edge-proxies.md. Replace these names before you load it:
 #
 #   ${SC_NODE_1}     host and ${SC_NODE_1_PORT} port of --edge-listen of a node
 #   ${SC_NODE_2}     host and ${SC_NODE_2_PORT} port of another node, or of the same
@@ -15,7 +15,7 @@ import std;
 import directors;
 
 probe healthy {
-    .url = "/healthz";
+    .url = "/edge/healthz";
     .interval = 1s;
     .timeout = 500ms;
     .window = 3;

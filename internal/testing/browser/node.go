@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"streamcount/internal/bench/child"
+	"streamcount/internal/testing/longtest"
 	"streamcount/internal/testing/testlog"
 )
 
@@ -37,7 +38,7 @@ type Node struct {
 // default TTL is the minimum, 5 s.
 func StartNode(tb testing.TB, args ...string) *Node {
 	tb.Helper()
-	requireChromium(tb) // before the slow build of the binary
+	longtest.Require(tb) // before the slow build of the binary
 	dir := filepath.Join(tb.TempDir(), "data")
 	n := &Node{tb: tb, args: append([]string{"serve", "--data-dir=" + dir, "--ttl=5s"}, args...)}
 	n.start("127.0.0.1:0")

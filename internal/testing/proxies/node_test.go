@@ -82,7 +82,7 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n.mu.Lock()
 	fault := n.fault
 	c := check{method: r.Method, target: r.RequestURI, header: r.Header.Clone(), connection: r.RemoteAddr}
-	if r.URL.Path != "/healthz" {
+	if r.URL.Path != "/edge/healthz" {
 		n.checks = append(n.checks, c)
 	}
 	n.mu.Unlock()
@@ -98,7 +98,7 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	if r.URL.Path == "/healthz" {
+	if r.URL.Path == "/edge/healthz" {
 		return
 	}
 	if r.Header.Get("X-Streamcount-Key") != key {
