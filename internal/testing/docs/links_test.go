@@ -1,4 +1,4 @@
-// Package docs tests the documentation: links, the index, and the commands of the tutorial.
+// Package docs tests the documentation: links, the index, and the commands of pages.
 package docs
 
 import (

@@ -63,9 +63,55 @@ func blocksOf(t *testing.T, page string) []block {
 // page shows. They run with an empty home directory and with free ports.
 func TestTutorial(t *testing.T) {
 	longtest.Require(t, "bash", "curl", "go")
-	blocks := blocksOf(t, "../../../docs/tutorial.md")
-	require.Greater(t, len(blocks), 20)
-	r := newReader(t)
+	newReader(t, "film-site").read("tutorial.md")
+}
+
+// TestEdgeProxies does the same with the setup of nginx.
+func TestEdgeProxies(t *testing.T) {
+	longtest.Require(t, "bash", "curl", "go", "ffmpeg", "openssl", "awk")
+	longtest.Program(t, "nginx", "/usr/sbin/nginx")
+	r := newReader(t, "film-edge")
+	for dir := r.home; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		require.NoError(t, os.Chmod(dir, 0o755), "the workers of nginx have another user if the test runs as root")
+	}
+	r.read("edge-proxies.md")
+}
+
+// A reader has a terminal, and further terminals with programs that keep running.
+type reader struct {
+	t        *testing.T
+	page     string
+	home     string
+	dir      string // in which the further terminals start
+	terminal *terminal
+	others   map[string]*terminal
+	ports    *strings.Replacer
+}
+
+// newReader returns a reader whose page uses a directory in its home directory.
+func newReader(t *testing.T, dir string) *reader {
+	t.Helper()
+	home := t.TempDir()
+	r := &reader{t: t, home: home, dir: filepath.Join(home, dir), others: map[string]*terminal{}}
+	var ports []string
+	for _, port := range []string{"3000", "3001", "3002", "8080", "2379", "2380"} {
+		free := freePort(t)
+		ports = append(ports, ":"+port, ":"+free, "at "+port, "at "+free)
+	}
+	r.ports = strings.NewReplacer(ports...)
+	root, err := filepath.Abs("../../..")
+	require.NoError(t, err)
+	r.terminal = open(t, root, r.environ(), "exec bash 2>&1")
+	r.terminal.send("trap 'failed=$?' ERR; set -E")
+	return r
+}
+
+// read runs the commands of a page.
+func (r *reader) read(page string) {
+	r.t.Helper()
+	r.page = page
+	blocks := blocksOf(r.t, "../../../docs/"+page)
+	require.Greater(r.t, len(blocks), 10)
 	for i, b := range blocks {
 		want := ""
 		if i+1 < len(blocks) && blocks[i+1].kind == "text" {
@@ -86,31 +132,6 @@ func TestTutorial(t *testing.T) {
 	}
 }
 
-// A reader has a terminal, and further terminals with programs that keep running.
-type reader struct {
-	t        *testing.T
-	home     string
-	terminal *terminal
-	others   map[string]*terminal
-	ports    *strings.Replacer
-}
-
-func newReader(t *testing.T) *reader {
-	t.Helper()
-	r := &reader{t: t, home: t.TempDir(), others: map[string]*terminal{}}
-	var ports []string
-	for _, port := range []string{"3000", "3001", "3002", "8080", "2379", "2380"} {
-		free := freePort(t)
-		ports = append(ports, ":"+port, ":"+free, "at "+port, "at "+free)
-	}
-	r.ports = strings.NewReplacer(ports...)
-	root, err := filepath.Abs("../../..")
-	require.NoError(t, err)
-	r.terminal = open(t, root, r.environ(), "exec bash 2>&1")
-	r.terminal.send("trap 'failed=$?' ERR; set -E")
-	return r
-}
-
 // environ returns the environment of the reader's shell. It has an empty home directory, the
 // caches of Go, and free ports for etcd in place of the default ports on the page.
 func (r *reader) environ() []string {
@@ -119,7 +140,7 @@ func (r *reader) environ() []string {
 	goes := strings.Split(string(cached), "\n")
 	client, peer := r.ports.Replace("http://127.0.0.1:2379"), r.ports.Replace("http://127.0.0.1:2380")
 	return []string{
-		"HOME=" + r.home, "PATH=" + os.Getenv("PATH"), "GOTOOLCHAIN=local", "LC_ALL=C",
+		"HOME=" + r.home, "PATH=" + os.Getenv("PATH") + ":/usr/sbin", "GOTOOLCHAIN=local", "LC_ALL=C",
 		"GOCACHE=" + goes[0], "GOMODCACHE=" + goes[1], "GOPATH=" + goes[2],
 		"GOFLAGS=" + strings.TrimSpace(goes[3]+" -buildvcs=false"), "GOPROXY=" + goes[4],
 		"STREAMCOUNT_SERVER=" + r.ports.Replace("http://127.0.0.1:3000"),
@@ -134,7 +155,7 @@ func (r *reader) run(b block, want string) {
 	r.terminal.clear()
 	r.terminal.send("failed=0\n" + r.ports.Replace(b.text) + "printf '<status %d>' $failed")
 	ended := regexp.MustCompile(`<status (\d+)>$`)
-	where := fmt.Sprintf("tutorial.md:%d", b.line)
+	where := fmt.Sprintf("%s:%d", r.page, b.line)
 	require.Eventually(r.t, func() bool { return ended.MatchString(r.terminal.printed()) }, patience,
 		20*time.Millisecond, "%s did not end; it printed:\n%s", where, r.terminal)
 	got := r.terminal.printed()
@@ -146,11 +167,11 @@ func (r *reader) run(b block, want string) {
 // start starts a block in a further terminal and waits until it has printed what is shown.
 func (r *reader) start(name string, b block, want string) {
 	r.t.Helper()
-	other := open(r.t, filepath.Join(r.home, "film-site"), r.environ(), "exec "+r.ports.Replace(b.text))
+	other := open(r.t, r.dir, r.environ(), "exec "+r.ports.Replace(b.text))
 	r.others[name] = other
 	shown := regexp.MustCompile(r.pattern(want))
 	require.Eventually(r.t, func() bool { return shown.MatchString(other.printed()) }, patience,
-		20*time.Millisecond, "tutorial.md:%d did not print what is shown; it printed:\n%s", b.line, other)
+		20*time.Millisecond, "%s:%d did not print what is shown; it printed:\n%s", r.page, b.line, other)
 }
 
 // interrupt presses Ctrl-C.
@@ -163,7 +184,7 @@ func (r *reader) interrupt(name string) {
 // writeFilm writes placeholders for the files that ffmpeg would write.
 func (r *reader) writeFilm() {
 	r.t.Helper()
-	dir := filepath.Join(r.home, "film-site", "films")
+	dir := filepath.Join(r.dir, "films")
 	require.NoError(r.t, os.MkdirAll(dir, 0o755))
 	playlist := "#EXTM3U\n#EXT-X-MAP:URI=\"init.mp4\"\n#EXTINF:4,\nfilm0.m4s\n#EXT-X-ENDLIST\n"
 	for name, content := range map[string]string{"film.m3u8": playlist, "init.mp4": "i", "film0.m4s": "s"} {
