@@ -50,6 +50,7 @@ func TestRoutes(t *testing.T) {
 	t.Parallel()
 	n, l := startNode(t)
 	const user = "X-User: maya"
+	require.Equal(t, 200, n.raw(t, "GET", "/edge/v1/request/uri/vod/film/0.ts?sid=a", user).StatusCode)
 	for target, want := range map[string]struct {
 		status int
 		reason string
