@@ -157,7 +157,7 @@ func (c *cookieClaims) caller() access.Caller {
 	return caller
 }
 
-// complete sets what the token said about the device.
+// complete sets the members of the device that came from the token.
 func (c *cookieClaims) complete(d *lease.Device) {
 	more := c.claims()
 	if d.ID == "" {

@@ -17,7 +17,7 @@ type Verifier interface {
 	VerifyToken(ctx context.Context, token string) (access.Token, error)
 }
 
-// A login is what one of a profile's sources of users says.
+// A login is the result of one of a profile's sources of users.
 type login struct {
 	source     source
 	credential string
