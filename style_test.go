@@ -187,11 +187,12 @@ func TestImports(t *testing.T) {
 		"examples/hls":                {[]string{"lease/userid"}, "it is an example of a program of a user, with the public API"},
 		"internal/bench":              {[]string{"internal/bench/launch", "internal/bench/load", "internal/bench/plot", "internal/retry"}, "it runs a node as a process and measures it over HTTP"},
 		"cmd/streamcount-bench": {[]string{
-			"cluster", "internal/bench", "internal/bench/attack", "internal/bench/launch", "internal/bench/peer",
+			"cluster", "internal/bench", "internal/bench/attack", "internal/bench/edge", "internal/bench/launch", "internal/bench/peer",
 			"internal/display", "internal/manpage",
 		}, "its commands run the load generator, and delete the keys that its targets wrote to an external etcd"},
 		"internal/bench/attack": {[]string{"internal/retry"}, "it sends TCP traffic to a node in another process"},
 		"internal/bench/child":  {nil, "it runs programs"},
+		"internal/bench/edge":   {[]string{"internal/bench/launch", "internal/bench/load", "internal/testing/freeport"}, "it runs a node and a proxy as processes and measures them over HTTP"},
 		"internal/bench/launch": {[]string{"internal/bench/child", "internal/retry"}, "it runs the targets of benchmarks, and sends no load"},
 		"internal/bench/load":   {nil, "it sends HTTP requests"},
 		"api/internal/overload": {nil, "it limits concurrency and rates"},

@@ -104,7 +104,7 @@ Exit codes: 0 done, 1 error or failed check, 2 wrong usage.`,
 	for _, s := range bench.Scenarios() {
 		root.AddCommand(a.scenarioCommand(s))
 	}
-	root.AddCommand(a.attackCommand(), a.peerCommand(), manCommand())
+	root.AddCommand(a.attackCommand(), a.edgeCommand(), a.peerCommand(), manCommand())
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	return root
 }

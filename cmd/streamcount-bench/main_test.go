@@ -82,6 +82,10 @@ func TestUsage(t *testing.T) {
 		"attack nothing":                            `there is no attack "nothing": the attacks are batch, `,
 		"attack idle --server=http://10.0.0.1:3000": `want a loopback address`,
 		"attack idle --duration=1s":                 `want more than 2s`,
+		"edge all":                                  `want streamcount-bench edge`,
+		"edge check --viewers=3":                    `--viewers: want 128, the number of connections, to 1000000`,
+		"edge viewers --segment=2s":                 `--segment: want 3s to 30s`,
+		"edge viewers --proxy=squid":                `--proxy: there is no proxy "squid"`,
 	} {
 		_, stderr := runCommand(t, exitUsage, strings.Fields(args)...)
 		assert.Contains(t, stderr, want)
@@ -90,7 +94,7 @@ func TestUsage(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	out, _ := runCommand(t, exitOK)
-	for _, name := range []string{"lifecycle", "overload", "attack", "redis"} {
+	for _, name := range []string{"lifecycle", "overload", "attack", "edge", "redis"} {
 		assert.Contains(t, out, "\n  "+name+" ")
 	}
 	assert.NotContains(t, out, "Serve a peer")

@@ -46,6 +46,7 @@ type Spec struct {
 	Token  string // part of its prefix in Config.Etcd
 	Limit  int    // maximum number of streams per user
 	TTL    time.Duration
+	Args   []string // further arguments of the program
 }
 
 const (
@@ -89,6 +90,7 @@ func (cfg Config) Start(ctx context.Context, spec Spec) (*Target, error) {
 	default:
 		s.args = append(s.args, "--data-dir="+filepath.Join(dir, "data"))
 	}
+	s.args = append(s.args, spec.Args...)
 	if err := s.launchProcess(ctx, startTimeout); err != nil {
 		return nil, JoinErrors(fmt.Errorf("start: %w", err), s.Stop(ctx))
 	}

@@ -45,6 +45,7 @@ func NewClient(base string, timeout time.Duration) (*Client, error) {
 // is opened by the first call, and again after an error.
 type Conn struct {
 	Credential string // sent as a bearer token; "" for none
+	Header     []byte // further header lines, each of which ends in CRLF
 
 	client *Client
 	r      *bufio.Reader
@@ -156,7 +157,9 @@ func (c *Conn) compose(method string, path, body []byte) {
 		b = append(b, "\r\nContent-Length: "...)
 		b = strconv.AppendInt(b, int64(len(body)), 10)
 	}
-	b = append(b, "\r\n\r\n"...)
+	b = append(b, "\r\n"...)
+	b = append(b, c.Header...)
+	b = append(b, "\r\n"...)
 	c.out = append(b, body...)
 }
 
