@@ -261,3 +261,29 @@ func TestVia(t *testing.T) {
 	require.NoError(t, l.Leave(t.Context(), "a", "a"))
 	require.Eventually(t, func() bool { return l.Stats().Via["edge"] == 1 }, soon, time.Millisecond)
 }
+
+// LookUpSession returns what Attend returns, and has no effect.
+func TestLookUpSession(t *testing.T) {
+	t.Parallel()
+	l := newLimiter(t, etcdtest.Client(t), Config{Prefix: etcdtest.Prefix(t), Limit: 7})
+	_, err := l.LookUpSession(t.Context(), "", "tab", false)
+	require.ErrorIs(t, err, ErrBadUser)
+	look := func() Attendance {
+		a, err := l.LookUpSession(t.Context(), "maya", "tab", false)
+		require.NoError(t, err)
+		return a
+	}
+	assert.Equal(t, Attendance{Current: true}, look())
+	st := mustStart(t, l, "maya", edge)
+	mustStart(t, l, "maya", Request{})
+	awaitAttended(t, l, "maya", true)
+	a := look()
+	assert.Equal(t, st.Stream.ID, a.Stream.ID)
+	require.Eventually(t, func() bool { return look().Streams == 2 }, soon, time.Millisecond)
+	assert.Equal(t, 7, a.Limit)
+	_, err = l.Stop(t.Context(), "maya", st.Stream.ID)
+	require.NoError(t, err)
+	awaitAttended(t, l, "maya", false)
+	require.Eventually(t, func() bool { return look().Bar != nil }, soon, time.Millisecond)
+	assert.Equal(t, policy.ReasonStopped, look().Bar.Reason)
+}

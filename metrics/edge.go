@@ -18,7 +18,7 @@ func NewEdge() *Edge {
 	return &Edge{
 		checks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "streamcount_edge_checks_total",
-			Help: "Requests of players that proxies let the edge check, by decision and reason. A profile that does not exist is empty.",
+			Help: "Requests of players that proxies let the edge check, by decision and reason. The profile is empty if the proxy has no right to check.",
 		}, []string{"profile", "decision", "reason"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "streamcount_edge_check_duration_seconds",
@@ -44,6 +44,11 @@ func (e *Edge) Collect(out chan<- prometheus.Metric) {
 	e.checks.Collect(out)
 	e.duration.Collect(out)
 	e.uncounted.Collect(out)
+}
+
+// Check returns the counter of checks for no profile.
+func (e *Edge) Check(decision, reason string) prometheus.Counter {
+	return e.checks.WithLabelValues("", decision, reason)
 }
 
 // An EdgeProfile counts the checks of one profile.

@@ -36,7 +36,7 @@ func (s *Server) isForbidden(r *http.Request) bool {
 
 // rejectCaller answers a proxy that may not use the edge.
 func (s *Server) rejectCaller(w http.ResponseWriter, r *http.Request) {
-	s.noName.Done(int(BadKey), false, 0)
+	s.rejected.Inc()
 	if suppressed, ok := s.keyLines.Allow(time.Now()); ok {
 		s.log.WarnContext(r.Context(), "a proxy has neither an allowed address nor a key of scope edge: set edge-allow, or send the key in "+
 			keyHeader, "address", r.RemoteAddr, "key", len(r.Header[keyHeader]) > 0, "suppressed", suppressed)

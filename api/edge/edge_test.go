@@ -47,8 +47,8 @@ const (
 )
 
 // newLimiter returns a running limiter.
-func newLimiter(t *testing.T, c *clientv3.Client, cfg lease.Config) *lease.Limiter {
-	t.Helper()
+func newLimiter(tb testing.TB, c *clientv3.Client, cfg lease.Config) *lease.Limiter {
+	tb.Helper()
 	cfg.Secret = []byte(strings.Repeat("s", 32))
 	if cfg.TTL == 0 {
 		cfg.TTL = testTTL
@@ -57,15 +57,15 @@ func newLimiter(t *testing.T, c *clientv3.Client, cfg lease.Config) *lease.Limit
 		cfg.Timeout = time.Minute
 	}
 	l, err := lease.New(lease.FromClient(c), cfg)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		cancel()
-		assert.NoError(t, <-done)
+		assert.NoError(tb, <-done)
 	})
-	require.Eventually(t, l.Current, soon, time.Millisecond)
+	require.Eventually(tb, l.Current, soon, time.Millisecond)
 	return l
 }
 
@@ -144,11 +144,11 @@ func (n node) checkAs(t *testing.T, profile, method, target, user string) reply 
 }
 
 // streams returns the streams of a user.
-func streams(t *testing.T, l *lease.Limiter, user string) []lease.Stream {
-	t.Helper()
-	u, err := l.List(t.Context(), user, lease.Linearizable)
+func streams(tb testing.TB, l *lease.Limiter, user string) []lease.Stream {
+	tb.Helper()
+	u, err := l.List(tb.Context(), user, lease.Linearizable)
 	if !errors.Is(err, lease.ErrNoStreams) {
-		require.NoError(t, err)
+		require.NoError(tb, err)
 	}
 	return u.Active
 }

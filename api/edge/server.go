@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"streamcount/access"
 	"streamcount/api/edge/profile"
 	"streamcount/api/internal/overload"
@@ -45,7 +47,7 @@ type Server struct {
 	log      *slog.Logger
 	file     profileFile
 	profiles atomic.Pointer[map[string]*served]
-	noName   *metrics.EdgeProfile // of requests for no profile
+	rejected prometheus.Counter // requests of proxies without the right to check
 
 	keyLines, outageLines overload.LogSampler
 }
@@ -60,7 +62,7 @@ type served struct {
 func New(cfg Config) (*Server, error) {
 	cfg.Metrics = cmp.Or(cfg.Metrics, metrics.NewEdge())
 	s := &Server{Checker: NewChecker(cfg.CheckerConfig), cfg: cfg, log: cmp.Or(cfg.Log, slog.Default())}
-	s.noName = cfg.Metrics.Profile("", labels())
+	s.rejected = cfg.Metrics.Check(BadKey.Decision(), BadKey.String())
 	return s, s.file.open(cfg.File, s.use)
 }
 
@@ -248,18 +250,33 @@ func (s *Server) leave(w http.ResponseWriter, r *http.Request, p *served) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// logDecision logs what an operator should notice, without the query, which may contain a token.
+// logDecision logs what an operator should notice, without credentials.
 func (s *Server) logDecision(ctx context.Context, name string, r profile.Request, d Decision) {
-	path, _, _ := strings.Cut(r.Target, "?")
 	if d.Err != nil {
 		if suppressed, ok := s.outageLines.Allow(time.Now()); ok {
-			s.log.WarnContext(ctx, "a request of a player could not be counted", "profile", name, "path", path, "decision", d.Outcome.Decision(),
-				"err", d.Err, "suppressed", suppressed)
+			s.log.WarnContext(ctx, "a request of a player could not be counted", "profile", name, "path", loggedPath(r.Target), "decision",
+				d.Outcome.Decision(), "err", d.Err, "suppressed", suppressed)
 		}
 		return
 	}
 	if s.log.Enabled(ctx, slog.LevelDebug) {
-		s.log.DebugContext(ctx, "check", "profile", name, "method", r.Method, "path", path, "user", d.User, "decision", d.Outcome.Decision(),
+		s.log.DebugContext(ctx, "check", "profile", name, "method", r.Method, "path", loggedPath(r.Target), "user", d.User, "decision", d.Outcome.Decision(),
 			"reason", d.Outcome.String())
 	}
+}
+
+// maxLoggedSegment is the maximum length of a segment of a path in the log. Every token is longer.
+const maxLoggedSegment = 40
+
+// loggedPath returns the path of a target without its query, and without the segments that may be
+// tokens.
+func loggedPath(target string) string {
+	path, _, _ := strings.Cut(target, "?")
+	segments := strings.Split(path, "/")
+	for i, s := range segments {
+		if len(s) > maxLoggedSegment {
+			segments[i] = "..."
+		}
+	}
+	return strings.Join(segments, "/")
 }

@@ -120,8 +120,8 @@ func (e *edgeService) watchCutOff(ctx context.Context, b *backend, current func(
 		if e.cutOff.Swap(isCutOff) != isCutOff {
 			e.log.Warn("the edge answers 503 while etcd is unavailable to this node and other nodes are registered", "active", isCutOff)
 		}
-		if err := retry.Sleep(ctx, cutOffInterval); err != nil {
-			return nil //nolint:nilerr // the node stops
+		if retry.Sleep(ctx, cutOffInterval) != nil { // the node stops
+			return nil
 		}
 	}
 }
