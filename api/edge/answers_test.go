@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"streamcount/api/apitype"
+	"streamcount/api/edge/profile"
 	"streamcount/internal/testing/etcdtest"
 	"streamcount/lease"
 )
@@ -174,7 +175,26 @@ func TestChange(t *testing.T) {
 		require.Equal(t, 200, ben("/vod/b/2.ts?sid=s").StatusCode)
 		return content() == "b"
 	}, soon, 100*time.Millisecond)
-	require.Equal(t, 200, ben("/vod/a/9.ts?sid=s").StatusCode)
-	assert.Equal(t, "b", content(), "a late request does not move the stream back")
 	assert.Equal(t, 200, ben("/vod/b/3.ts?sid=s").StatusCode, "the move sets no bar")
+}
+
+// A late request for the previous content does not move the stream back.
+func TestMustMove(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		change  profile.Change
+		content string
+		age     time.Duration
+		want    bool
+	}{
+		"the same content":    {profile.Move, "b", time.Hour, false},
+		"other content":       {profile.Move, "a", moveInterval, true},
+		"a late request":      {profile.Move, "a", 0, false},
+		"without content":     {profile.Move, "", time.Hour, false},
+		"with a stream of it": {profile.Split, "a", time.Hour, false},
+	} {
+		ch := check{profile: &profile.Profile{Change: tt.change}, target: profile.Target{Content: tt.content}}
+		s := lease.Stream{Content: lease.Content{ID: "b"}, StartedAt: time.Now().Add(-tt.age)}
+		assert.Equal(t, tt.want, ch.mustMove(s), name)
+	}
 }

@@ -3,6 +3,7 @@ package edge
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -77,14 +78,18 @@ func (ch check) explain(out *apitype.EdgeExplanation, d Decision) Decision {
 		return d.withUsage(a.Streams, a.Limit)
 	}
 	out.Would = "start"
+	d.Outcome = Started
 	u, err := ch.backend.Limiter.List(ch.ctx, ch.id.User, lease.Bounded)
-	if err != nil {
+	none := errors.Is(err, lease.ErrNoStreams)
+	switch limit := ch.id.Caller.Limit; {
+	case err != nil && !none:
 		return ch.withoutEtcd(d, err)
+	case none && limit == nil: // the limit is only in the records of streams
+		return d
+	case none:
+		u.Limit = *limit
 	}
-	if limit := ch.id.Caller.Limit; limit != nil && u.Count == 0 {
-		u.Limit = *limit // otherwise that of the user's streams
-	}
-	if d.Outcome = Started; u.Counted >= u.Limit && ch.profile.OnLimit != policy.ReplaceOldest {
+	if u.Counted >= u.Limit && ch.profile.OnLimit != policy.ReplaceOldest {
 		out.Would = "be refused"
 		d = d.deny(AtLimit, problem.LimitReached.New("The user's streams count for as many as the limit allows."))
 	}
