@@ -153,7 +153,7 @@ func (l *Limiter) writeProvisional(ctx context.Context, p *provisional.Stream) e
 		return err
 	}
 	if err != nil {
-		l.replica.RecordOwnEnding(schema.Tombstone{Nonce: n, Reason: policy.ReasonEvicted})
+		l.replica.RecordOwnEnding(user, schema.Tombstone{Nonce: n, Reason: policy.ReasonEvicted})
 	}
 	if removed, _ := l.provisional.Remove(user, n); removed == nil && err == nil {
 		l.stopLater(user, e) // it was stopped in between

@@ -245,14 +245,14 @@ func (a *attempt) write(ctx context.Context) (st Started, done bool, err error) 
 		return Started{}, false, a.refresh(ctx, resp, at)
 	default:
 		a.l.recordOwnWrite(a.user, at.Revision)
-		a.l.afterEnding(leases, tombstones)
+		a.l.afterEnding(a.user, leases, tombstones)
 		a.entry = a.newEntry(at.Revision)
 		st, err = a.confirm(ctx, a.admittedUsage(resp))
 		st.Ended, st.Observed = a.endedStreams(), a.decision.Observed
 		return st, true, err
 	}
 	if err == nil {
-		a.l.afterEnding(leases, tombstones)
+		a.l.afterEnding(a.user, leases, tombstones)
 		st.Ended, st.Observed = a.endedStreams(), a.decision.Observed
 	}
 	return st, true, err

@@ -37,7 +37,7 @@ func (l *Limiter) stopByID(ctx context.Context, user, id string) (Usage, error) 
 		return Usage{}, err
 	}
 	if provisional.HasSlot(who) && l.dropProvisional(user, who.Nonce) {
-		l.replica.RecordOwnEnding(schema.Tombstone{Nonce: who.Nonce, Reason: policy.ReasonStopped})
+		l.replica.RecordOwnEnding(user, schema.Tombstone{Nonce: who.Nonce, Reason: policy.ReasonStopped})
 		entries, _, _ := l.replica.UserEntries(user)
 		return Usage{User: user, Count: len(entries), Limit: l.ruleOf(user, nil).Limit, Counted: len(entries)}, nil
 	}
@@ -95,7 +95,7 @@ func (l *Limiter) stop(ctx context.Context, user string, h schema.Entry) (Usage,
 			return u, nil
 		case errors.As(err, &ended):
 			if byOthers := ended.By != nil || ended.Reason == policy.ReasonRemoved; unknown && !byOthers {
-				l.replica.RecordOwnEnding(schema.NewTombstone(user, h, policy.ReasonStopped))
+				l.replica.RecordOwnEnding(user, schema.NewTombstone(user, h, policy.ReasonStopped))
 				return u, nil // an earlier attempt of this stop
 			}
 			return Usage{}, err
@@ -126,7 +126,7 @@ func (l *Limiter) tryEnd(ctx context.Context, user string, h schema.Entry, tombs
 	if !resp.Succeeded {
 		return l.stopMissed(ctx, user, h, tombstone, left, resp, at)
 	}
-	l.afterEnding([]leasepool.Lease{g}, []schema.Tombstone{tombstone})
+	l.afterEnding(user, []leasepool.Lease{g}, []schema.Tombstone{tombstone})
 	return left, nil
 }
 
@@ -291,7 +291,7 @@ func (l *Limiter) remove(ctx context.Context, user string, s snapshot) (*snapsho
 		now := newSnapshot(user, l.keys, at.Revision, at.Term, resp.Responses[0].GetResponseRange().Kvs)
 		return &now, nil
 	}
-	l.afterEnding(removed(resp, leases), tombstones)
+	l.afterEnding(user, removed(resp, leases), tombstones)
 	return nil, nil
 }
 
@@ -344,11 +344,11 @@ func (l *Limiter) leaseOf(user string, e schema.Entry) leasepool.Lease {
 	return idle
 }
 
-// afterEnding records the ends of streams that a transaction of this node has ended, and
+// afterEnding records the ends of streams of user that a transaction of this node has ended, and
 // releases their leases, which this node now owns.
-func (l *Limiter) afterEnding(leases []leasepool.Lease, tombstones []schema.Tombstone) {
+func (l *Limiter) afterEnding(user string, leases []leasepool.Lease, tombstones []schema.Tombstone) {
 	for _, t := range tombstones {
-		l.replica.RecordOwnEnding(t)
+		l.replica.RecordOwnEnding(user, t)
 	}
 	for _, idle := range leases {
 		l.pool.Release(idle)

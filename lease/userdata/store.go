@@ -35,11 +35,11 @@ type Config struct {
 	Batch        *commit.Batcher
 	Statuses     *leasestatus.Reader
 	Replica      *replica.Replica
-	WithDeadline func(context.Context) (context.Context, context.CancelFunc) // bounds a call
-	StreamID     func(user string, e schema.Entry) string                    // returns the id of a stream
-	LeaseOf      func(user string, e schema.Entry) leasepool.Lease           // returns the lease of a stream
-	Written      func(user string, revision int64)                           // records a write of this node
-	Ended        func([]leasepool.Lease, []schema.Tombstone)                 // records streams that this node has ended
+	WithDeadline func(context.Context) (context.Context, context.CancelFunc)                // bounds a call
+	StreamID     func(user string, e schema.Entry) string                                   // returns the id of a stream
+	LeaseOf      func(user string, e schema.Entry) leasepool.Lease                          // returns the lease of a stream
+	Written      func(user string, revision int64)                                          // records a write of this node
+	Ended        func(user string, leases []leasepool.Lease, tombstones []schema.Tombstone) // records streams that this node has ended
 }
 
 // New returns a Store.
@@ -205,7 +205,7 @@ func (s *Store) tryErase(ctx context.Context, now snapshot, how Options) (*snaps
 			owned = append(owned, lease)
 		}
 	}
-	s.cfg.Ended(owned, tombstones)
+	s.cfg.Ended(now.user, owned, tombstones)
 	return deleted, nil
 }
 

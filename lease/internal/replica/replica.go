@@ -230,18 +230,34 @@ func (r *Replica) MayHaveEnded(n streamid.Nonce) bool {
 	return r.WasReportedGone(n)
 }
 
-// RecordOwnEnding records how this node ended a stream. If etcd accepted no
+// RecordOwnEnding records how this node ended a stream of user. If etcd accepted no
 // tombstone, the watch may have delivered the deletion before this call and counted
 // it as an expiry; the count is then corrected.
-func (r *Replica) RecordOwnEnding(g schema.Tombstone) {
+func (r *Replica) RecordOwnEnding(user string, g schema.Tombstone) {
 	old, known := r.endings.Get(g.Nonce)
 	if known && old.Reason == policy.ReasonExpired && g.Reason != policy.ReasonExpired {
 		r.expiries.Add(-1)
 	}
 	r.endings.Put(g.Nonce, g)
 	if !known || old.Intended || old.Reason == policy.ReasonExpired { // otherwise a later stream may have lifted the bar
-		r.bars.Set(g)
+		r.setBar(user, g)
 	}
+}
+
+// setBar sets the bar of a tombstone of user, unless its session has started another stream.
+func (r *Replica) setBar(user string, g schema.Tombstone) {
+	if g.Bar == (schema.BarKey{}) {
+		return
+	}
+	sh := r.stripeOf(user)
+	sh.RLock() // so that no stream starts meanwhile
+	defer sh.RUnlock()
+	for at := sh.users[user]; at != nil; at = at.next {
+		if at.isStream() && at.nonce != g.Nonce && schema.BarKeyOf(user, schema.DecodeHead(at.Value).Session) == g.Bar {
+			return
+		}
+	}
+	r.bars.Set(g)
 }
 
 // RecordIntendedEnding is recordOwnEnding for a stream that this node has not ended

@@ -221,7 +221,7 @@ func TestReplica_RecordsEndReasons(t *testing.T) {
 		v.Apply([]*mvccpb.Event{event(true, v.keys.Slot(fmt.Sprint("u", i), 0), recordValue(streamid.Nonce{byte(i + 1)}, ""))})
 	}
 	rev++
-	v.RecordOwnEnding(schema.Tombstone{Nonce: streamid.Nonce{3}, Reason: policy.ReasonStopped}) // by this node, without a tombstone
+	v.RecordOwnEnding("u2", schema.Tombstone{Nonce: streamid.Nonce{3}, Reason: policy.ReasonStopped}) // by this node, without a tombstone
 	v.RecordIntendedEnding(schema.Tombstone{Nonce: streamid.Nonce{6}, Reason: policy.ReasonStopped})
 	v.Apply([]*mvccpb.Event{
 		event(false, v.keys.Slot("u0", 0), nil),                                // stopped

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"streamcount/internal/testing/etcdtest"
@@ -113,11 +114,36 @@ func TestReplica_OwnStopIsNotAnExpiry(t *testing.T) {
 	}
 	require.EqualValues(t, 2, v.Expiries())
 	for range 2 { // recorded twice
-		v.RecordOwnEnding(schema.Tombstone{Nonce: streamid.Nonce{1}, Reason: policy.ReasonStopped})
+		v.RecordOwnEnding("maya", schema.Tombstone{Nonce: streamid.Nonce{1}, Reason: policy.ReasonStopped})
 	}
 	assert.EqualValues(t, 1, v.Expiries())
 	g, _ := v.Ending(streamid.Nonce{1})
 	assert.Equal(t, policy.ReasonStopped, g.Reason)
+}
+
+// The answer to a stop may arrive when its stream has ended without a tombstone and the session
+// has started another one. Such a session has no bar.
+func TestReplica_OwnStopDoesNotBarARunningSession(t *testing.T) {
+	for name, started := range map[string]bool{"the session has no stream": false, "the session has started another": true} {
+		t.Run(name, func(t *testing.T) {
+			v := New(nil, nil, schema.Keys{Prefix: "/t"}, Config{EndingsTTL: time.Minute})
+			key := []byte(v.keys.Slot("maya", 0))
+			events := []*mvccpb.Event{
+				{Type: mvccpb.Event_PUT, Kv: &mvccpb.KeyValue{Key: key, Value: recordValue(streamid.Nonce{1}, "tab"), ModRevision: 10}},
+				{Type: mvccpb.Event_DELETE, Kv: &mvccpb.KeyValue{Key: key, ModRevision: 11}},
+			}
+			if started {
+				events = append(events, &mvccpb.Event{
+					Type: mvccpb.Event_PUT, Kv: &mvccpb.KeyValue{Key: key, Value: recordValue(streamid.Nonce{2}, "tab"), ModRevision: 12},
+				})
+			}
+			v.Apply(events)
+			bar := schema.BarKeyOf("maya", "tab")
+			v.RecordOwnEnding("maya", schema.Tombstone{Nonce: streamid.Nonce{1}, Reason: policy.ReasonStopped, Bar: bar})
+			_, _, barred := v.Bars().Check(bar, false)
+			assert.Equal(t, !started, barred)
+		})
+	}
 }
 
 // A replica resumes its watch only in the history that it has applied, not in another one
