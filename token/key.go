@@ -3,6 +3,7 @@ package token
 import (
 	"bytes"
 	"cmp"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -109,6 +110,23 @@ func (k Key) CanSign() bool { return k.private != nil }
 func (k Key) Public() Key {
 	k.private = nil
 	return k
+}
+
+// PublicKey returns the public key of ES256 or EdDSA as the standard library has it; nil for a secret.
+func (k Key) PublicKey() crypto.PublicKey {
+	x, _ := base64.RawURLEncoding.DecodeString(k.public.X) // newKey has encoded both
+	y, _ := base64.RawURLEncoding.DecodeString(k.public.Y)
+	switch k.Algorithm {
+	case ES256:
+		public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append(append([]byte{4}, x...), y...))
+		if err == nil {
+			return public
+		}
+	case EdDSA:
+		return ed25519.PublicKey(x)
+	case HS256:
+	}
+	return nil
 }
 
 // sign returns a JWT with the claims.

@@ -1,0 +1,121 @@
+package keystore
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"streamcount/token"
+)
+
+// Config configures a Store.
+type Config struct {
+	Prefix     string // of the keys in etcd, with a slash at its end
+	Algorithm  token.Algorithm
+	Prepublish time.Duration // how long a key is published before it signs
+	Period     time.Duration // how long a key signs
+	Retention  time.Duration // how long a key is published after it has signed
+}
+
+// A State is what a key is used for at a time.
+type State string
+
+// The states of a key, in their order.
+const (
+	Published State = "published" // verifiers can fetch it; it does not sign yet
+	Signing   State = "signing"
+	Verifying State = "verifying" // it has signed tokens that may still be valid
+	removed   State = ""
+)
+
+// A stored key is a value in etcd.
+type stored struct {
+	Key     token.Key `json:"jwk"`
+	Created time.Time `json:"createdAt"`
+	From    time.Time `json:"signsFrom"`
+
+	revision int64 // of its put
+}
+
+func decode(value []byte) (s stored, err error) {
+	if err := json.Unmarshal(value, &s); err != nil {
+		return s, fmt.Errorf("not a key: %w", err)
+	}
+	if !s.Key.CanSign() || s.From.IsZero() {
+		return s, errors.New("not a key: it has no private part, or no time at which it begins to sign")
+	}
+	return s, nil
+}
+
+// order sorts keys by the time at which they begin to sign.
+func order(keys []stored) {
+	slices.SortFunc(keys, func(a, b stored) int { return cmp.Or(a.From.Compare(b.From), cmp.Compare(a.Key.ID, b.Key.ID)) })
+}
+
+// end returns when keys[i] of ordered keys stops to sign: when the next key of the algorithm begins.
+// The last key of the configured algorithm has no end, so that there is always a key that signs.
+func (c Config) end(keys []stored, i int) time.Time {
+	for _, next := range keys[i+1:] {
+		if next.Key.Algorithm == keys[i].Key.Algorithm {
+			return next.From
+		}
+	}
+	if keys[i].Key.Algorithm != c.Algorithm { // no node may replace it
+		return keys[i].From.Add(c.Period)
+	}
+	return time.Time{}
+}
+
+// state returns the state of keys[i] of ordered keys.
+func (c Config) state(keys []stored, i int, now time.Time) State {
+	end := c.end(keys, i)
+	switch {
+	case keys[i].From.After(now):
+		return Published
+	case end.IsZero() || end.After(now):
+		return Signing
+	case end.Add(c.Retention).After(now):
+		return Verifying
+	}
+	return removed
+}
+
+// entries returns ordered keys for a [token.Ring]. Keys of other algorithms than that of the node do
+// not sign here.
+func (c Config) entries(keys []stored) []token.Entry {
+	out := make([]token.Entry, len(keys))
+	for i, k := range keys {
+		out[i] = token.Entry{Key: k.Key, From: k.From}
+		if end := c.end(keys, i); !end.IsZero() {
+			out[i].Until = end.Add(c.Retention)
+		}
+		if k.Key.Algorithm != c.Algorithm {
+			out[i].Key = k.Key.Public()
+		}
+	}
+	return out
+}
+
+// due returns when the next key begins to sign, if a key has to be created now.
+func (c Config) due(keys []stored, now time.Time) (from time.Time, ok bool) {
+	newest := -1
+	for i, k := range keys {
+		if k.Key.Algorithm == c.Algorithm {
+			newest = i
+		}
+	}
+	if newest < 0 {
+		return now, true // no verifier has cached keys of this algorithm
+	}
+	begins := keys[newest].From.Add(c.Period)
+	if now.Before(begins.Add(-c.Prepublish)) {
+		return time.Time{}, false
+	}
+	if soonest := now.Add(c.Prepublish); begins.Before(soonest) {
+		begins = soonest
+	}
+	return begins, true
+}
