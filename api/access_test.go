@@ -86,6 +86,8 @@ var routeTable = map[string]struct {
 	"POST /api/v1/rules":               {"/api/v1/rules", `{}`, writingRules},
 	"GET " + dataPath:                  {"/api/v1/data/users/maya", "", writingRules},
 	"DELETE " + dataPath:               {"/api/v1/data/users/maya", "", writingRules},
+	"GET /api/v1/token-keys":           {"/api/v1/token-keys", "", ofOperators},
+	"POST /api/v1/token-keys/rotate":   {"/api/v1/token-keys/rotate", `{}`, writingRules},
 	"POST /api/v1/streams/end":         {"/api/v1/streams/end", `{"where":{"region":"eu"}}`, writingRules},
 	"GET /docs/{file:[A-Za-z0-9._-]+}": {"/docs/none", "", everybody(404)},
 	"GET /healthz":                     {"/healthz", "", public},

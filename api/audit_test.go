@@ -205,6 +205,7 @@ func TestAudit_Full(t *testing.T) {
 		"POST " + openapi.UserPath + "/streams/{id}/stop": true, "DELETE " + openapi.UserPath + "/streams/{id}": true, "POST " + openapi.UserPath + "/stop": true,
 		"DELETE " + openapi.UserPath: true, "PUT " + limitsPath: true, "DELETE " + limitsPath: true, "PUT /api/v1/plans/{plan}": true,
 		"DELETE /api/v1/plans/{plan}": true, "POST /api/v1/rules": true, "DELETE " + dataPath: true, "POST /api/v1/streams/end": true,
+		"POST /api/v1/token-keys/rotate": true,
 	}
 	for route, row := range routeTable {
 		for as, want := range row.answers {

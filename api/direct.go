@@ -16,6 +16,7 @@ import (
 	"streamcount/api/apitype"
 	"streamcount/api/internal/openapi"
 	"streamcount/api/internal/plainjson"
+	"streamcount/api/internal/playback"
 	"streamcount/api/internal/problem"
 	"streamcount/api/internal/router"
 )
@@ -31,6 +32,8 @@ type directCall[B any] struct {
 	user string
 	id   string // of the stream; "" if the path has none
 	body *B     // nil if the request has none
+
+	tokens playback.Requested // the formats of the playback token in the response
 }
 
 // A form is how the bodies of a direct call are read and written.
@@ -58,9 +61,11 @@ func direct[I, B, O any](
 ) {
 	op := describeOperation[I, reply[O]](a, d.Huma(method, path))
 	withID := strings.Contains(path, "{id}")
+	withTokens := slices.ContainsFunc(op.Parameters, func(p *huma.Param) bool { return p.Name == "token" })
 	serve := func(rec *recorder, r *http.Request, params router.Params, body requestBody) {
 		c := directCall[B]{rec: rec, user: params.User, id: params.ID}
-		if p := checkParameters(r, params, withID); p != nil {
+		var p *problem.Problem
+		if c.tokens, p = s.checkParameters(r, params, withID, withTokens); p != nil {
 			p.Write(rec)
 			return
 		}
@@ -111,22 +116,30 @@ func (d *describer) Handle(op *huma.Operation, _ func(huma.Context)) { d.op = op
 // ServeHTTP is not called.
 func (d *describer) ServeHTTP(http.ResponseWriter, *http.Request) {}
 
-// checkParameters rejects query parameters, which the direct calls do not have, and ids
-// that no stream has.
-func checkParameters(r *http.Request, params router.Params, withID bool) *problem.Problem {
+// checkParameters returns the requested playback tokens. It rejects all other query parameters,
+// which the direct calls do not have, and ids that no stream has.
+func (s *Server) checkParameters(
+	r *http.Request, params router.Params, withID, withTokens bool,
+) (tokens playback.Requested, p *problem.Problem) {
 	if r.URL.RawQuery != "" {
-		res := huma.ValidateResult{}
-		for _, name := range slices.Sorted(maps.Keys(r.URL.Query())) {
+		res, query := huma.ValidateResult{}, r.URL.Query()
+		if values := query["token"]; withTokens && values != nil {
+			if tokens, p = s.cfg.Tokens.Parse(values); p != nil {
+				return 0, p
+			}
+			delete(query, "token")
+		}
+		for _, name := range slices.Sorted(maps.Keys(query)) {
 			res.Errors = append(res.Errors, &huma.ErrorDetail{Location: "query." + name, Message: "unknown query parameter"})
 		}
 		if len(res.Errors) > 0 {
-			return problem.FromHuma(http.StatusUnprocessableEntity, "", res.Errors)
+			return 0, problem.FromHuma(http.StatusUnprocessableEntity, "", res.Errors)
 		}
 	}
 	if withID && !validIDForm(params.ID) {
-		return problem.Invalid.New("path.id: "+streamIDMessage).WithField("path.id", streamIDMessage)
+		return 0, problem.Invalid.New("path.id: "+streamIDMessage).WithField("path.id", streamIDMessage)
 	}
-	return nil
+	return tokens, nil
 }
 
 // decode validates a body that is valid JSON against the schema of op, and stores it in

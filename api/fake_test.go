@@ -167,6 +167,7 @@ func newServer(tb testing.TB, cfg Config, f limiter) *Server {
 		data, _ := f.(dataStore)
 		s.SetBackend(Backend{
 			Limiter: f, Rules: rules, Data: data, Ready: isReady, Shards: someShards, Nodes: someNodes, TopUsers: someTopUsers,
+			TokenKeys: &fakeTokenKeys{},
 		})
 	}
 	return s

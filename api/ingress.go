@@ -12,6 +12,7 @@ import (
 	"streamcount/access"
 	"streamcount/api/internal/ingress"
 	"streamcount/api/internal/overload"
+	"streamcount/api/internal/playback"
 	"streamcount/api/internal/problem"
 )
 
@@ -49,12 +50,12 @@ func refusalProblem(refusal ingress.Refusal) *problem.Problem {
 	return nil
 }
 
-// checkHost rejects a request that is not for this service. Health is served for every host,
-// because a kubelet and Prometheus use the address of a pod. So is /metrics where it needs a
+// checkHost rejects a request that is not for this service. Health and public keys are served for
+// every host, because a kubelet and Prometheus use the address of a pod. So is /metrics where it needs a
 // credential, or by an IP address: the DNS name of an attacker's page cannot be one.
 func (s *Server) checkHost(r *http.Request) *problem.Problem {
 	switch r.URL.Path {
-	case "/healthz", "/readyz":
+	case "/healthz", "/readyz", playback.JWKSPath:
 		return nil
 	case metricsPath:
 		if s.cfg.Access != nil || ingress.IsIPHost(r.Host) {

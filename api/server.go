@@ -25,6 +25,7 @@ import (
 	"streamcount/api/internal/latency"
 	"streamcount/api/internal/openapi"
 	"streamcount/api/internal/overload"
+	"streamcount/api/internal/playback"
 	"streamcount/api/internal/readiness"
 	"streamcount/api/internal/router"
 	"streamcount/api/internal/topusers"
@@ -80,6 +81,8 @@ type Backend struct {
 	// Feed has the events of the limiters. Without it event streams are answered 503, and there
 	// is no history.
 	Feed *events.Feed
+	// TokenKeys manages the keys of playback tokens; nil if there are none in etcd.
+	TokenKeys tokenKeys
 }
 
 // Config configures a Server. Its zero value is valid.
@@ -109,6 +112,9 @@ type Config struct {
 	// NoStreamIDAccess requires a credential for heartbeats and stops too. Otherwise a stream's
 	// id suffices for them.
 	NoStreamIDAccess bool
+
+	// Tokens issues playback tokens; nil disables them.
+	Tokens *Tokens
 
 	Ingress IngressConfig // sockets, hosts, origins and proxies
 
@@ -282,6 +288,9 @@ func (s *Server) SetBackend(b Backend) {
 	if b.Feed != nil {
 		next.Feed = b.Feed
 	}
+	if b.TokenKeys != nil {
+		next.TokenKeys = b.TokenKeys
+	}
 	s.backend.Store(&next)
 }
 
@@ -308,7 +317,7 @@ func (s *Server) routes() (*mux.Router, error) {
 	s.schemas = a.OpenAPI().Components.Schemas
 	openapi.RegisterSchemas(s.schemas)
 	// Routes are tried in this order: the most frequent calls come first.
-	direct[streamInput](s, r, a, "POST", openapi.UserPath+"/streams/{id}/heartbeat", openapi.Heartbeat(), heartbeatForm, s.heartbeat)
+	direct[heartbeatInput](s, r, a, "POST", openapi.UserPath+"/streams/{id}/heartbeat", openapi.Heartbeat(), heartbeatForm, s.heartbeat)
 	direct[startInput](s, r, a, "POST", openapi.UserPath+"/start", openapi.Start(), startForm, s.start)
 	direct[streamInput](s, r, a, "DELETE", openapi.UserPath+"/streams/{id}", openapi.StopByID(), stopByIDForm, s.stopByID)
 	direct[streamInput](s, r, a, "POST", openapi.UserPath+"/streams/{id}/stop", openapi.StopByBeacon(), stopByIDForm, s.stopByID)
@@ -320,6 +329,7 @@ func (s *Server) routes() (*mux.Router, error) {
 	s.eventRoute(r, a)
 	s.ruleRoutes(a)
 	s.dataRoutes(a)
+	s.tokenRoutes(a)
 	openapi.AddProblems(a.OpenAPI())
 
 	s.handlePage(r, "/healthz", s.healthz)
@@ -327,6 +337,9 @@ func (s *Server) routes() (*mux.Router, error) {
 	s.handlePage(r, metricsPath, s.requireAction(access.ReadMetrics, s.metrics.Handler()))
 	s.handlePage(r, "/problems/{name}", s.problemPage)
 	s.handlePage(r, "/favicon.ico", s.favicon)
+	if s.cfg.Tokens != nil {
+		s.handlePage(r, playback.JWKSPath, s.cfg.Tokens.ServeJWKS)
+	}
 	if !s.cfg.NoDocs {
 		if err := s.documents(r, a.OpenAPI()); err != nil {
 			return nil, err

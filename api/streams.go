@@ -62,9 +62,16 @@ type streamInput struct {
 	ID   streamID `path:"id"`
 }
 
+type heartbeatInput struct {
+	User  userID       `path:"user"`
+	ID    streamID     `path:"id"`
+	Token tokenFormats `query:"token" doc:"The formats in which the response has a playback token, separated by commas or by repetition, if the service issues tokens."`
+}
+
 type startInput struct {
-	User userID `path:"user"`
-	Body *apitype.Start
+	User  userID       `path:"user"`
+	Token tokenFormats `query:"token" doc:"The formats in which the response has a playback token, separated by commas or by repetition, if the service issues tokens."`
+	Body  *apitype.Start
 }
 
 type stopInput struct {
@@ -98,6 +105,11 @@ func (s *Server) start(ctx context.Context, c directCall[apitype.Start]) (*apity
 	if p != nil {
 		return nil, p
 	}
+	if c.tokens != 0 {
+		if p := s.cfg.Tokens.CheckStart(c.tokens, req.Content.ID); p != nil {
+			return nil, p
+		}
+	}
 	started, err := s.limiter().Start(ctx, c.user, req)
 	s.auditStart(ctx, c.user, req, started, err)
 	switch {
@@ -112,7 +124,7 @@ func (s *Server) start(ctx context.Context, c directCall[apitype.Start]) (*apity
 		return nil, err
 	}
 	u, st := convert.User(started.Usage), withoutServiceMembers(c.rec.caller, convert.Stream(started.Stream))
-	u.Stream = &st
+	u.Stream, u.Token = &st, s.playbackToken(ctx, c.tokens, c.user, started.Stream, true)
 	return &u, nil
 }
 
@@ -184,6 +196,7 @@ func (s *Server) heartbeat(ctx context.Context, c directCall[noBody]) (*apitype.
 	}
 	s.heartbeats.Add(1)
 	out := withoutServiceMembers(c.rec.caller, convert.Stream(st))
+	out.Token = s.playbackToken(ctx, c.tokens, c.user, st, false)
 	return &out, nil
 }
 

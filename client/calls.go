@@ -55,7 +55,7 @@ func (c *Client) start(ctx context.Context, user string, req apitype.Start) (api
 	}
 	err = c.retry(ctx, func() error {
 		reply, sent = apitype.User{}, time.Now()
-		if err := c.send(ctx, http.MethodPost, base+"/start", req, &reply); err != nil {
+		if err := c.send(ctx, http.MethodPost, base+"/start"+c.tokenQuery(), req, &reply); err != nil {
 			return err
 		}
 		if reply.Stream == nil {
@@ -67,6 +67,8 @@ func (c *Client) start(ctx context.Context, user string, req apitype.Start) (api
 		c.reportRejection("start", user, err)
 		return apitype.User{}, sent, fmt.Errorf("start stream of %s: %w", user, err)
 	}
+	reply.Stream.Token = reply.Token
+	c.reportToken(user, reply.Token)
 	return reply, sent, nil
 }
 
@@ -96,7 +98,7 @@ func (c *Client) Heartbeat(ctx context.Context, user, id string) (apitype.Stream
 		return apitype.Stream{}, err
 	}
 	what := fmt.Sprintf("heartbeat of %s's stream", user)
-	s, err := get[apitype.Stream](ctx, c, http.MethodPost, path+"/heartbeat", nil, what)
+	s, err := get[apitype.Stream](ctx, c, http.MethodPost, path+"/heartbeat"+c.tokenQuery(), nil, what)
 	if err != nil {
 		return s, err
 	}
@@ -106,6 +108,7 @@ func (c *Client) Heartbeat(ctx context.Context, user, id string) (apitype.Stream
 	if s.ID != id {
 		return apitype.Stream{}, fmt.Errorf("%s: %w: about another stream", what, errUnreadable)
 	}
+	c.reportToken(user, s.Token)
 	return s, nil
 }
 

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"streamcount/api/apitype"
 )
 
 // DefaultServer is the default address of a node.
@@ -33,6 +35,12 @@ type Config struct {
 	// Stream: any status from 300 on except the limit, the end of a stream, 408, 425, 429 and
 	// 5xx. The error names the invalid members. OnProblem must not block.
 	OnProblem func(*ProblemError)
+	// Tokens are the formats in which starts and heartbeats request playback tokens: jwt, akamai,
+	// secure-link or cloudfront; none if empty.
+	Tokens []string
+	// OnToken, if not nil, is called with each token that a start or heartbeat returns. It must not
+	// block.
+	OnToken func(user string, t apitype.Token)
 	// Timeout bounds each request; 5 s if 0. A node answers within that time even if
 	// etcd does not, so a shorter timeout misses those answers.
 	Timeout time.Duration

@@ -66,3 +66,23 @@ func (r *Ring) JWKS(now time.Time) (document []byte, etag string, err error) {
 	sum := sha256.Sum256(document)
 	return document, `"` + hex.EncodeToString(sum[:8]) + `"`, nil
 }
+
+// A KeyState is what a key is used for at a time.
+type KeyState string
+
+// The states of a key, in their order.
+const (
+	Published KeyState = "published" // verifiers can fetch it; it does not sign yet
+	Signing   KeyState = "signing"
+	Verifying KeyState = "verifying" // it has signed tokens that may still be valid
+)
+
+// KeyInfo describes a key. It has no secret.
+type KeyInfo struct {
+	ID        string
+	Algorithm Algorithm
+	State     KeyState
+	Created   time.Time
+	From      time.Time // when it begins to sign
+	Until     time.Time // when it is removed; zero if that is not known yet
+}

@@ -309,6 +309,27 @@ func TestClient_Credential(t *testing.T) {
 	s.waitFor(t, "a stop", func() bool { return s.calls[len(s.calls)-1] == "maya/streams/s1/stop Bearer two" })
 }
 
+// The client passes the playback tokens of starts and heartbeats to the player, also of a degraded
+// heartbeat.
+func TestClient_PlaybackTokens(t *testing.T) {
+	t.Parallel()
+	s := newScript(t)
+	withToken := func(body, name string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			reply(w, 200, strings.TrimSuffix(body, "}")+fmt.Sprintf(`,"token":{"jwt":"%s %s"}}`, name, r.URL.RawQuery))
+		}
+	}
+	s.startAnswers = []http.HandlerFunc{withToken(`{"userId":"maya","streams":1,"limit":3,"stream":`+living("s1")+`}`, "start")}
+	s.heartbeatAnswers = []http.HandlerFunc{
+		withToken(living("s1"), "heartbeat"), withToken(`{"id":"s1","ttlSeconds":3,"heartbeatSeconds":1,"degraded":true}`, "degraded"),
+	}
+	tab := browser.Open(t).Tab(s.URL + "/player")
+	start(tab, `{ user: "maya", playbackTokens: ["jwt", "akamai"], onToken: ({ jwt }) => (window.tokens ??= []).push(jwt) }`)
+	require.Eventually(t, func() bool { return browser.Eval[int](tab, `(window.tokens ?? []).length`) >= 3 }, time.Minute, 50*time.Millisecond)
+	query := " token=jwt%2Cakamai"
+	assert.Equal(t, []string{"start" + query, "heartbeat" + query, "degraded" + query}, browser.Eval[[]string](tab, `tokens.slice(0, 3)`))
+}
+
 // A player on another origin loads the client from the node, and the worker from a blob. If
 // the page's policy forbids that, the page sends the heartbeats.
 func TestClient_OtherOrigin(t *testing.T) {

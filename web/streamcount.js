@@ -76,6 +76,7 @@ const UNUSABLE_USER = Object.freeze({
 export class Stream extends EventTarget {
   #options;
   #base; // URL of the user
+  #query; // of starts and heartbeats
   #state = "idle";
   #info = null; // the stream as the service last described it
   #pendingOptions = {}; // of the last start
@@ -103,6 +104,9 @@ export class Stream extends EventTarget {
    * @param {string} [options.server]    URL of the service; default the origin of this file
    * @param {string|function} [options.token]  a credential, or a function (also async) that returns one.
    *   It is called with {refused: true} when the last one was not valid
+   * @param {string|string[]} [options.playbackTokens]  formats of the playback tokens that starts and heartbeats
+   *   return: "jwt", "akamai", "secure-link" or "cloudfront"
+   * @param {function} [options.onToken]  called with each playback token: {jwt, expiresAt, ...}
    * @param {boolean} [options.idIsEnough=true]  heartbeats and stops need no credential; set it to false for a
    *   service with --auth-stream-ids=false
    * @param {object} [options.device]    {id, name, type}, which the user's other devices can show
@@ -130,6 +134,8 @@ export class Stream extends EventTarget {
     const server = new URL(options.server ?? new URL("/", import.meta.url), location.href).href.replace(/\/+$/, "");
     const user = encode(options.user);
     this.#base = user === null ? null : `${server}/api/v1/streams/users/${user}`;
+    const formats = [options.playbackTokens ?? []].flat();
+    this.#query = formats.length > 0 ? `?token=${encodeURIComponent(formats.join(","))}` : "";
     this.#session = new TabSession(this.#options);
     addEventListener("pagehide", this.#onPageHide);
     addEventListener("pageshow", this.#onPageShow);
@@ -247,7 +253,7 @@ export class Stream extends EventTarget {
         title: "The start cannot be written as JSON", detail: String(err?.message ?? err),
       } });
     }
-    this.#startInFlight = this.#call("/start", { body, timeout: START_TIMEOUT }, true);
+    this.#startInFlight = this.#call("/start" + this.#query, { body, timeout: START_TIMEOUT }, true);
     const answer = await this.#startInFlight;
     if (generation !== this.#generation) { // stopped or restarted since; a new start takes over the slot
       if (answer.data?.stream && this.#state !== "starting") this.#sendStop(answer.data.stream.id, () => true);
@@ -292,6 +298,7 @@ export class Stream extends EventTarget {
     this.#pendingOptions.replaces = undefined; // a restart must not end another stream
     this.#startHeartbeats();
     this.#setState("playing");
+    this.#passToken(data.token);
     this.#dispatch("started", { stream: data.stream, streams: data.streams, limit: data.limit, quiet });
     if (wasDegraded) this.#dispatch("recovered", {});
     return this.#state;
@@ -354,7 +361,7 @@ export class Stream extends EventTarget {
     const authorization = this.#options.idIsEnough ? undefined : await this.#authorization();
     if (!this.#info) return;
     this.#heartbeatClient().send({
-      type: "start", url: this.#address(this.#info.id, "heartbeat"), authorization,
+      type: "start", url: this.#heartbeatAddress(), authorization,
       ttlSeconds: this.#info.ttlSeconds, heartbeatSeconds: this.#info.heartbeatSeconds,
     });
   }
@@ -366,16 +373,18 @@ export class Stream extends EventTarget {
 
   async #onMessage(message) {
     if (message.type === "timer") return this.#timers.get(message.id)?.();
-    if (!this.#info || message.url !== this.#address(this.#info.id, "heartbeat")) return; // of an earlier stream
+    if (!this.#info || message.url !== this.#heartbeatAddress()) return; // of an earlier stream
     switch (message.type) {
       case "renewed":
         this.#info = { ...this.#info, ...message.stream };
+        this.#passToken(message.stream.token);
         if (this.#degraded) {
           this.#degraded = null;
           this.#dispatch("recovered", {});
         }
         return;
       case "missed":
+        this.#passToken(message.problem?.token); // of a degraded answer
         return this.#onMissed(message);
       case "unauthorized":
         return this.#refreshHeartbeatToken(message.why);
@@ -478,6 +487,13 @@ export class Stream extends EventTarget {
     });
     this.#heartbeatClient().send({ type: "timer", id, ms });
   }
+
+  /** Passes a playback token to the player. */
+  #passToken(token) {
+    if (token) this.#options.onToken?.(token);
+  }
+
+  #heartbeatAddress() { return this.#address(this.#info.id, "heartbeat") + this.#query; }
 
   #address(id, call) { return `${this.#base}/streams/${encode(id)}/${call}`; }
 

@@ -106,6 +106,7 @@ type Stream struct {
 	Priority         *int     `json:"priority,omitempty" doc:"The priority that the calling service set. Viewers do not receive it."`
 	Blocks           []string `json:"blocks,omitzero" doc:"403 of a plan with several limits: the names of the refusing limits that the stream counts for."`
 	Enough           *bool    `json:"enough,omitempty" doc:"403 of a plan with several limits: whether the start is admitted if this stream ends."`
+	Token            *Token   `json:"token,omitempty" doc:"Heartbeat: the playback token that the request asked for."`
 	Degraded         bool     `json:"degraded,omitempty" doc:"The heartbeat could not reach etcd in time: continue playback, and send another soon."`
 }
 
@@ -117,6 +118,7 @@ type User struct {
 	Limit   int      `json:"limit" doc:"How many the user may have." example:"3"`
 	Active  []Stream `json:"active,omitempty" doc:"The streams, oldest first. Start and stop leave it out."`
 	Stream  *Stream  `json:"stream,omitempty" doc:"The stream that this call started."`
+	Token   *Token   `json:"token,omitempty" doc:"Start: the playback token that the request asked for."`
 	Message string   `json:"message,omitempty" doc:"Set when a stop leaves the user with no streams."`
 }
 

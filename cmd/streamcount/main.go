@@ -94,7 +94,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.serveCommand(), a.configCommand(), a.shardsCommand(), a.secretCommand(),
 		a.startCommand(), a.heartbeatCommand(), a.stopCommand(), a.endCommand(), a.lsCommand(), a.topCommand(), a.watchCommand(),
-		a.limitsCommand(), a.plansCommand(), a.usersCommand(), a.keysCommand(), a.authCommand(), a.edgeCommand(), a.healthCommand(), a.versionCommand(),
+		a.limitsCommand(), a.plansCommand(), a.usersCommand(), a.keysCommand(), a.tokensCommand(), a.authCommand(), a.edgeCommand(), a.healthCommand(), a.versionCommand(),
 		a.manCommand(),
 	)
 	root.SetOut(a.out) // before the completion command is added, which copies it

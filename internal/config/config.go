@@ -64,6 +64,7 @@ type Config struct {
 	loadConfig
 	traceConfig
 	edgeListenConfig
+	tokenConfig
 
 	file string // --config
 	from sources
@@ -117,6 +118,7 @@ func (c *Config) Flags() *pflag.FlagSet {
 	c.loadConfig.register(fs)
 	c.traceConfig.register(fs)
 	c.edgeListenConfig.register(fs)
+	c.tokenConfig.register(fs)
 	fs.StringVar(&c.file, "config", "", "YAML `file` with values of these flags; its keys are the names of the flags")
 	return fs
 }
@@ -177,6 +179,7 @@ func (c *Config) validate() error {
 		c.checkLoad(),
 		c.checkTrace(),
 		c.checkEdgeListen(),
+		c.checkTokens(),
 		c.checkShards(),
 		c.checkNear(),
 		c.checkEtcd(),

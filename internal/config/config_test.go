@@ -80,6 +80,8 @@ func TestConfig_EverySource(t *testing.T) {
 		"max-connections": "99", "max-connections-per-address": "9", "idle-timeout": "9s", "proxy-protocol": "true",
 		"shard": "b=h:1,i:2", "on-outage": "admit", "etcd-near": "a:1", "trace-endpoint": "http://c:4318", "trace-sample": "0.5",
 		"edge-listen": ":3001", "edge-file": "edge.yaml", "edge-allow": "10.0.0.0/8", "edge-stale": "2m0s", "edge-tls-cert": "c", "edge-tls-key": "k", "edge-client-ca": "a",
+		"token-issuer": "https://t.example", "token-audience": "edge", "token-life": "40s", "token-algorithm": "EdDSA", "token-key-file": "k",
+		"token-formats-file": "f",
 	}
 	var cfg Config
 	assert.ElementsMatch(t, FlagNames(cfg.Flags()), keys(values), "a new key needs a value here")

@@ -107,6 +107,7 @@ func (c *Config) machineNames() []string {
 
 // LogWarnings logs settings that allow more, or less, than an operator may expect.
 func (c *Config) LogWarnings(log *slog.Logger) {
+	c.logTokenWarnings(log)
 	if c.onlyMachineNames() {
 		log.Warn("no credential is required, so the Host header must contain an IP address, localhost or a name of this machine: "+
 			"set hosts to allow others, such as the name of a Kubernetes Service", "names", c.machineNames())

@@ -27,6 +27,7 @@ import (
 	"streamcount/internal/filewatch"
 	"streamcount/lease/policy"
 	"streamcount/metrics"
+	"streamcount/token"
 	"streamcount/web"
 )
 
@@ -79,6 +80,8 @@ type service struct {
 	onReady  func()
 	tracer   trace.Tracer // nil if tracing is off
 	edge     *edgeService // nil unless proxies check requests
+	// tokenKeys has the keys of playback tokens; nil if there are no tokens.
+	tokenKeys *token.Ring
 }
 
 // describe returns the URL of the node, its etcd and its main settings.
@@ -194,7 +197,8 @@ func (n *service) apiConfig() (api.Config, []background, error) {
 			return cert.files.Run(ctx, certificateCheckInterval, n.logs.slog)
 		})
 	}
-	return c, watchers, nil
+	tokenFiles, err := n.setTokens(&c)
+	return c, append(watchers, tokenFiles...), err
 }
 
 // setAudit configures the audit log of the HTTP server.
@@ -241,11 +245,19 @@ func (n *service) runBackend(serving, ctx context.Context, server *api.Server) (
 	}
 	group, work := errgroup.WithContext(ctx)
 	group.Go(func() error { return router.Run(work) })
+	tokenStore := n.tokenStore(b, router)
+	if tokenStore != nil {
+		group.Go(func() error { return tokenStore.Run(work) })
+	}
 	group.Go(func() error { return b.watchOlderNodes(work, router) })
 	group.Go(func() error { return watchEmbedded(work, etcdEnded) })
 	select {
 	case <-router.Ready():
-		server.SetBackend(b.apiBackend(router))
+		apiBackend := b.apiBackend(router)
+		if tokenStore != nil {
+			apiBackend.TokenKeys = tokenStore
+		}
+		server.SetBackend(apiBackend)
 		n.edge.useBackend(work, group, b, router)
 		n.runSidecars(serving, work, group)
 		n.onReady()

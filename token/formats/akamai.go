@@ -31,6 +31,9 @@ func (a *Akamai) complete() (err error) {
 	return nil
 }
 
+// Fits reports whether a token can be made for a content.
+func (a *Akamai) Fits(content string) bool { return a.ACL.fits(content) }
+
 // Token returns the value of the cookie or query parameter hdnts.
 func (a *Akamai) Token(v Values) (string, error) {
 	acl, err := a.ACL.fill(v)

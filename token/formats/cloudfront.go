@@ -62,6 +62,9 @@ func parseRSA(text string) (*rsa.PrivateKey, error) {
 	return key, nil
 }
 
+// Fits reports whether a token can be made for a content.
+func (c *CloudFront) Fits(content string) bool { return c.Resource.fits(content) }
+
 // Cookies returns the cookies by name.
 func (c *CloudFront) Cookies(v Values) (map[string]string, error) {
 	resource, err := c.Resource.fill(v)

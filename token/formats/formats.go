@@ -96,10 +96,15 @@ func (p pattern) check(more ...string) error {
 // or one that cannot be a part of a path.
 var ErrNoContent = errors.New("formats: the stream has no content id that can be part of a path")
 
+// fits reports whether a content can be part of the path in p, if there is one.
+func (p pattern) fits(content string) bool {
+	return !strings.Contains(string(p), "{content}") || strings.Trim(content, ".") != ""
+}
+
 // fill replaces the placeholders. Values are percent-encoded, so that clients, who state them,
 // cannot insert separators and wildcards. more are pairs of a placeholder and its text.
 func (p pattern) fill(v Values, more ...string) (string, error) {
-	if strings.Contains(string(p), "{content}") && strings.Trim(v.Content, ".") == "" {
+	if !p.fits(v.Content) {
 		return "", ErrNoContent
 	}
 	pairs := append([]string{"{user}", escape(v.User), "{stream}", escape(v.Stream), "{content}", escape(v.Content)}, more...)

@@ -28,6 +28,9 @@ func (s *SecureLink) complete() error {
 	return nil
 }
 
+// Fits reports whether a token can be made for a content.
+func (s *SecureLink) Fits(content string) bool { return s.Expression.fits(content) }
+
 // Token returns the values of the parameters md5 and expires.
 func (s *SecureLink) Token(v Values) (hash string, expires int64, err error) {
 	expires = v.Expires.Unix()

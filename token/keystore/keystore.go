@@ -182,30 +182,20 @@ func (s *Store) removeExpired(ctx context.Context, c *clientv3.Client, keys []st
 	return nil
 }
 
-// Info describes a key. It has no secret.
-type Info struct {
-	ID        string
-	Algorithm token.Algorithm
-	State     State
-	Created   time.Time
-	From      time.Time // when it begins to sign
-	Until     time.Time // when it is removed; zero if that is not known yet
-}
-
 // Keys returns the keys in the order in which they sign. Returns [ErrUnavailable].
-func (s *Store) Keys(ctx context.Context) ([]Info, error) {
+func (s *Store) Keys(ctx context.Context) ([]token.KeyInfo, error) {
 	keys, _, err := s.read(ctx, s.client())
 	return s.describe(keys, time.Now()), err
 }
 
-func (s *Store) describe(keys []stored, now time.Time) []Info {
-	out := []Info{}
+func (s *Store) describe(keys []stored, now time.Time) []token.KeyInfo {
+	out := []token.KeyInfo{}
 	for i, k := range keys {
 		state := s.cfg.state(keys, i, now)
 		if state == removed {
 			continue
 		}
-		info := Info{ID: k.Key.ID, Algorithm: k.Key.Algorithm, State: state, Created: k.Created, From: k.From}
+		info := token.KeyInfo{ID: k.Key.ID, Algorithm: k.Key.Algorithm, State: state, Created: k.Created, From: k.From}
 		if end := s.cfg.end(keys, i); !end.IsZero() {
 			info.Until = end.Add(s.cfg.Retention)
 		}
@@ -217,7 +207,7 @@ func (s *Store) describe(keys []stored, now time.Time) []Info {
 // Rotate creates the next key, which signs after Config.Prepublish, or at once. A key that is published
 // but does not sign yet is not replaced; at once makes it sign. Rotate is safe to repeat. Returns
 // [ErrUnavailable].
-func (s *Store) Rotate(ctx context.Context, atOnce bool) ([]Info, error) {
+func (s *Store) Rotate(ctx context.Context, atOnce bool) ([]token.KeyInfo, error) {
 	c := s.client()
 	for range maxAttempts {
 		keys, revision, err := s.read(ctx, c)
@@ -254,7 +244,7 @@ func (s *Store) next(keys []stored, now time.Time, atOnce bool) ([]stored, error
 		from = now
 	}
 	for i, k := range keys {
-		if k.Key.Algorithm != s.cfg.Algorithm || s.cfg.state(keys, i, now) != Published {
+		if k.Key.Algorithm != s.cfg.Algorithm || s.cfg.state(keys, i, now) != token.Published {
 			continue
 		}
 		if !atOnce {

@@ -68,7 +68,7 @@ func kids(t *testing.T, s *Store, at time.Time) []string {
 	return out
 }
 
-func states(infos []Info) (out []State) {
+func states(infos []token.KeyInfo) (out []token.KeyState) {
 	for _, i := range infos {
 		out = append(out, i.State)
 	}
@@ -121,7 +121,7 @@ func TestStore_AllNodesSignWithOneKey(t *testing.T) {
 	infos, err := stores[0].Keys(t.Context())
 	require.NoError(t, err)
 	require.Len(t, infos, 1)
-	assert.Equal(t, Signing, infos[0].State)
+	assert.Equal(t, token.Signing, infos[0].State)
 	assert.Zero(t, infos[0].Until)
 }
 
@@ -138,7 +138,7 @@ func TestStore_RotateAtOnce(t *testing.T) {
 	before := issue(t, b)
 	infos, err := a.Rotate(t.Context(), true)
 	require.NoError(t, err)
-	assert.Equal(t, []State{Verifying, Signing}, states(infos))
+	assert.Equal(t, []token.KeyState{token.Verifying, token.Signing}, states(infos))
 	assert.Equal(t, infos[1].From.Add(cfg.Retention), infos[0].Until)
 	for _, s := range []*Store{a, b} {
 		require.Eventually(t, func() bool { return signing(t, s) == infos[1].ID }, time.Minute, 5*time.Millisecond)
@@ -169,7 +169,7 @@ func TestStore_Rotate(t *testing.T) {
 	old := signing(t, a)
 	first, err := a.Rotate(t.Context(), false)
 	require.NoError(t, err)
-	assert.Equal(t, []State{Signing, Published}, states(first))
+	assert.Equal(t, []token.KeyState{token.Signing, token.Published}, states(first))
 	again, err := b.Rotate(t.Context(), false)
 	require.NoError(t, err)
 	assert.Equal(t, first, again)
@@ -181,7 +181,7 @@ func TestStore_Rotate(t *testing.T) {
 	}
 	atOnce, err := b.Rotate(t.Context(), true)
 	require.NoError(t, err)
-	assert.Equal(t, []State{Verifying, Signing}, states(atOnce))
+	assert.Equal(t, []token.KeyState{token.Verifying, token.Signing}, states(atOnce))
 	assert.Equal(t, first[1].ID, atOnce[1].ID, "the published key signs now")
 }
 
@@ -191,24 +191,24 @@ func TestStore_Lifecycle(t *testing.T) {
 	cfg := config(etcdtest.Prefix(t))
 	s, c := newStore(t, cfg), etcdtest.Client(t)
 	began := time.Now()
-	at := func(after time.Duration) []State {
+	at := func(after time.Duration) []token.KeyState {
 		_, err := s.sync(t.Context(), c, began.Add(after))
 		require.NoError(t, err)
 		return states(s.describe(s.known, began.Add(after)))
 	}
-	assert.Equal(t, []State{Signing}, at(0))
-	assert.Equal(t, []State{Signing}, at(30*day-time.Hour-time.Second))
-	assert.Equal(t, []State{Signing, Published}, at(30*day-time.Hour))
-	assert.Equal(t, []State{Signing, Published}, at(30*day-time.Second))
-	assert.Equal(t, []State{Verifying, Signing}, at(30*day))
-	assert.Equal(t, []State{Verifying, Signing}, at(30*day+2*time.Hour-time.Second))
-	assert.Equal(t, []State{Signing}, at(30*day+2*time.Hour))
-	assert.Equal(t, []State{Signing}, at(30*day+2*time.Hour))
+	assert.Equal(t, []token.KeyState{token.Signing}, at(0))
+	assert.Equal(t, []token.KeyState{token.Signing}, at(30*day-time.Hour-time.Second))
+	assert.Equal(t, []token.KeyState{token.Signing, token.Published}, at(30*day-time.Hour))
+	assert.Equal(t, []token.KeyState{token.Signing, token.Published}, at(30*day-time.Second))
+	assert.Equal(t, []token.KeyState{token.Verifying, token.Signing}, at(30*day))
+	assert.Equal(t, []token.KeyState{token.Verifying, token.Signing}, at(30*day+2*time.Hour-time.Second))
+	assert.Equal(t, []token.KeyState{token.Signing}, at(30*day+2*time.Hour))
+	assert.Equal(t, []token.KeyState{token.Signing}, at(30*day+2*time.Hour))
 	assert.Len(t, s.known, 1, "the first key was deleted")
 	// All nodes were stopped for months: the key signs until its successor was published for long enough.
-	assert.Equal(t, []State{Signing, Published}, at(200*day))
-	assert.Equal(t, []State{Signing, Published}, at(200*day+time.Hour-time.Second))
-	assert.Equal(t, []State{Verifying, Signing}, at(200*day+time.Hour))
+	assert.Equal(t, []token.KeyState{token.Signing, token.Published}, at(200*day))
+	assert.Equal(t, []token.KeyState{token.Signing, token.Published}, at(200*day+time.Hour-time.Second))
+	assert.Equal(t, []token.KeyState{token.Verifying, token.Signing}, at(200*day+time.Hour))
 }
 
 // Nodes with another algorithm sign with a key of their own, and publish the keys of all.

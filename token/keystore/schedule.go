@@ -20,16 +20,8 @@ type Config struct {
 	Retention  time.Duration // how long a key is published after it has signed
 }
 
-// A State is what a key is used for at a time.
-type State string
-
-// The states of a key, in their order.
-const (
-	Published State = "published" // verifiers can fetch it; it does not sign yet
-	Signing   State = "signing"
-	Verifying State = "verifying" // it has signed tokens that may still be valid
-	removed   State = ""
-)
+// removed is the state of a key that is no longer needed.
+const removed token.KeyState = ""
 
 // A stored key is a value in etcd.
 type stored struct {
@@ -70,15 +62,15 @@ func (c Config) end(keys []stored, i int) time.Time {
 }
 
 // state returns the state of keys[i] of ordered keys.
-func (c Config) state(keys []stored, i int, now time.Time) State {
+func (c Config) state(keys []stored, i int, now time.Time) token.KeyState {
 	end := c.end(keys, i)
 	switch {
 	case keys[i].From.After(now):
-		return Published
+		return token.Published
 	case end.IsZero() || end.After(now):
-		return Signing
+		return token.Signing
 	case end.Add(c.Retention).After(now):
-		return Verifying
+		return token.Verifying
 	}
 	return removed
 }

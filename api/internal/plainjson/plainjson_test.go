@@ -103,7 +103,7 @@ func fill(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.String:
 		v.SetString("text")
-	case reflect.Int:
+	case reflect.Int, reflect.Int64:
 		v.SetInt(7)
 	case reflect.Bool:
 		v.SetBool(true)
@@ -115,6 +115,10 @@ func fill(v reflect.Value) {
 		fill(v.Index(0))
 		fill(v.Index(1))
 	case reflect.Map:
+		if v.Type() == reflect.TypeFor[map[string]string]() {
+			v.Set(reflect.ValueOf(map[string]string{"key": "text"}))
+			return
+		}
 		v.Set(reflect.ValueOf(apitype.Labels{"key": "text"}))
 	case reflect.Struct:
 		if v.Type() == reflect.TypeFor[apitype.Time]() {

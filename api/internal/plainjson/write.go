@@ -38,6 +38,9 @@ func AppendStream(b []byte, s *apitype.Stream) []byte {
 	if s.Enough != nil {
 		b = strconv.AppendBool(append(b, `,"enough":`...), *s.Enough)
 	}
+	if s.Token != nil {
+		b = appendJSON(b, `,"token":`, s.Token)
+	}
 	if s.Degraded {
 		b = append(b, `,"degraded":true`...)
 	}
@@ -66,6 +69,9 @@ func AppendUser(b []byte, u *apitype.User) []byte {
 	}
 	if u.Stream != nil {
 		b = AppendStream(append(b, `,"stream":`...), u.Stream)
+	}
+	if u.Token != nil {
+		b = appendJSON(b, `,"token":`, u.Token)
 	}
 	b = appendText(b, `,"message":`, u.Message)
 	return endObject(b, begin)
@@ -138,11 +144,11 @@ func appendTime(b []byte, name string, t *apitype.Time) []byte {
 	return t.AppendJSON(append(b, name...))
 }
 
-// appendJSON appends a member of strings that most bodies do not have.
+// appendJSON appends a member that most bodies do not have.
 func appendJSON(b []byte, name string, value any) []byte {
 	text, err := json.Marshal(value)
 	if err != nil {
-		panic(err) // strings can be encoded
+		panic(err) // strings, numbers and times can be encoded
 	}
 	return append(append(b, name...), text...)
 }
