@@ -57,6 +57,7 @@ func TestOutage(t *testing.T) {
 	assert.NotContains(t, log.String(), "secret")
 
 	assert.Equal(t, "/t/.../live/1.ts", loggedPath("/t/"+strings.Repeat("x", 41)+"/live/1.ts?token=x"))
+	assert.Equal(t, "/live/1.ts", loggedPath("http://maya:password@host/live/1.ts"))
 
 	cutOff.Store(true)
 	assert.Equal(t, 503, n.check(t, "vod", "/vod/film/1.ts?sid=new").StatusCode, "other nodes can answer")

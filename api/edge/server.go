@@ -269,9 +269,13 @@ func (s *Server) logDecision(ctx context.Context, name string, r profile.Request
 const maxLoggedSegment = 40
 
 // loggedPath returns the path of a target without its query, and without the segments that may be
-// tokens.
+// tokens. The target may be a whole URL, whose authority may contain a password.
 func loggedPath(target string) string {
 	path, _, _ := strings.Cut(target, "?")
+	if scheme, rest, ok := strings.Cut(path, "://"); ok && !strings.Contains(scheme, "/") {
+		_, path, _ = strings.Cut(rest, "/")
+		path = "/" + path
+	}
 	segments := strings.Split(path, "/")
 	for i, s := range segments {
 		if len(s) > maxLoggedSegment {
