@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"hash/maphash"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -64,7 +66,7 @@ type refusal struct {
 
 const (
 	refusalAge  = 2 * time.Second // how long a rejected start is not repeated
-	maxRefusals = 1 << 15
+	maxRefusals = 1 << 12         // each has the streams of its user
 	maxKnown    = 1 << 17
 	// moveInterval is the minimum age of a stream that moves to other content. Players still
 	// request the last segments of the previous content after they have changed it.
@@ -214,7 +216,8 @@ func (e shedError) Error() string { return "the node is overloaded: " + e.bound.
 // start, which ends independently of them.
 func (ch check) start(d Decision, move bool) Decision {
 	key := ch.playback()
-	result, err, _ := ch.starts.Do(key.user+"\x00"+key.session+"\x00"+key.content, func() (any, error) {
+	name := strings.Join([]string{key.user, key.session, key.content, ch.profile.Name, strconv.FormatBool(move)}, "\x00")
+	result, err, _ := ch.starts.Do(name, func() (any, error) {
 		ctx := context.WithoutCancel(ch.ctx)
 		if ch.cfg.AdmitStart != nil {
 			done, bound := ch.cfg.AdmitStart(ctx, key.user)
@@ -237,6 +240,8 @@ func (ch check) start(d Decision, move bool) Decision {
 		return d.barred(bar)
 	case atLimit:
 		return d.atLimit(full)
+	case errors.Is(err, policy.ErrMissingAttributes), errors.Is(err, policy.ErrBadAttributes):
+		return d.notInPlan(err)
 	case shed.bound == overload.RatePerUser && !move:
 		return d.tooOften()
 	case err != nil && move: // the stream of the session is running

@@ -88,6 +88,14 @@ func (d Decision) atLimit(e *lease.LimitError) Decision {
 	return d.deny(AtLimit, p).withUsage(len(e.Active), e.Limit)
 }
 
+// notInPlan is the decision on a request whose start lacks attributes that the user's plan requires.
+// It is not that of an outage, because it does not pass.
+func (d Decision) notInPlan(err error) Decision {
+	p := convert.Problem(err)
+	p.Status = http.StatusForbidden
+	return d.deny(AtLimit, p)
+}
+
 // tooOften is the decision on a request whose start exceeds the rate of the user. It is not that
 // of an outage, because a viewer with many sessions could cause it.
 func (d Decision) tooOften() Decision {
