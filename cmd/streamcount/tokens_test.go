@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"streamcount/api/apitype"
 	"streamcount/client"
+	"streamcount/internal/testing/etcdtest"
 	"streamcount/token"
 )
 
@@ -70,6 +72,49 @@ func TestTokens(t *testing.T) {
 	}, time.Minute, 10*time.Millisecond)
 	kid, _ := verifyByJWKS(t, c.server, s.Token.JWT)
 	assert.Equal(t, old, kid, "a token from before the rotation")
+}
+
+// Two nodes share the keys in etcd: after a rotation through one of them both sign with the new key,
+// and each verifies the tokens of the other from before and after it.
+func TestTokens_TwoNodes(t *testing.T) {
+	t.Parallel()
+	etcd := "--etcd-endpoints=" + etcdtest.Start(t, etcdtest.Config{}).Endpoint()
+	const issuer, audience = "--token-issuer=https://count.example", "--token-audience=edge"
+	_, a := serve(t, etcd, "--ttl=60s", issuer, audience)
+	_, b := serve(t, etcd, "--ttl=60s", issuer, audience)
+	newToken := func(c cli) string {
+		sdk, err := client.New(client.Config{Server: c.server, Tokens: []string{"jwt"}})
+		require.NoError(t, err)
+		s, err := sdk.StartStream(t.Context(), "maya", apitype.Start{})
+		require.NoError(t, err)
+		_, err = sdk.StopStream(t.Context(), "maya", s.Stream.ID)
+		require.NoError(t, err)
+		return s.Token.JWT
+	}
+	verify := func(c cli, text string) string {
+		kid, _ := verifyByJWKS(t, c.server, text)
+		return kid
+	}
+	byA, byB := newToken(a), newToken(b)
+	old := verify(b, byA)
+	require.Equal(t, old, verify(a, byB), "both sign with one key")
+
+	res, err := http.Post(a.server+"/api/v1/token-keys/rotate", "application/json", strings.NewReader(`{"now":true}`))
+	require.NoError(t, err)
+	defer func() { _ = res.Body.Close() }()
+	require.Equal(t, http.StatusOK, res.StatusCode)
+	var keys apitype.TokenKeys
+	require.NoError(t, json.NewDecoder(res.Body).Decode(&keys))
+	require.Len(t, keys.Keys, 2)
+	next := keys.Keys[1].KID
+	require.NotEqual(t, old, next)
+	for _, c := range []cli{a, b} { // a node that signs with a key also publishes it
+		require.Eventually(t, func() bool { return verify(c, newToken(c)) == next }, time.Minute, 10*time.Millisecond)
+	}
+	assert.Equal(t, next, verify(b, newToken(a)), "a token from after the rotation")
+	assert.Equal(t, next, verify(a, newToken(b)), "a token from after the rotation")
+	assert.Equal(t, old, verify(b, byA), "a token from before the rotation")
+	assert.Equal(t, old, verify(a, byB), "a token from before the rotation")
 }
 
 func TestTokens_Files(t *testing.T) {
