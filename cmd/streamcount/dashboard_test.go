@@ -120,7 +120,8 @@ func seriesOf(t *testing.T) map[string][]string {
 	require.NoError(t, err)
 	for line := range strings.Lines(string(golden)) {
 		name, rest, _ := strings.Cut(line, "{")
-		if strings.HasPrefix(name, "streamcount_auth_") { // this node has no issuers of tokens
+		// This node has no issuers of tokens and no edge.
+		if strings.HasPrefix(name, "streamcount_auth_") || strings.HasPrefix(name, "streamcount_edge_") {
 			labels, _, _ := strings.Cut(rest, "}")
 			out[name] = append([]string{"job", "instance"}, strings.Split(labels, ",")...)
 			continue
