@@ -12,8 +12,8 @@ import (
 )
 
 // Screenshot saves an image of the whole page as name.png in the directory
-// STREAMCOUNT_SCREENSHOTS, or in the test's artifact directory.
-func (t *Tab) Screenshot(name string) {
+// STREAMCOUNT_SCREENSHOTS, or in the test's artifact directory. It returns the path of the file.
+func (t *Tab) Screenshot(name string) string {
 	t.tb.Helper()
 	dir := os.Getenv("STREAMCOUNT_SCREENSHOTS")
 	if dir == "" {
@@ -23,7 +23,9 @@ func (t *Tab) Screenshot(name string) {
 	shot := call(t, page.CaptureScreenshot, page.CaptureScreenshotParams{
 		Format: "png", CaptureBeyondViewport: new(true),
 	})
-	require.NoError(t.tb, os.WriteFile(filepath.Join(dir, name+".png"), shot.Data, 0o644))
+	path := filepath.Join(dir, name+".png")
+	require.NoError(t.tb, os.WriteFile(path, shot.Data, 0o644))
+	return path
 }
 
 // CheckLayout saves images of the page in both themes at the widths of a desktop and of a
