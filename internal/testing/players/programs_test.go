@@ -133,7 +133,7 @@ func (s *site) evict(t *testing.T) (before, after time.Time) {
 	t.Helper()
 	var answer apitype.User
 	before = time.Now()
-	require.Equal(t, http.StatusOK, s.call(http.MethodPost, "/streams", `{"onLimit":"replace-oldest"}`, &answer))
+	require.Equal(t, http.StatusOK, s.call(http.MethodPost, "", `{"onLimit":"replace-oldest"}`, &answer))
 	return before, time.Now()
 }
 
