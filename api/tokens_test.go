@@ -36,17 +36,17 @@ func (f *fakeTokenKeys) Rotate(ctx context.Context, atOnce bool) ([]token.KeyInf
 }
 
 // someTokens issues tokens in all formats but CloudFront.
-func someTokens(t testing.TB, withKey bool) *Tokens {
-	t.Helper()
+func someTokens(tb testing.TB, withKey bool) *Tokens {
+	tb.Helper()
 	ring := &token.Ring{}
 	if withKey {
 		k, err := token.NewKey(token.ES256)
-		require.NoError(t, err)
+		require.NoError(tb, err)
 		ring.SetFile([]token.Key{k})
 	}
 	f, err := formats.Parse([]byte("akamai: {key: 00112233445566778899aabbccddeeff, acl: '/vod/{content}/*'}\n" +
 		"secureLink: {secret: an example of a secret, expression: '{expires}{user} {secret}'}"))
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return &Tokens{
 		JWT:     token.New(token.Config{Issuer: "https://count.example", Life: 50 * time.Second}, ring),
 		Formats: func() *formats.Formats { return f },

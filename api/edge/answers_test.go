@@ -92,17 +92,21 @@ func TestBars(t *testing.T) {
 		reason string
 	}{
 		"stopped": {func(t *testing.T, _ node, l *lease.Limiter) {
+			t.Helper()
 			_, err := l.Stop(t.Context(), "maya", streams(t, l, "maya")[0].ID)
 			require.NoError(t, err)
 		}, "stopped"},
 		"removed": {func(t *testing.T, _ node, l *lease.Limiter) {
+			t.Helper()
 			_, err := l.Remove(t.Context(), "maya")
 			require.NoError(t, err)
 		}, "removed"},
 		"evicted": {func(t *testing.T, n node, _ *lease.Limiter) {
+			t.Helper()
 			require.Equal(t, 200, n.check(t, "evict", "/vod/film/1.ts?sid=b").StatusCode)
 		}, "evicted"},
 		"replaced": {func(t *testing.T, _ node, l *lease.Limiter) {
+			t.Helper()
 			_, err := l.Start(t.Context(), "maya", lease.Request{Replaces: []string{streams(t, l, "maya")[0].ID}})
 			require.NoError(t, err)
 		}, "replaced"},

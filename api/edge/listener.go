@@ -84,6 +84,6 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 		abandon()
 		err = fmt.Errorf("drain the edge: requests in progress after %v: %w", s.cfg.Drain, errors.Join(err, srv.Close()))
 	}
-	<-served
+	<-served //nolint:errcheck // http.ErrServerClosed
 	return err
 }

@@ -133,7 +133,7 @@ func (s *site) evict(t *testing.T) (before, after time.Time) {
 	t.Helper()
 	var answer apitype.User
 	before = time.Now()
-	require.Equal(t, http.StatusOK, s.call(http.MethodPost, "", `{"onLimit":"replace-oldest"}`, &answer))
+	require.Equal(t, http.StatusOK, s.call(http.MethodPost, "/start", `{"onLimit":"replace-oldest"}`, &answer))
 	return before, time.Now()
 }
 
@@ -146,8 +146,7 @@ func (s *site) stopAll(t *testing.T) {
 	}
 }
 
-// logEviction logs what the player received after the eviction. It checks that it received
-// nothing after the first refusal.
+// logEviction logs what the player received after the eviction.
 func (p *playback) logEviction(t *testing.T, player string, before, after time.Time) {
 	t.Helper()
 	files := 0
