@@ -333,6 +333,7 @@ func testSimulation(t *testing.T, draw func(*rapid.T) simConfig) map[string]int 
 			rt.Fatalf("%v", s.faults)
 		}
 	})
+	done["runs"] = runs
 	t.Logf("%d runs, %d calls of etcd, %v", runs, calls, done)
 	return done
 }
