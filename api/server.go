@@ -81,7 +81,7 @@ type Backend struct {
 	// Feed has the events of the limiters. Without it event streams are answered 503, and there
 	// is no history.
 	Feed *events.Feed
-	// TokenKeys manages the keys of playback tokens; nil if there are none in etcd.
+	// TokenKeys manages the keys of playback tokens in etcd; nil if the keys are in a file.
 	TokenKeys tokenKeys
 }
 
@@ -100,7 +100,7 @@ type Config struct {
 	AuditMeasures func() metrics.Audit
 	// FilesFailing returns the number of sets of files that cannot be used; nil if there are none.
 	FilesFailing func() int
-	// Edge are the metrics of the edge; nil if the node has none.
+	// Edge are the metrics of the edge; nil if the node has no edge.
 	Edge *metrics.Edge
 	// MemoryBudget is how many bytes of memory the node may use; 0 if there is no limit.
 	MemoryBudget uint64

@@ -30,8 +30,8 @@ type simEdge struct {
 }
 
 // TestSimulation_Edge is TestSimulation with more sessions whose requests start and renew their
-// streams. Of concurrent first requests, on any nodes, one starts a stream, and none ends a
-// stream of its own session. If a stream is ended on purpose, its session starts no other while
+// streams. Of concurrent first requests, on any nodes, one starts a stream, and none ends the
+// stream of the same session. If a stream is ended on purpose, its session starts no other while
 // its player continues. A session is barred only then: not after an expiry, nor if its player
 // has left.
 func TestSimulation_Edge(t *testing.T) {

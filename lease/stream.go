@@ -129,7 +129,7 @@ type Totals struct {
 	Users        int
 	UsersAtLimit int
 	ByRegion     map[string]int
-	// ByVia counts the streams with Via, by its part before the colon: "edge", "hook" or
+	// ByVia counts the streams with Via, by its part before the colon: "edge" or
 	// "other".
 	ByVia map[string]int
 	// Since the node started: starts that it admitted and rejected, and streams of all

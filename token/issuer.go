@@ -41,7 +41,7 @@ func (i *Issuer) Keys() *Ring { return i.keys }
 type Playback struct {
 	User    string
 	Stream  string // an opaque name of the stream, from which its id cannot be derived
-	Content string // the id of the content; "" if there is none
+	Content string // the id of the content, or ""
 	Start   bool   // whether the stream starts now
 	// LeaseEnd is when the stream expires; zero if that is not known, as while etcd is unavailable.
 	LeaseEnd time.Time

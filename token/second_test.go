@@ -16,6 +16,7 @@ import (
 
 // verifyWithNode verifies a JWT with Node's WebCrypto, which reads the JWKS itself.
 const verifyWithNode = `
+import { webcrypto as crypto } from "node:crypto"; // global only since Node.js 19
 const [jwks, token, secret] = process.argv.slice(2);
 const part = (n) => Buffer.from(token.split(".")[n], "base64url");
 const header = JSON.parse(part(0));

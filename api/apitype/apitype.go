@@ -229,7 +229,7 @@ type Stats struct {
 	Users        int            `json:"users" doc:"Users with at least one stream."`
 	UsersAtLimit int            `json:"usersAtLimit" doc:"Users who could not start another."`
 	Regions      map[string]int `json:"regions" nullable:"false" doc:"Streams by the region they were started in."`
-	Via          map[string]int `json:"via,omitempty" doc:"Streams that something started in place of their players, by the part of their via before the colon: edge, hook or other."`
+	Via          map[string]int `json:"via,omitempty" doc:"Streams that something started in place of their players, by the part of their via before the colon: edge or other."`
 	Admitted     int64          `json:"admitted" doc:"Starts that this node admitted since it started."`
 	Refused      int64          `json:"refused" doc:"Starts that this node refused since it started."`
 	Expired      int64          `json:"expired" doc:"Streams of all nodes that have expired since this node started."`

@@ -127,9 +127,11 @@ func (c *Checker) identify(ctx context.Context, p *profile.Profile, r profile.Re
 	if err != nil {
 		return ch, d.failed(err), true
 	}
+	d.Content = t.Content
 	switch t.Kind {
 	case profile.Passed:
-		return ch, Decision{Outcome: Passed}, true
+		d.Outcome = Passed
+		return ch, d, true
 	case profile.Denied:
 		return ch, d.rejected(&profile.Rejection{Reason: profile.BadURI, Detail: "No path of the profile matches the path of the request."}), true
 	case profile.Counted, profile.Checked:
@@ -167,7 +169,7 @@ func (ch check) decide(d Decision, a lease.Attendance) Decision {
 		if ch.target.Kind == profile.Checked {
 			d.Outcome = Looked
 		}
-		ch.remember()
+		ch.addKnown()
 		return d
 	case a.Bar != nil && !running:
 		return d.barred(a.Bar)
@@ -258,7 +260,7 @@ func (ch check) start(d Decision, move bool) Decision {
 	case move:
 		d.Outcome = Moved
 	}
-	ch.remember()
+	ch.addKnown()
 	return d
 }
 
@@ -276,8 +278,8 @@ func (ch check) withoutEtcd(d Decision, err error) Decision {
 	return d.unavailable(err)
 }
 
-// remember records an allowed session for the outage policy known.
-func (ch check) remember() {
+// addKnown adds an allowed session to those that the outage policy known allows.
+func (ch check) addKnown() {
 	if ch.profile.OnOutage == profile.AllowKnown {
 		ch.known.Add(ch.hash(), struct{}{})
 	}

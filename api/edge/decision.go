@@ -16,6 +16,7 @@ type Decision struct {
 	Outcome Outcome
 	// User and Session are those of the request; "" if they were not read. Session is secret.
 	User, Session string
+	Content       string // id of the content, "" without one
 	// Streams and Limit are those of the user, if Counted is set.
 	Streams, Limit int
 	Counted        bool

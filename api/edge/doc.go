@@ -3,6 +3,6 @@
 // stream alive, so that players need no change.
 //
 // A [Checker] makes the decisions. A [Server] reads the requests of proxies and writes the
-// answers, on a listener of its own with its own limits. Package profile reads the file that
+// answers, on a separate listener with separate limits. Package profile reads the file that
 // describes the requests of players.
 package edge

@@ -27,8 +27,8 @@ func TestMain(m *testing.M) { os.Exit(etcdtest.Main(m)) }
 const (
 	soon    = time.Minute
 	testTTL = 60 * time.Second
-	// file has a profile for each way in which a proxy reports the request. The user is believed as
-	// it is.
+	// file has a profile for each way in which a proxy reports the request. It reads the user
+	// from a header.
 	file = `profiles:
   vod:
     paths: ["/vod/{content}/{file...}"]
@@ -97,7 +97,7 @@ func newNode(t *testing.T, cfg Config, l Limiter) node {
 	return node{s, srv.URL, path}
 }
 
-// startNode returns a node with a limiter of its own in etcd, with a limit of one stream.
+// startNode returns a node with a separate limiter in etcd, with a limit of one stream.
 func startNode(t *testing.T) (node, *lease.Limiter) {
 	t.Helper()
 	l := newLimiter(t, etcdtest.Client(t), lease.Config{Prefix: etcdtest.Prefix(t), Limit: 1})

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -55,11 +54,8 @@ func TestOutage(t *testing.T) {
 		assert.Equal(t, "1", got.Header.Get("Retry-After"))
 	}
 	assert.Equal(t, 401, n.checkAs(t, "vod", http.MethodGet, "/vod/film/1.ts?sid=new", "").StatusCode, "an outage replaces no identity")
-	assert.Contains(t, log.String(), "path=/vod/film/1.ts ")
+	assert.Contains(t, log.String(), "content=film ")
 	assert.NotContains(t, log.String(), "secret")
-
-	assert.Equal(t, "/t/.../live/1.ts", loggedPath("/t/"+strings.Repeat("x", 41)+"/live/1.ts?token=x"))
-	assert.Equal(t, "/live/1.ts", loggedPath("http://maya:password@host/live/1.ts"))
 
 	cutOff.Store(true)
 	assert.Equal(t, 503, n.check(t, "vod", "/vod/film/1.ts?sid=new").StatusCode, "other nodes can answer")
@@ -107,7 +103,7 @@ func TestOverload(t *testing.T) {
 	assert.Equal(t, "limit", got.reason())
 }
 
-// Without etcd nothing is decided, and while tokens cannot be verified nobody is let in.
+// Before etcd is reached, and while tokens cannot be verified, a check is answered 503.
 func TestUnavailable(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, Config{}, nil)

@@ -30,7 +30,7 @@ type Config struct {
 	CheckerConfig
 	File  string         // of profiles
 	Allow []netip.Prefix // addresses of proxies that need no key
-	Keys  Keys           // nil if there are none
+	Keys  Keys           // nil means that no key is valid
 	// TLS is the configuration of all connections; nil means plain HTTP/1.1. A request on a
 	// connection with a verified client certificate needs no key.
 	TLS     *tls.Config
@@ -192,7 +192,7 @@ func (s *Server) check(w http.ResponseWriter, r *http.Request, p *served, from p
 		d = s.Check(r.Context(), p.Profile, original)
 	}
 	p.counters.Done(int(d.Outcome), d.Outcome == Uncounted, time.Since(begin))
-	s.logDecision(r.Context(), p.Name, original, d)
+	s.logDecision(r.Context(), p.Name, d)
 	answer(w, p.Profile, d)
 }
 
@@ -243,44 +243,25 @@ func (s *Server) leave(w http.ResponseWriter, r *http.Request, p *served) {
 	}
 	d := s.Leave(r.Context(), p.Profile, o)
 	if d.Outcome != Passed {
-		s.logDecision(r.Context(), p.Name, o, d)
+		s.logDecision(r.Context(), p.Name, d)
 		answer(w, p.Profile, d)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// logDecision logs what an operator should notice, without credentials.
-func (s *Server) logDecision(ctx context.Context, name string, r profile.Request, d Decision) {
+// logDecision logs what an operator should notice. It logs the content and not the target of the
+// request, any part of which may be a credential.
+func (s *Server) logDecision(ctx context.Context, name string, d Decision) {
 	if d.Err != nil {
 		if suppressed, ok := s.outageLines.Allow(time.Now()); ok {
-			s.log.WarnContext(ctx, "a request of a player could not be counted", "profile", name, "path", loggedPath(r.Target), "decision",
+			s.log.WarnContext(ctx, "a request of a player could not be counted", "profile", name, "content", d.Content, "decision",
 				d.Outcome.Decision(), "err", d.Err, "suppressed", suppressed)
 		}
 		return
 	}
 	if s.log.Enabled(ctx, slog.LevelDebug) {
-		s.log.DebugContext(ctx, "check", "profile", name, "method", r.Method, "path", loggedPath(r.Target), "user", d.User, "decision", d.Outcome.Decision(),
+		s.log.DebugContext(ctx, "check", "profile", name, "content", d.Content, "user", d.User, "decision", d.Outcome.Decision(),
 			"reason", d.Outcome.String())
 	}
-}
-
-// maxLoggedSegment is the maximum length of a segment of a path in the log. Every token is longer.
-const maxLoggedSegment = 40
-
-// loggedPath returns the path of a target without its query, and without the segments that may be
-// tokens. The target may be a whole URL, whose authority may contain a password.
-func loggedPath(target string) string {
-	path, _, _ := strings.Cut(target, "?")
-	if scheme, rest, ok := strings.Cut(path, "://"); ok && !strings.Contains(scheme, "/") {
-		_, path, _ = strings.Cut(rest, "/")
-		path = "/" + path
-	}
-	segments := strings.Split(path, "/")
-	for i, s := range segments {
-		if len(s) > maxLoggedSegment {
-			segments[i] = "..."
-		}
-	}
-	return strings.Join(segments, "/")
 }

@@ -18,7 +18,7 @@ type Snapshot struct {
 	Streams, UsersAtLimit int
 	Users                 map[int]int // by number of streams; the last is policy.MaxLimit+1 or more
 	Regions               map[string]int
-	Via                   map[string]int // streams by what started them: "player", "edge", "hook", "other"
+	Via                   map[string]int // streams by what started them: "player", "edge", "other"
 	ReplicaAge            time.Duration  // since the last progress of the watch, or since the limiter was created
 	ReplicaCurrent        bool
 	Revision              int64

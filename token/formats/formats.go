@@ -92,8 +92,8 @@ func (p pattern) check(more ...string) error {
 	return nil
 }
 
-// ErrNoContent means that a pattern needs the id of the content, and that the stream has none,
-// or one that cannot be a part of a path.
+// ErrNoContent means that a pattern needs the id of the content, and that the stream has no such
+// id, or an id that cannot be a part of a path.
 var ErrNoContent = errors.New("formats: the stream has no content id that can be part of a path")
 
 // fits reports whether a content can be part of the path in p, if there is one.

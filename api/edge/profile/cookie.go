@@ -42,7 +42,7 @@ type cookieClaims struct {
 	User    string
 	Session string // before content, agent and network are mixed in
 	Issued  time.Time
-	more    string // [moreClaims] in JSON; "" if there are none
+	more    string // [moreClaims] in JSON, or ""
 }
 
 // moreClaims are the claims of a token on which limits depend. Without them a stream that a

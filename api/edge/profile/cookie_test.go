@@ -90,7 +90,7 @@ func TestCookie(t *testing.T) {
 	})
 }
 
-// An altered or forged cookie identifies nobody.
+// An altered or forged cookie is rejected.
 func TestCookie_Forgery(t *testing.T) {
 	t.Parallel()
 	p := parse(t, withCookie)

@@ -104,7 +104,7 @@ func verify(ctx context.Context, v Verifier, s source, value string) (access.Tok
 	return token, nil
 }
 
-// text returns the value of a source that is optional; "" if there is none.
+// text returns the value of a source that is optional, or "".
 func (l login) text(s source, r Request, t Target) string {
 	if s.place == inClaim {
 		return l.token.Text(s.name)

@@ -80,11 +80,11 @@ type Request struct {
 type Target struct {
 	Kind    Kind
 	Entry   bool   // the request is one with which a viewer begins to play
-	Content string // id of the content; "" if there is none
+	Content string // id of the content, or ""
 
 	path     string    // normalised
 	query    string    // as the player sent it
-	template *template // that the path matches; nil if there is none
+	template *template // that the path matches, or nil
 }
 
 // A Kind is how a request counts.
@@ -104,7 +104,7 @@ type Identity struct {
 	Session string // of at most 200 bytes; it is secret, and not to be logged
 	Caller  access.Caller
 	Device  lease.Device
-	Cookie  *http.Cookie // to set in the response; nil if there is none to set
+	Cookie  *http.Cookie // to set in the response, or nil
 }
 
 // A Reason is the value of X-Streamcount-Reason for a request that cannot be read.

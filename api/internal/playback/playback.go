@@ -3,6 +3,7 @@
 package playback
 
 import (
+	"cmp"
 	"net/http"
 	"strings"
 	"time"
@@ -19,7 +20,7 @@ const JWKSPath = "/.well-known/jwks.json"
 // An Issuer issues tokens in several formats. A nil Issuer issues none.
 type Issuer struct {
 	JWT     *token.Issuer
-	Formats func() *formats.Formats // the formats besides JWT; nil if there are none
+	Formats func() *formats.Formats // the formats besides JWT, or nil
 }
 
 // Requested is a set of formats.
@@ -92,26 +93,19 @@ func (i *Issuer) Issue(r Requested, p token.Playback, now time.Time) (*apitype.T
 	}
 	if r&akamai != 0 && f.Akamai != nil {
 		text, err := f.Akamai.Token(v)
-		out.Akamai, failed = text, first(failed, err)
+		out.Akamai, failed = text, cmp.Or(failed, err)
 	}
 	if r&secureLink != 0 && f.SecureLink != nil {
 		hash, seconds, err := f.SecureLink.Token(v)
-		if failed = first(failed, err); err == nil {
+		if failed = cmp.Or(failed, err); err == nil {
 			out.SecureLink = &apitype.SecureLink{MD5: hash, Expires: seconds}
 		}
 	}
 	if r&cloudFront != 0 && f.CloudFront != nil {
 		cookies, err := f.CloudFront.Cookies(v)
-		out.CloudFront, failed = cookies, first(failed, err)
+		out.CloudFront, failed = cookies, cmp.Or(failed, err)
 	}
 	return out, failed
-}
-
-func first(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 // ServeJWKS answers with the public keys, which anyone may read.

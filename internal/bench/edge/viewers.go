@@ -148,7 +148,7 @@ func (cfg ViewersConfig) arrive(ctx context.Context, cs []*load.Conn, requests [
 	return first.Summary()
 }
 
-// A plan is a load of the first viewers, each of whom requests a segment per interval.
+// A plan is a load of the first viewers. Each viewer requests a segment per interval.
 type plan struct {
 	load.Plan
 	viewers int64

@@ -91,7 +91,7 @@ func (b *Bars) Look(key schema.BarKey, entry bool) (t schema.Tombstone, retryAft
 	return of.tombstone, retryAfter, true
 }
 
-// look returns the bar of a session, nil if there is none, with its age, and whether it still
+// look returns the bar of a session, or nil, with its age, and whether it still
 // applies to a request.
 func (b *Bars) look(key schema.BarKey, entry bool) (of *bar, age, retryAfter time.Duration, barred bool) {
 	of, ok := b.m.Get(key)

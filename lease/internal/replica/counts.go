@@ -14,7 +14,7 @@ type usageCounts struct {
 	regionNames     []string
 	regionNumbers   map[string]uint16 // index in regionNames
 	streamsByRegion []int             // by index in regionNames
-	streamsByOrigin [4]int            // by index in origins
+	streamsByOrigin [3]int            // by index in origins
 	withClaims      int               // streams whose start carried a plan or a limit
 }
 
@@ -24,7 +24,7 @@ const maxRegions = 1000
 
 // origins are the parts of Via before the colon that are counted separately; all others count
 // as the last, and streams that their players started as "".
-var origins = [4]string{"", "edge", "hook", "other"}
+var origins = [3]string{"", "edge", "other"}
 
 // originOf returns the index in origins of a Via.
 func originOf(via string) uint8 {

@@ -250,7 +250,7 @@ func (r *Replica) setBar(user string, g schema.Tombstone) {
 		return
 	}
 	sh := r.stripeOf(user)
-	sh.RLock() // so that no stream starts meanwhile
+	sh.RLock() // so that no stream starts until the bar is set
 	defer sh.RUnlock()
 	for at := sh.users[user]; at != nil; at = at.next {
 		if at.isStream() && at.nonce != g.Nonce && schema.BarKeyOf(user, schema.DecodeHead(at.Value).Session) == g.Bar {

@@ -1,0 +1,68 @@
+package edge
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"streamcount/api/edge/profile"
+	"streamcount/lease"
+)
+
+// A countingLimiter returns fixed values and counts calls. Its other methods are not called.
+type countingLimiter struct {
+	Limiter
+	attendance             lease.Attendance
+	err                    error
+	attends, looks, starts int
+}
+
+func (l *countingLimiter) Attend(context.Context, string, string, bool) (lease.Attendance, error) {
+	l.attends++
+	return l.attendance, nil
+}
+
+func (l *countingLimiter) LookUpSession(context.Context, string, string, bool) (lease.Attendance, error) {
+	l.looks++
+	return l.attendance, nil
+}
+
+func (l *countingLimiter) Start(context.Context, string, lease.Request) (lease.Started, error) {
+	l.starts++
+	return lease.Started{}, l.err
+}
+
+func TestCheck_Calls(t *testing.T) {
+	profiles, err := profile.Parse([]byte(file))
+	require.NoError(t, err)
+	check := func(l *countingLimiter, cutOff bool, method string) Decision {
+		c := NewChecker(CheckerConfig{})
+		c.SetBackend(Backend{Limiter: l, Key: make([]byte, 32), CutOff: func() bool { return cutOff }})
+		r := profile.Request{Method: method, Target: "/vod/film/1.ts?sid=a", Header: http.Header{"X-User": {"maya"}}}
+		c.Check(t.Context(), profiles["vod"], r)
+		return c.Check(t.Context(), profiles["vod"], r)
+	}
+	running := lease.Stream{ID: "id", User: "maya", Content: lease.Content{ID: "film"}, StartedAt: time.Now()}
+
+	l := &countingLimiter{attendance: lease.Attendance{Stream: running, Current: true}}
+	assert.Equal(t, Looked, check(l, true, http.MethodHead).Outcome)
+	assert.Equal(t, []int{0, 2, 0}, []int{l.attends, l.looks, l.starts}, "HEAD has no effect")
+
+	l = &countingLimiter{attendance: lease.Attendance{Current: true}, err: &lease.LimitError{}}
+	assert.Equal(t, AtLimit, check(l, false, http.MethodGet).Outcome)
+	assert.Equal(t, 1, l.starts, "a rejected start is not repeated at once")
+
+	l = &countingLimiter{attendance: lease.Attendance{Stream: running}}
+	assert.Equal(t, Unavailable, check(l, true, http.MethodGet).Outcome, "another node answers")
+	d := check(l, false, http.MethodGet)
+	assert.Equal(t, Running, d.Outcome)
+	w := httptest.NewRecorder()
+	answer(w, profiles["vod"], d)
+	assert.Equal(t, "1", w.Header().Get("X-Streamcount-Degraded"))
+	assert.Equal(t, "0", w.Header().Get("X-Accel-Expires"), "a proxy does not keep a degraded answer")
+}
