@@ -46,7 +46,7 @@ func (l *Limiter) endAtMaxAge(ctx context.Context, user string, h schema.Entry) 
 // and reports whether it did.
 func (l *Limiter) dropProvisionalAtMaxAge(user string, n streamid.Nonce) bool {
 	for _, h := range l.provisional.Entries(user) {
-		if h.Nonce == n && l.exceedsMaxAge(h.Value) && l.dropProvisional(user, n) {
+		if h.Nonce == n && l.exceedsMaxAge(h.Value) && l.dropProvisional(user, n) != nil {
 			l.replica.RecordOwnEnding(user, schema.Tombstone{Nonce: n, Reason: policy.ReasonExpired})
 			return true
 		}

@@ -164,6 +164,10 @@ func TestAttend_Bars(t *testing.T) {
 	}{
 		"stopped": {policy.ReasonStopped, func(ctx context.Context, user, id string) error { _, err := l.Stop(ctx, user, id); return err }},
 		"removed": {policy.ReasonRemoved, func(ctx context.Context, user, _ string) error { _, err := l.Remove(ctx, user); return err }},
+		"erased": {policy.ReasonRemoved, func(ctx context.Context, user, _ string) error {
+			_, err := l.UserData().Erase(ctx, user, userdata.Options{})
+			return err
+		}},
 		"oldest": {policy.ReasonStopped, func(ctx context.Context, user, _ string) error {
 			_, err := l.StopOldestHeartbeat(ctx, user)
 			return err

@@ -42,6 +42,8 @@ func TestErase_ReleasesItsOwnLeases(t *testing.T) {
 	on.KV = kv
 	l, other := runLimiter(t, on, cfg), newLimiter(t, etcdtest.Client(t), cfg)
 	stopped, erased := mustStart(t, l, "maya", Request{}).Stream, mustStart(t, l, "maya", Request{}).Stream
+	// The replica has the times of the renewals, without which no lease is reused.
+	require.Eventually(t, func() bool { return l.replica.WaitOwnWrites(t.Context()) }, soon, time.Millisecond)
 	kv.before = func() {
 		_, err := other.Stop(t.Context(), "maya", stopped.ID)
 		require.NoError(t, err)

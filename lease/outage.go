@@ -37,15 +37,15 @@ const (
 	outageGrace = 15 * time.Second
 )
 
-// dropProvisional ends the provisional stream with that nonce, and reports whether there
-// is one. If a write was attempted, its key may exist, so the lease is revoked. No other
+// dropProvisional ends and returns the provisional stream with that nonce; nil if there is
+// none. If a write was attempted, its key may exist, so the lease is revoked. No other
 // key has that lease.
-func (l *Limiter) dropProvisional(user string, n streamid.Nonce) bool {
+func (l *Limiter) dropProvisional(user string, n streamid.Nonce) *provisional.Stream {
 	p, attempted := l.provisional.Remove(user, n)
 	if attempted {
 		l.granter.RevokeLater(p.Entry.Lease)
 	}
-	return p != nil
+	return p
 }
 
 // admitLocally admits a start by the replica and the provisional streams of this node.

@@ -36,10 +36,12 @@ func (l *Limiter) stopByID(ctx context.Context, user, id string) (Usage, error) 
 	if err != nil {
 		return Usage{}, err
 	}
-	if provisional.HasSlot(who) && l.dropProvisional(user, who.Nonce) {
-		l.replica.RecordOwnEnding(user, schema.Tombstone{Nonce: who.Nonce, Reason: policy.ReasonStopped})
-		entries, _, _ := l.replica.UserEntries(user)
-		return Usage{User: user, Count: len(entries), Limit: l.ruleOf(user, nil).Limit, Counted: len(entries)}, nil
+	if provisional.HasSlot(who) {
+		if p := l.dropProvisional(user, who.Nonce); p != nil {
+			l.replica.RecordOwnEnding(user, schema.NewTombstone(user, p.Entry, policy.ReasonStopped))
+			entries, _, _ := l.replica.UserEntries(user)
+			return Usage{User: user, Count: len(entries), Limit: l.ruleOf(user, nil).Limit, Counted: len(entries)}, nil
+		}
 	}
 	ctx, cancel := l.withDeadline(ctx)
 	defer cancel()

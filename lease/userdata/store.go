@@ -112,8 +112,8 @@ func (s *Store) Read(ctx context.Context, user string, how Options) (Data, error
 }
 
 // Erase removes everything that is stored about user in one transaction, and ends the
-// streams with the reason [policy.ReasonRemoved]. It does not affect a start that etcd
-// applies later. Erase may be repeated. It returns lease.ErrBadUser, [ErrNoData],
+// streams with the reason [policy.ReasonRemoved], which bars their sessions like a removal.
+// It does not affect a start that etcd applies later. Erase may be repeated. It returns lease.ErrBadUser, [ErrNoData],
 // lease.ErrRouting, and lease.ErrUnavailable, after which the data may or may not be erased.
 func (s *Store) Erase(ctx context.Context, user string, how Options) (Erased, error) {
 	if !userid.Valid(user) {
@@ -183,7 +183,7 @@ func (s *Store) tryErase(ctx context.Context, now snapshot, how Options) (*snaps
 	leases := map[streamid.Nonce]leasepool.Lease{}
 	for _, e := range schema.NewEntries(s.cfg.Keys, now.user, now.kvs[streams]) {
 		if isStream(e) && len(tombstones) < leasepool.MaxKeysPerLease {
-			tombstones = append(tombstones, schema.Tombstone{Nonce: e.Nonce, Reason: policy.ReasonRemoved})
+			tombstones = append(tombstones, schema.NewTombstone(now.user, e, policy.ReasonRemoved))
 			leases[e.Nonce] = s.cfg.LeaseOf(now.user, e)
 		}
 	}
