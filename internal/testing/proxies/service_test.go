@@ -35,7 +35,9 @@ type service struct {
 // secret signs the tokens of viewers.
 const secret = "a secret of viewers' tokens, for tests"
 
-func startService(t *testing.T) *service {
+// startService starts a node on which each user may have limit streams. profiles is the text of
+// its edge file.
+func startService(t *testing.T, limit int, profiles string) *service {
 	t.Helper()
 	port, err := freeport.Find()
 	require.NoError(t, err)
@@ -48,9 +50,9 @@ func startService(t *testing.T) *service {
 		keys += fmt.Sprintf("- {name: %s, scope: %s, sha256: %q}\n", entry.Name, entry.Scope, entry.SHA256)
 	}
 	dir := t.TempDir()
-	s.node = browser.StartNode(t, "--ttl=60s", "--limit=3", "--edge-listen="+s.edge,
+	s.node = browser.StartNode(t, "--ttl=60s", fmt.Sprint("--limit=", limit), "--edge-listen="+s.edge,
 		"--edge-allow=192.0.2.0/24", // no proxy of this machine
-		"--edge-file="+write(t, filepath.Join(dir, "edge.yaml"), Deployed(t, "edge.yaml")),
+		"--edge-file="+write(t, filepath.Join(dir, "edge.yaml"), profiles),
 		"--auth-keys-file="+write(t, filepath.Join(dir, "keys.yaml"), keys),
 		"--auth-secret-file="+write(t, filepath.Join(dir, "viewers.secret"), secret),
 		"--auth-issuer=site", "--auth-audience=streamcount")
@@ -69,10 +71,11 @@ func (s *service) token(user, playback string) string {
 }
 
 // call sends a request to the API.
-func (s *service) call(t *testing.T, method, path string) apitype.User {
+func (s *service) call(t *testing.T, method, path, body string) apitype.User {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, s.node.URL+"/api/v1/streams/users/"+path, nil)
+	req, err := http.NewRequestWithContext(t.Context(), method, s.node.URL+"/api/v1/streams/users/"+path, strings.NewReader(body))
 	require.NoError(t, err)
+	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+s.caller)
 	resp, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)
@@ -90,7 +93,7 @@ func TestLimit(t *testing.T) {
 		t.Run(proxy.Name, func(t *testing.T) {
 			t.Parallel()
 			longtest.Require(t)
-			s, o := startService(t), startOrigin(t)
+			s, o := startService(t, 3, Deployed(t, "edge.yaml")), startOrigin(t)
 			v := newViewer(t, proxy.Start(t, Settings{Node: s.edge, Key: s.key, Origin: o.address, Patient: true}))
 			checkLimit(t, s, proxy, v)
 			s.node.Stop()
@@ -121,7 +124,7 @@ func checkLimit(t *testing.T, s *service, proxy Proxy, v *viewer) {
 		cookies = append(cookies, got.header.Values("Set-Cookie")...)
 		require.Equal(t, 200, v.get(path(n, "0.ts")).status)
 	}
-	account := s.call(t, "GET", user)
+	account := s.call(t, "GET", user, "")
 	assert.Equal(t, 3, account.Streams)
 
 	got := get("fourth session", path(4, "index.m3u8"))
@@ -149,11 +152,11 @@ func checkLimit(t *testing.T, s *service, proxy Proxy, v *viewer) {
 		cookie, _, _ := strings.Cut(cookies[1], ";")
 		assert.Equal(t, 200, get("cookie", "/vod/film-2/0.ts", "Cookie: "+cookie).status)
 	}
-	assert.Equal(t, 3, s.call(t, "GET", user).Streams, "none of these took a slot")
+	assert.Equal(t, 3, s.call(t, "GET", user, "").Streams, "none of these took a slot")
 
 	for _, stream := range account.Active {
 		if stream.Content.ID == "film-1" {
-			s.call(t, "DELETE", user+"/streams/"+stream.ID)
+			s.call(t, "DELETE", user+"/streams/"+stream.ID, "")
 		}
 	}
 	require.Eventually(t, func() bool {
@@ -182,7 +185,7 @@ func checkRefusal(t *testing.T, proxy Proxy, got response, reason string) {
 // here.
 func TestRoutes(t *testing.T) {
 	longtest.Require(t)
-	s := startService(t)
+	s := startService(t, 3, Deployed(t, "edge.yaml"))
 	v := newViewer(t, "http://"+s.edge)
 	key := "X-Streamcount-Key: " + s.key
 	// Envoy puts path_prefix before the path and query of the viewer and keeps the method. It
@@ -216,7 +219,7 @@ func TestRoutes(t *testing.T) {
 		assert.Equal(t, 200, send("OPTIONS", "/vod/film/0.ts", "Origin: https://player.example").status)
 		assert.Equal(t, 200, send("HEAD", "/vod/film/0.ts?token="+token(4), "Accept: */*").status)
 		assert.Equal(t, 200, send("GET", "/t/"+token(1)+"/film/0.ts", "Accept: */*").status)
-		assert.Equal(t, 3, s.call(t, "GET", user).Streams)
+		assert.Equal(t, 3, s.call(t, "GET", user, "").Streams)
 	}
 	got := v.get("/edge/v1/vod-request/uri/vod/film/0.ts", "X-Streamcount-Key: sck_other")
 	assert.Equal(t, http.StatusForbidden, got.status)
