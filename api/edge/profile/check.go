@@ -68,7 +68,18 @@ func (c *cookieConfig) check() error {
 	case c.insecure && (c.partitioned || c.sameSiteNone()):
 		return errors.New("secure: browsers ignore a cookie that is not secure with sameSite none or partitioned: set sameSite to lax or strict")
 	}
+	host := hasPrefixFold(c.name, "__Host-")
+	switch {
+	case host && c.path != "/":
+		return errors.New("path: browsers ignore a cookie whose name begins with __Host- unless its path is /")
+	case c.insecure && (host || hasPrefixFold(c.name, "__Secure-")):
+		return errors.New("secure: browsers ignore a cookie of that name that is not secure")
+	}
 	return nil
+}
+
+func hasPrefixFold(text, prefix string) bool {
+	return len(text) >= len(prefix) && strings.EqualFold(text[:len(prefix)], prefix)
 }
 
 // checkCookies returns an error if a browser would send the cookies of two profiles under one name.

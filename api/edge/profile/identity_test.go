@@ -91,6 +91,10 @@ func TestRead(t *testing.T) {
 		{p, "GET", "/vod/film/master.m3u8?_HLS_msn=7", Counted, true, "film"},
 		{p, "GET", "/vod/film/audio/index.m3u8", Counted, true, "film"},
 		{p, "GET", "/vod/film/A.TS", Counted, false, "film"},
+		{p, "GET", "/vod/film/a.ts;v=1", Counted, false, "film"},
+		{p, "GET", "/vod/film/a.ts%3b.jpg", Counted, false, "film"},
+		{p, "GET", "/vod/film/a.ts.%20.", Counted, false, "film"},
+		{p, "GET", "/vod/film/poster.jpg;a.ts", Passed, false, "film"},
 		{p, "GET", "/vod/film/poster.jpg", Passed, false, "film"},
 		{p, "GET", "/vod/film/ts", Passed, false, "film"},
 		{p, "GET", "/vod/film.ts", Passed, false, ""},
@@ -298,6 +302,7 @@ func TestIdentify_BindAndSplit(t *testing.T) {
 		assert.LessOrEqual(t, len(first), 200)
 	}
 	assert.Equal(t, networkOf("2001:db8:1:2::3"), networkOf("[2001:db8:1:2:ffff::4%eth0]:443"))
+	assert.Equal(t, networkOf("2001:db8:1:2::3"), networkOf("[2001:db8:1:2::4]"))
 	assert.NotEqual(t, networkOf("2001:db8:1:2::3"), networkOf("2001:db8:1:3::3"))
 	assert.Empty(t, networkOf("unknown"))
 }

@@ -75,7 +75,7 @@ func (p *Profile) session(base string, r Request, t Target) string {
 
 // networkOf returns the /24 or /64 network of an address; "" if it is not an address.
 func networkOf(client string) string {
-	addr, err := netip.ParseAddr(client)
+	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(client, "["), "]"))
 	if err != nil {
 		with, err := netip.ParseAddrPort(client)
 		if err != nil {

@@ -54,12 +54,14 @@ func (p *Profile) kindOf(method string, t Target) Kind {
 	return Counted
 }
 
-// counts reports whether requests for a file count, by its extension.
+// counts reports whether requests for a file count, by its extension. Some servers ignore path
+// parameters, as in a.ts;v=1, or dots and spaces at the end of the name, and answer with a.ts.
 func (p *Profile) counts(path string) bool {
 	if len(p.only) == 0 {
 		return true
 	}
-	file := path[strings.LastIndexByte(path, '/')+1:]
+	file, _, _ := strings.Cut(path[strings.LastIndexByte(path, '/')+1:], ";")
+	file = strings.TrimRight(file, ". ")
 	dot := strings.LastIndexByte(file, '.')
 	return dot >= 0 && slices.ContainsFunc(p.only, func(e string) bool { return strings.EqualFold(e, file[dot+1:]) })
 }
