@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"streamcount/lease/internal/bars"
 	"streamcount/lease/internal/etcdop"
 	"streamcount/lease/internal/schema"
 	"streamcount/lease/policy"
@@ -37,6 +38,12 @@ type Bar struct {
 	EndedError
 	RetryAfter time.Duration // the time without a request after which the bar ends
 }
+
+// Bars are the bars that a node has. They are safe for concurrent use.
+type Bars = bars.Bars
+
+// NewBars returns no bars. After an eviction a bar lasts for at least cooldown.
+func NewBars(cooldown time.Duration) *Bars { return bars.New(cooldown) }
 
 // Attend returns the running stream of a session by this node's replica, and keeps it alive:
 // it renews the lease in the background once per third of its TTL. It waits for the renewal

@@ -60,6 +60,9 @@ type Config struct {
 	// Cooldown is how long an evicted client may not evict others; 0 disables it. It lasts
 	// up to a sixth longer, or 2 s if that is more.
 	Cooldown time.Duration
+	// Bars are those of the node. The limiters of its shards share them, because tombstones do
+	// not move with their user. Nil means that the limiter is the only one.
+	Bars *Bars
 	// MaxStreamAge is the age at which a stream ends although it gets heartbeats, so that
 	// its player must start again with a credential that is valid then. 0 means never;
 	// the minimum is [MinStreamAge].
@@ -86,6 +89,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Timeout = cmp.Or(c.Timeout, 3*time.Second)
 	c.Shard = cmp.Or(c.Shard, "default")
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	c.Bars = cmp.Or(c.Bars, NewBars(c.Cooldown))
 	switch {
 	case c.Limit < 0 || c.Limit > policy.MaxLimit:
 		return c, fmt.Errorf("lease: limit %d is not between 0 and %d", c.Limit, policy.MaxLimit)
@@ -213,7 +217,7 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 		observer = &replicaObserver{Observer: cfg.Observer}
 	}
 	l.replica = replica.New(etcd.KV, etcd.Watch, l.keys, replica.Config{
-		Timeout: cfg.Timeout, Log: cfg.Log, Cooldown: cfg.Cooldown, EndingsTTL: cfg.TTL, Observer: observer,
+		Timeout: cfg.Timeout, Log: cfg.Log, Bars: cfg.Bars, EndingsTTL: cfg.TTL, Observer: observer,
 		OnSecrets: l.applySecrets, OnRestore: func() { l.pool.DiscardUsed() }, BeaconLease: l.tombstoneLease.Acquire,
 	})
 	l.rules = rules.New(rules.Config{

@@ -92,6 +92,7 @@ func (e etcds) nodeWith(tb testing.TB, change func(Shard, *lease.Config), names 
 
 func (e etcds) nodeOn(tb testing.TB, lag time.Duration, change func(Shard, *lease.Config), names ...string) *Router {
 	tb.Helper()
+	bars := lease.NewBars(0)
 	r, err := New(Config{
 		Shards: e.shards(names...), Mapped: true, TTL: lease.DefaultTTL, Log: slog.New(slog.DiscardHandler),
 		Open: func(_ context.Context, s Shard, _ bool) (*Connection, error) {
@@ -100,7 +101,7 @@ func (e etcds) nodeOn(tb testing.TB, lag time.Duration, change func(Shard, *leas
 			if lag > 0 {
 				on.Watch = lagging{on.Watch, lag}
 			}
-			cfg := lease.Config{Limit: 3, Secret: []byte(testID), Timeout: 10 * time.Second, Shard: s.Name}
+			cfg := lease.Config{Limit: 3, Bars: bars, Secret: []byte(testID), Timeout: 10 * time.Second, Shard: s.Name}
 			change(s, &cfg)
 			l, err := lease.New(on, cfg)
 			return &Connection{Limiter: l}, err

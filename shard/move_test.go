@@ -204,6 +204,63 @@ func TestMove_OverridesThatEnd(t *testing.T) {
 	assert.Empty(t, read(t, e["a"].Client(t), "/streamcount/limits/"))
 }
 
+// A session whose stream was stopped before its user moved stays out afterwards, on every node
+// that has received the stop. A stream that moves has no bar.
+func TestMove_Bars(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	e := startShards(t, "a", "b")
+	nodes := []*Router{e.node(t, 0, "a"), e.node(t, 0, "a")}
+	edge := lease.Request{Session: "tab", Join: true, Via: "edge:vod"}
+	attend := func(r *Router, user string) lease.Attendance {
+		a, err := r.Attend(ctx, user, "tab", false)
+		require.NoError(t, err)
+		return a
+	}
+	ids := map[string]string{}
+	for _, user := range []string{"stopped", "removed", "lifted", "running"} {
+		st, err := nodes[0].Start(ctx, user, edge)
+		require.NoError(t, err)
+		ids[user] = st.Stream.ID
+	}
+	_, err := nodes[0].Stop(ctx, "stopped", ids["stopped"])
+	require.NoError(t, err)
+	_, err = nodes[1].Remove(ctx, "removed")
+	require.NoError(t, err)
+	_, err = nodes[1].Stop(ctx, "lifted", ids["lifted"])
+	require.NoError(t, err)
+	reasons := map[string]policy.Reason{"stopped": policy.ReasonStopped, "removed": policy.ReasonRemoved, "lifted": policy.ReasonStopped}
+	check := func() {
+		t.Helper()
+		for _, r := range nodes {
+			for user, reason := range reasons {
+				var a lease.Attendance
+				require.Eventually(t, func() bool { a = attend(r, user); return a.Bar != nil }, soon, time.Millisecond, user)
+				assert.Equal(t, reason, a.Bar.Reason)
+				_, err := r.Start(ctx, user, edge)
+				var bar *lease.Bar
+				require.ErrorAs(t, err, &bar, user)
+			}
+			require.Eventually(t, func() bool { return attend(r, "running").Stream.ID == ids["running"] }, soon, time.Millisecond)
+		}
+	}
+	check()
+	require.NoError(t, e.node(t, 0, "a").Move(ctx, e.shards("b"), func(Progress) {}))
+	check()
+	for _, r := range nodes {
+		require.Eventually(t, func() bool { return len(r.Map().Previous) == 0 && r.Map().Epoch > 1 }, soon, time.Millisecond)
+	}
+	check()
+
+	st, err := nodes[0].Start(ctx, "lifted", lease.Request{Session: "tab"})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return attend(nodes[1], "lifted").Stream.ID == st.Stream.ID }, soon, time.Millisecond)
+	require.NoError(t, nodes[0].Leave(ctx, "lifted", "tab"))
+	for _, r := range nodes {
+		require.Eventually(t, func() bool { a := attend(r, "lifted"); return a.Stream.User == "" && a.Bar == nil }, soon, time.Millisecond)
+	}
+}
+
 // check compares etcd's keys with the viewers' records.
 func (a *viewers) check(e etcds, homes ...string) {
 	m := Map{Shards: e.shards(homes...)}

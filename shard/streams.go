@@ -127,7 +127,8 @@ func (r *Router) Remove(ctx context.Context, user string) (lease.Usage, error) {
 	})
 }
 
-// Attend is [lease.Limiter.Attend]. The bars of a user do not move with the user.
+// Attend is [lease.Limiter.Attend]. If the limiters share their [lease.Config.Bars], a bar remains
+// when its user moves.
 func (r *Router) Attend(ctx context.Context, user, session string, entry bool) (lease.Attendance, error) {
 	return onShardOf(ctx, r, user, func(h target) (lease.Attendance, error) { return h.Attend(ctx, user, session, entry) })
 }

@@ -37,6 +37,7 @@ type backend struct {
 	audit    *slog.Logger      // nil for a command, or if there is no audit log
 	actor    string            // the user who runs a command; "" for a node
 	feed     *events.Feed      // receives the events of all shards; nil for a command
+	bars     *lease.Bars       // of all shards
 
 	mu      sync.Mutex
 	clients map[string]*clientv3.Client // by name of the open shards
@@ -55,6 +56,7 @@ type backend struct {
 func (b *backend) newRouter(mapped bool) (*shard.Router, error) {
 	b.clients, b.etcds = make(map[string]*clientv3.Client), make(map[string]*shardInfo)
 	b.nodes = newInfoCache[[]cluster.Node]()
+	b.bars = lease.NewBars(b.cfg.Cooldown)
 	return shard.New(shard.Config{
 		Shards: b.cfg.EtcdClusters(), Mapped: mapped, Open: b.open, TTL: b.cfg.TTL, Log: b.logs.slog,
 		Audit: b.audit, By: b.actor,
@@ -94,7 +96,7 @@ func (b *backend) open(ctx context.Context, s shard.Shard, first bool) (*shard.C
 	}
 	limiter, err := lease.New(etcd, lease.Config{
 		Prefix: b.cfg.EtcdPrefix, Limit: b.cfg.Limit, MaxStreams: b.cfg.MaxStreams, TTL: b.cfg.TTL, Region: b.cfg.Region,
-		Cooldown: b.cfg.Cooldown, MaxStreamAge: b.cfg.MaxStreamAge, Outage: lease.Outage(b.cfg.OnOutage), Secret: secret, Log: b.logs.slog,
+		Cooldown: b.cfg.Cooldown, Bars: b.bars, MaxStreamAge: b.cfg.MaxStreamAge, Outage: lease.Outage(b.cfg.OnOutage), Secret: secret, Log: b.logs.slog,
 		Observer: b.feed.Publisher(s.Name), Shard: s.Name, Audit: b.audit,
 		Tracer: b.tracer, Nodes: func(ctx context.Context) ([]rules.Node, error) { return ruleNodes(ctx, c, b.cfg.EtcdPrefix) },
 	})

@@ -72,7 +72,7 @@ type Config struct {
 	Timeout    time.Duration // of each request to etcd
 	Log        *slog.Logger
 	EndingsTTL time.Duration // minimum time for which reasons of ended streams are cached
-	Cooldown   time.Duration // minimum time for which the bar of an evicted session lasts
+	Bars       *bars.Bars    // receives the bars of tombstones; nil means that only this replica has them
 
 	Observer    Observer
 	OnSecrets   func(value []byte) // receives the record of the secrets that sign stream ids
@@ -122,6 +122,9 @@ func New(kv pb.KVClient, watcher clientv3.Watcher, k schema.Keys, cfg Config) *R
 	if cfg.OnSecrets == nil {
 		cfg.OnSecrets = func([]byte) {}
 	}
+	if cfg.Bars == nil {
+		cfg.Bars = bars.New(0)
+	}
 	if cfg.OnRestore == nil {
 		cfg.OnRestore = func() {}
 	}
@@ -133,7 +136,7 @@ func New(kv pb.KVClient, watcher clientv3.Watcher, k schema.Keys, cfg Config) *R
 		endings:      ttlmap.New[streamid.Nonce, schema.Tombstone](cfg.EndingsTTL, 1<<18),
 		reportedGone: ttlmap.New[streamid.Nonce, struct{}](cfg.EndingsTTL, 1<<17),
 		renewalHints: ttlmap.New[streamid.Nonce, time.Time](10*time.Second, 1<<17),
-		bars:         bars.New(cfg.Cooldown),
+		bars:         cfg.Bars,
 		beacons:      newBeaconState(),
 		wantProgress: make(chan struct{}, 1),
 	}
