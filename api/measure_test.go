@@ -106,7 +106,7 @@ func TestMetrics_Issuers(t *testing.T) {
 // The metrics are those of testdata/metrics.txt, and their names pass the linter of Prometheus.
 func TestMetrics_Names(t *testing.T) {
 	edge := metrics.NewEdge()
-	edge.Profile("vod", [][2]string{{"allow", "running"}})
+	edge.Profile("vod", [][2]string{{"allow", "running"}}).WouldRefuse("limit")
 	s := measured(t, Config{Access: issuing{}, MemoryBudget: 1 << 30, Edge: edge}, &fake{})
 	problems, err := promlint.New(strings.NewReader(scrape(t, s))).Lint()
 	require.NoError(t, err)

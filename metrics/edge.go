@@ -11,6 +11,7 @@ type Edge struct {
 	checks    *prometheus.CounterVec
 	duration  *prometheus.HistogramVec
 	uncounted *prometheus.CounterVec
+	refusals  *prometheus.CounterVec // of profiles that only observe
 }
 
 // NewEdge returns metrics without values.
@@ -29,6 +30,10 @@ func NewEdge() *Edge {
 			Name: "streamcount_edge_uncounted_total",
 			Help: "Requests of players that were allowed without being counted, because etcd was unavailable or the node overloaded.",
 		}, []string{"profile"}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "streamcount_edge_would_refuse_total",
+			Help: "Requests of players that were allowed because the profile only observes (observe: true), by the reason of the refusal.",
+		}, []string{"profile", "reason"}),
 	}
 }
 
@@ -37,6 +42,7 @@ func (e *Edge) Describe(out chan<- *prometheus.Desc) {
 	e.checks.Describe(out)
 	e.duration.Describe(out)
 	e.uncounted.Describe(out)
+	e.refusals.Describe(out)
 }
 
 // Collect implements prometheus.Collector.
@@ -44,6 +50,7 @@ func (e *Edge) Collect(out chan<- prometheus.Metric) {
 	e.checks.Collect(out)
 	e.duration.Collect(out)
 	e.uncounted.Collect(out)
+	e.refusals.Collect(out)
 }
 
 // Check returns the counter of checks for no profile.
@@ -56,11 +63,15 @@ type EdgeProfile struct {
 	outcomes  []prometheus.Counter
 	duration  prometheus.Observer
 	uncounted prometheus.Counter
+	refusals  *prometheus.CounterVec // by reason
 }
 
 // Profile returns the counters of a profile. Each outcome is a decision and its reason.
 func (e *Edge) Profile(name string, outcomes [][2]string) *EdgeProfile {
-	p := &EdgeProfile{duration: e.duration.WithLabelValues(name), uncounted: e.uncounted.WithLabelValues(name)}
+	p := &EdgeProfile{
+		duration: e.duration.WithLabelValues(name), uncounted: e.uncounted.WithLabelValues(name),
+		refusals: e.refusals.MustCurryWith(prometheus.Labels{"profile": name}),
+	}
 	for _, o := range outcomes {
 		p.outcomes = append(p.outcomes, e.checks.WithLabelValues(name, o[0], o[1]))
 	}
@@ -75,3 +86,6 @@ func (p *EdgeProfile) Done(outcome int, uncounted bool, took time.Duration) {
 		p.uncounted.Inc()
 	}
 }
+
+// WouldRefuse counts a request that was allowed because the profile only observes.
+func (p *EdgeProfile) WouldRefuse(reason string) { p.refusals.WithLabelValues(reason).Inc() }

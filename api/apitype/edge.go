@@ -30,4 +30,6 @@ type EdgeExplanation struct {
 	Streams  *int   `json:"streams,omitempty"`
 	Limit    *int   `json:"limit,omitempty"`
 	Degraded bool   `json:"degraded,omitempty"` // the node's data may be out of date
+	// Observe means that the profile only observes: the request is allowed, whatever the decision is.
+	Observe bool `json:"observe,omitempty"`
 }

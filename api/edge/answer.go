@@ -48,6 +48,9 @@ func answer(w http.ResponseWriter, p *profile.Profile, d Decision) {
 			h["X-Accel-Expires"] = []string{strconv.Itoa(int(p.Cache / time.Second))}
 		}
 	}
+	if d.Outcome == Observed {
+		h["X-Streamcount-Would-Refuse"] = []string{d.Refusal.String()}
+	}
 	if d.Degraded {
 		h["X-Streamcount-Degraded"] = one
 	}

@@ -199,7 +199,7 @@ func TestBars_Time(t *testing.T) {
 		nodes  int
 		phases []phase
 	}{
-		{"a player that goes on stays out for ten minutes", policy.ReasonStopped, 1, []phase{
+		{"a player that continues stays out for ten minutes", policy.ReasonStopped, 1, []phase{
 			{from: s, until: 10*m - s, every: 4 * s, name: segment, reason: "stopped"},
 			{from: 10*m + s, name: segment},
 		}},

@@ -34,13 +34,18 @@ func (s *Server) isForbidden(r *http.Request) bool {
 	return !ok || caller.Kind != access.Edge
 }
 
-// rejectCaller answers a proxy that may not use the edge.
-func (s *Server) rejectCaller(w http.ResponseWriter, r *http.Request) {
+// rejectCaller answers a proxy that may not use the edge. observe means that it sends a check for a
+// profile that only observes.
+func (s *Server) rejectCaller(w http.ResponseWriter, r *http.Request, observe bool) {
 	s.rejected.Inc()
 	if suppressed, ok := s.keyLines.Allow(time.Now()); ok {
 		s.log.WarnContext(r.Context(), "a proxy has neither an allowed address nor a key of scope edge: set edge-allow, or send the key in "+
 			keyHeader, "address", r.RemoteAddr, "key", len(r.Header[keyHeader]) > 0, "suppressed", suppressed)
 	}
 	var d Decision
-	answer(w, nil, d.deny(BadKey, problem.Forbidden.New("The proxy needs an allowed address, or an API key of scope edge in "+keyHeader+".")))
+	d = d.deny(BadKey, problem.Forbidden.New("The proxy needs an allowed address, or an API key of scope edge in "+keyHeader+"."))
+	if observe {
+		d = d.observed()
+	}
+	answer(w, nil, d)
 }

@@ -20,8 +20,10 @@ type Decision struct {
 	// Streams and Limit are those of the user, if Counted is set.
 	Streams, Limit int
 	Counted        bool
-	Degraded       bool // the request is allowed although etcd did not answer in time
-	Cookie         *http.Cookie
+	Degraded       bool         // the request is allowed although etcd did not answer in time
+	Cookie         *http.Cookie // to set if the request is allowed, or nil
+	// Refusal is why the request would be refused, if Outcome is Observed.
+	Refusal Outcome
 	// Problem is the body of the answer; nil if the request is allowed.
 	Problem *problem.Problem
 	// Err is why etcd or the verification of tokens is unavailable, for the log.
@@ -39,6 +41,7 @@ const (
 	Moved                    // moved the stream of the session to other content
 	Looked                   // HEAD, which has no effect
 	Uncounted                // etcd is unavailable, and the profile allows the request
+	Observed                 // would be refused, by a profile that only observes
 	AtLimit
 	Stopped
 	Evicted
@@ -53,7 +56,7 @@ const (
 
 // outcomes has the label of each allowed outcome in metrics, and the reason of each denial.
 var outcomes = [numOutcomes]string{
-	Passed: "passed", Running: "running", Started: "started", Moved: "moved", Looked: "head", Uncounted: "uncounted",
+	Passed: "passed", Running: "running", Started: "started", Moved: "moved", Looked: "head", Uncounted: "uncounted", Observed: "observed",
 	AtLimit: "limit", Stopped: "stopped", Evicted: "evicted", Replaced: "replaced", Removed: "removed",
 	NoIdentity: "identity", BadURI: "uri", Unavailable: "unavailable", BadKey: "edge-key",
 }
@@ -73,7 +76,13 @@ func (o Outcome) Decision() string {
 }
 
 func (d Decision) deny(o Outcome, p *problem.Problem) Decision {
-	d.Outcome, d.Problem, d.Cookie = o, p, nil
+	d.Outcome, d.Problem = o, p
+	return d
+}
+
+// observed is the decision on a request that a profile would refuse if it did not only observe.
+func (d Decision) observed() Decision {
+	d.Outcome, d.Refusal, d.Problem = Observed, d.Outcome, nil
 	return d
 }
 

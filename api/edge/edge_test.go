@@ -42,6 +42,13 @@ const (
   closed: {paths: ["/vod/{content}/{file...}"], user: ["header:X-User"], session: ["query:sid"], onOutage: deny}
   known: {paths: ["/vod/{content}/{file...}"], user: ["header:X-User"], session: ["query:sid"], onOutage: known}
   evict: {paths: ["/vod/{content}/{file...}"], user: ["header:X-User"], session: ["query:sid"], onLimit: replace-oldest}
+  observe:
+    paths: ["/vod/{content}/{file...}"]
+    user: ["header:X-User"]
+    session: ["query:sid"]
+    onLimit: replace-oldest
+    onOutage: deny
+    observe: true
   token: {paths: ["/vod/{content}/{file...}"], user: [bearer], session: ["claim:sid"]}
 `
 )

@@ -41,7 +41,8 @@ func (c *Checker) Explain(ctx context.Context, p *profile.Profile, r profile.Req
 	if d.User != "" {
 		out.User, out.Session = d.User, sessionHash(d.User, d.Session)
 	}
-	out.Cookie, out.Degraded = d.Cookie != nil, d.Degraded
+	out.Cookie, out.Degraded = d.Cookie != nil && (d.Outcome.Allowed() || p.Observe), d.Degraded
+	out.Observe = p.Observe
 	if d.Counted {
 		out.Streams, out.Limit = &d.Streams, &d.Limit
 	}

@@ -49,7 +49,7 @@ type Server struct {
 	profiles atomic.Pointer[map[string]*served]
 	rejected prometheus.Counter // requests of proxies without the right to check
 
-	keyLines, outageLines overload.LogSampler
+	keyLines, outageLines, observeLines overload.LogSampler
 }
 
 // A served is a profile with its counters.
@@ -116,16 +116,16 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, noRoute())
 		return
 	}
+	p := (*s.profiles.Load())[name]
+	target, below := strings.CutPrefix(call, "uri/")
 	if s.isForbidden(r) {
-		s.rejectCaller(w, r)
+		s.rejectCaller(w, r, p != nil && p.Observe && (below || call == "check"))
 		return
 	}
-	p := (*s.profiles.Load())[name]
 	if p == nil {
 		writeProblem(w, problem.NotFound.New("The edge file has no profile of that name."))
 		return
 	}
-	target, below := strings.CutPrefix(call, "uri/")
 	switch {
 	case below:
 		s.check(w, r, p, profile.FromRequest, r.RequestURI[len(path)-len(target)-1:])
@@ -190,6 +190,10 @@ func (s *Server) check(w http.ResponseWriter, r *http.Request, p *served, from p
 		d = d.rejected(&profile.Rejection{Reason: profile.BadURI, Detail: bad})
 	} else {
 		d = s.Check(r.Context(), p.Profile, original)
+	}
+	if p.Observe && !d.Outcome.Allowed() {
+		d = d.observed()
+		p.counters.WouldRefuse(d.Refusal.String())
 	}
 	p.counters.Done(int(d.Outcome), d.Outcome == Uncounted, time.Since(begin))
 	s.logDecision(r.Context(), p.Name, d)
@@ -257,6 +261,13 @@ func (s *Server) logDecision(ctx context.Context, name string, d Decision) {
 		if suppressed, ok := s.outageLines.Allow(time.Now()); ok {
 			s.log.WarnContext(ctx, "a request of a player could not be counted", "profile", name, "content", d.Content, "decision",
 				d.Outcome.Decision(), "err", d.Err, "suppressed", suppressed)
+		}
+		return
+	}
+	if d.Outcome == Observed {
+		if suppressed, ok := s.observeLines.Allow(time.Now()); ok {
+			s.log.InfoContext(ctx, "a request of a player would be refused, but the profile only observes", "profile", name, "content", d.Content,
+				"user", d.User, "reason", d.Refusal.String(), "suppressed", suppressed)
 		}
 		return
 	}

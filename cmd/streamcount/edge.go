@@ -157,6 +157,9 @@ func (a *app) printEdgeExplanation(x apitype.EdgeExplanation) error {
 	if x.Streams != nil && x.Limit != nil {
 		add("streams", fmt.Sprintf("%d of %d", *x.Streams, *x.Limit))
 	}
+	if x.Observe {
+		add("observe", "yes: the profile refuses nothing, and the request is allowed in any case")
+	}
 	if x.Degraded {
 		add("degraded", "yes: the node's data may be out of date")
 	}

@@ -85,9 +85,13 @@ func readProfile(name string, n yamlfile.Node) (*Profile, error) {
 		"onOutage": choice(&p.OnOutage, AllowAll, AllowKnown, DenyAll),
 		"cookie":   p.readCookie,
 		"cache":    p.readCache,
+		"observe":  func(n yamlfile.Node) error { return n.Boolean(&p.Observe) },
 	})
 	if err != nil {
 		return nil, err
+	}
+	if p.Observe {
+		p.OnLimit = policy.Deny
 	}
 	if !contentStated && !p.hasVariable("content") {
 		p.contentID = source{}

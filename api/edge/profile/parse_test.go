@@ -75,11 +75,14 @@ func TestParse_AllMembers(t *testing.T) {
 		cookie: &cookieConfig{name: "sc", path: "/vod", maxAge: time.Hour, sameSite: http.SameSiteLaxMode, insecure: true},
 	}, p)
 
-	p = parse(t, `{paths: "/{all...}", user: "cookie:sc", cookie: {name: sc}, only: [], entry: [], bind: [], cache: 5s}`)
+	p = parse(t, `{paths: "/{all...}", user: "cookie:sc", cookie: {name: sc}, only: [], entry: [], bind: [], cache: 5s,
+    observe: true, onLimit: replace-oldest}`)
 	assert.Equal(t, &cookieConfig{name: "sc", path: "/", maxAge: 12 * time.Hour, sameSite: http.SameSiteNoneMode, partitioned: true}, p.cookie)
 	assert.Empty(t, p.only)
 	assert.Empty(t, p.entries)
 	assert.Equal(t, 5*time.Second, p.Cache)
+	assert.True(t, p.Observe)
+	assert.Equal(t, policy.Deny, p.OnLimit, "a profile that only observes ends no stream")
 }
 
 func TestParse_Errors(t *testing.T) {

@@ -20,6 +20,9 @@ type Profile struct {
 	Change   Change
 	OnLimit  policy.OnLimit
 	Cache    time.Duration // how long a proxy may cache that a request is allowed, in whole seconds
+	// Observe means that no request is refused: the edge only counts those that it would refuse.
+	// OnLimit is then Deny, so that no stream is ended either.
+	Observe bool
 
 	templates []template
 	unmatched Kind     // of paths that match no template: Passed or Denied
