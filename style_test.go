@@ -135,7 +135,7 @@ func TestImports(t *testing.T) {
 			"token",
 		}, "it serves HTTP with a limiter, and does not connect to etcd"},
 		"api/edge/profile": {[]string{"access", "internal/yamlfile", "lease", "lease/policy", "lease/userid"}, "it computes from values; the edge calls the limiter"},
-		"api/edge": {[]string{"access", "api/apitype", "api/edge/profile", "api/internal/convert", "api/internal/overload", "api/internal/problem", "internal/filewatch", "internal/retry", "lease", "lease/policy", "metrics"},
+		"api/edge": {[]string{"access", "api/apitype", "api/edge/profile", "api/internal/convert", "api/internal/ingress", "api/internal/overload", "api/internal/problem", "internal/filewatch", "internal/retry", "lease", "lease/policy", "metrics"},
 			"it answers proxies with a limiter; the server of the API does not import it"},
 		"token":                    {nil, "it signs playback tokens, and has no streams"},
 		"token/formats":            {[]string{"internal/yamlfile"}, "it signs playback tokens of other formats, and has no streams"},

@@ -107,6 +107,8 @@ func TestMetrics_Issuers(t *testing.T) {
 func TestMetrics_Names(t *testing.T) {
 	edge := metrics.NewEdge()
 	edge.Profile("vod", [][2]string{{"allow", "running"}}).WouldRefuse("limit")
+	edge.Connections, edge.CertificateExpires = func() int { return 1 }, time.Now
+	edge.ConnectionsClosed = func() map[string]int64 { return map[string]int64{"max-connections": 1} }
 	s := measured(t, Config{Access: issuing{}, MemoryBudget: 1 << 30, Edge: edge}, &fake{})
 	problems, err := promlint.New(strings.NewReader(scrape(t, s))).Lint()
 	require.NoError(t, err)

@@ -49,7 +49,7 @@ func runTLS(t *testing.T, change func(*tls.Config)) (addr string, pool *x509.Cer
 	if change != nil {
 		change(config)
 	}
-	addr, _ = run(t, newServer(t, Config{Ingress: IngressConfig{TLS: config}}, &fake{count: 1}))
+	addr, _ = run(t, newServer(t, Config{Ingress: IngressConfig{TLS: config, HSTS: true}}, &fake{count: 1}))
 	return addr, pool
 }
 
@@ -82,6 +82,7 @@ func TestTLS_HTTPVersions(t *testing.T) {
 				assert.Equal(t, 200, resp.StatusCode, string(body))
 				assert.Equal(t, proto, resp.Proto)
 				assert.NotContains(t, resp.Header, "Connection")
+				assert.Contains(t, resp.Header, "Strict-Transport-Security")
 			})
 		}
 		wg.Wait()

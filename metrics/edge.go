@@ -8,6 +8,12 @@ import (
 
 // Edge are the metrics of the requests of proxies. Make them with [NewEdge].
 type Edge struct {
+	// The functions are read at each scrape. They are set before the first one; a metric whose
+	// function is nil has no value.
+	Connections        func() int
+	ConnectionsClosed  func() map[string]int64 // by the node, by reason
+	CertificateExpires func() time.Time
+
 	checks    *prometheus.CounterVec
 	duration  *prometheus.HistogramVec
 	uncounted *prometheus.CounterVec

@@ -126,6 +126,25 @@ var nodeFamilies = []family[Source]{
 				s.value(float64(src.CertificateExpires().Unix()))
 			}
 		}},
+	{"edge_connections", "Open connections of the listener for proxies.", gauge, nil,
+		func(src Source, s sink) {
+			if src.Edge != nil && src.Edge.Connections != nil {
+				s.value(float64(src.Edge.Connections()))
+			}
+		}},
+	{"edge_connections_closed_total", "Connections of the listener for proxies that the node closed or did not accept because of a limit, by reason.",
+		counter, []string{"reason"},
+		func(src Source, s sink) {
+			if src.Edge != nil && src.Edge.ConnectionsClosed != nil {
+				s.values(src.Edge.ConnectionsClosed())
+			}
+		}},
+	{"edge_tls_certificate_expiry_timestamp_seconds", "When the certificate of the listener for proxies expires.", gauge, nil,
+		func(src Source, s sink) {
+			if src.Edge != nil && src.Edge.CertificateExpires != nil {
+				s.value(float64(src.Edge.CertificateExpires().Unix()))
+			}
+		}},
 
 	{"auth_failures_total", "Calls that were rejected because of a missing or invalid credential, or a missing permission.", counter, []string{"reason"},
 		counts(func(src Source) func() map[string]int64 { return src.AuthFailures })},

@@ -34,6 +34,18 @@ func (s *Server) isForbidden(r *http.Request) bool {
 	return !ok || caller.Kind != access.Edge
 }
 
+// rejectProfile answers a proxy that asks for a profile that the file does not have. The viewers of
+// such a proxy are denied or, if it fails open, not counted.
+func (s *Server) rejectProfile(w http.ResponseWriter, r *http.Request, name string) {
+	s.unknown.Inc()
+	if suppressed, ok := s.profileLines.Allow(time.Now()); ok {
+		const maxShown = 64
+		s.log.WarnContext(r.Context(), "a proxy asks for a profile that the edge file does not have", "profile", name[:min(len(name), maxShown)],
+			"address", r.RemoteAddr, "file", s.cfg.File, "suppressed", suppressed)
+	}
+	writeProblem(w, problem.NotFound.New("The edge file has no profile of that name."))
+}
+
 // rejectCaller answers a proxy that may not use the edge. observe means that it sends a check for a
 // profile that only observes.
 func (s *Server) rejectCaller(w http.ResponseWriter, r *http.Request, observe bool) {

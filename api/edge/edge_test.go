@@ -5,8 +5,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -76,7 +76,7 @@ func newLimiter(tb testing.TB, c *clientv3.Client, cfg lease.Config) *lease.Limi
 	return l
 }
 
-// A node is a Server on a socket.
+// A node is a running Server.
 type node struct {
 	*Server
 	url  string
@@ -84,6 +84,29 @@ type node struct {
 }
 
 func newNode(t *testing.T, cfg Config, l Limiter) node {
+	t.Helper()
+	n := newServer(t, cfg, l)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	n.run(t, ln)
+	return n
+}
+
+// run runs the server on ln until the test ends.
+func (n *node) run(t *testing.T, ln net.Listener) {
+	t.Helper()
+	n.url = "http://" + ln.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx, ln) }()
+	t.Cleanup(func() {
+		cancel()
+		assert.NoError(t, <-done)
+	})
+}
+
+// newServer returns a node that does not run.
+func newServer(t *testing.T, cfg Config, l Limiter) node {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "edge.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(file), 0o600))
@@ -94,14 +117,13 @@ func newNode(t *testing.T, cfg Config, l Limiter) node {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	cfg.Drain = soon
 	s, err := New(cfg)
 	require.NoError(t, err)
 	if l != nil {
 		s.SetBackend(Backend{Limiter: l, Key: []byte(strings.Repeat("k", 32))})
 	}
-	srv := httptest.NewServer(s)
-	t.Cleanup(srv.Close)
-	return node{s, srv.URL, path}
+	return node{Server: s, path: path}
 }
 
 // startNode returns a node with a separate limiter in etcd, with a limit of one stream.

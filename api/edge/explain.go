@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 
 	"streamcount/api/apitype"
@@ -107,7 +108,15 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request, p *served) {
 	if err == nil {
 		err = json.Unmarshal(body, &in)
 	}
-	if err != nil {
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		writeProblem(w, problem.RequestTimeout.New(fmt.Sprintf("Send the request within %v.", readTimeout)))
+		return
+	case errors.As(err, &tooLarge):
+		writeProblem(w, problem.BodyTooLarge.New(fmt.Sprintf("Keep the body within %d KiB.", maxExplain>>10)))
+		return
+	case err != nil:
 		writeProblem(w, problem.Malformed.New("The body is not JSON with uri, method, header and client: "+err.Error()))
 		return
 	}

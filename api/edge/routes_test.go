@@ -12,7 +12,6 @@ import (
 	"math/big"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"os"
@@ -20,11 +19,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"streamcount/access"
 	"streamcount/internal/testing/testlog"
+	"streamcount/metrics"
 )
 
 // raw sends a target as it is written, which http.Client does not.
@@ -56,31 +57,32 @@ func TestRoutes(t *testing.T) {
 		reason string
 	}{
 		"/edge/healthz": {200, ""},
-		"/edge/v1/request/uri/vod/film/1.ts?sid=a":          {200, ""},
-		"/edge/v1/request/uri//vod//film/1.ts?sid=a":        {200, ""},
-		"/edge/v1/request/uri/x/../vod/film/1.ts?sid=a":     {200, ""},
-		"/edge/v1/request/uri/%76od/film/1.ts?sid=a":        {200, ""},
-		"/edge/v1/request/uri/vod/film/1.ts?sid=b":          {403, "limit"},
-		"/edge/v1/request/uri/../../../../edge/healthz":     {403, "uri"},
-		"/edge/v1/request/uri/../leave?sid=a":               {403, "uri"},
-		"/edge/v1/request/uri/../../vod/check":              {403, "uri"},
-		"/edge/v1/request/uri/%2e%2e/explain":               {403, "uri"},
-		"/edge/v1/request/uri/vod/a%2fb/1.ts?sid=a":         {403, "uri"},
-		"/edge/v1/request/uri/":                             {403, "uri"},
-		"/edge/v1/request/check":                            {403, "uri"},
-		"/edge/v1/vod/uri/vod/film/1.ts":                    {403, "uri"},
-		"/edge/v1/vod/check":                                {403, "uri"}, // no original URI
-		"/edge/v1/nothing/check":                            {404, ""},
-		"/edge/v1/vod/nothing":                              {404, ""},
-		"/edge/v1/vod/check/":                               {404, ""},
-		"/edge/v1/vod":                                      {404, ""},
-		"/edge/v1/../v1/vod/check":                          {404, ""},
-		"/edge/v1//check":                                   {404, ""},
-		"/api/v1/stats":                                     {404, ""},
-		"http://edge/edge/v1/request/uri/vod/film/1.ts":     {404, ""},
-		"/edge/v1/vod/leave":                                {405, ""},
-		"/edge/v1/vod/explain":                              {405, ""},
-		"/edge/v1/vod/check?" + strings.Repeat("x", 17<<10): {414, ""},
+		"/edge/v1/request/uri/vod/film/1.ts?sid=a":            {200, ""},
+		"/edge/v1/request/uri//vod//film/1.ts?sid=a":          {200, ""},
+		"/edge/v1/request/uri/x/../vod/film/1.ts?sid=a":       {200, ""},
+		"/edge/v1/request/uri/%76od/film/1.ts?sid=a":          {200, ""},
+		"/edge/v1/request/uri/vod/film/1.ts?sid=b":            {403, "limit"},
+		"/edge/v1/request/uri/../../../../edge/healthz":       {403, "uri"},
+		"/edge/v1/request/uri/../leave?sid=a":                 {403, "uri"},
+		"/edge/v1/request/uri/../../vod/check":                {403, "uri"},
+		"/edge/v1/request/uri/%2e%2e/explain":                 {403, "uri"},
+		"/edge/v1/request/uri/vod/a%2fb/1.ts?sid=a":           {403, "uri"},
+		"/edge/v1/request/uri/":                               {403, "uri"},
+		"/edge/v1/request/check":                              {403, "uri"},
+		"/edge/v1/vod/uri/vod/film/1.ts":                      {403, "uri"},
+		"/edge/v1/vod/check":                                  {403, "uri"}, // no original URI
+		"/edge/v1/nothing/check":                              {404, ""},
+		"/edge/v1/vod/nothing":                                {404, ""},
+		"/edge/v1/vod/check/":                                 {404, ""},
+		"/edge/v1/vod":                                        {404, ""},
+		"/edge/v1/../v1/vod/check":                            {404, ""},
+		"/edge/v1//check":                                     {404, ""},
+		"/api/v1/stats":                                       {404, ""},
+		"http://edge/edge/v1/request/uri/vod/film/1.ts?sid=a": {200, ""},
+		"http://edge?/edge/v1/request/uri/vod/film/1.ts":      {404, ""},
+		"/edge/v1/vod/leave":                                  {405, ""},
+		"/edge/v1/vod/explain":                                {405, ""},
+		"/edge/v1/vod/check?" + strings.Repeat("x", 17<<10):   {414, ""},
 	} {
 		got := n.raw(t, "GET", target, user)
 		assert.Equal(t, want.status, got.StatusCode, "%.60s", target)
@@ -187,26 +189,29 @@ func newCertificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
 // A proxy with a verified certificate needs no key.
 func TestCallers_Certificate(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, Config{Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}, nil)
 	cert, pool := newCertificate(t)
-	mutual := httptest.NewUnstartedServer(n.Server)
-	mutual.TLS = &tls.Config{
+	n := newNode(t, Config{Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, TLS: &tls.Config{
 		Certificates: []tls.Certificate{cert}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool, MinVersion: tls.VersionTLS12,
-	}
-	mutual.StartTLS()
-	defer mutual.Close()
+	}}, nil)
 	for name, tt := range map[string]struct {
 		certs  []tls.Certificate
+		http2  bool
 		status int
-	}{"none": {nil, 403}, "verified": {[]tls.Certificate{cert}, 200}} {
-		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: tt.certs, MinVersion: tls.VersionTLS12}}}
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, mutual.URL+"/edge/v1/vod/check", nil)
+	}{
+		"none": {nil, false, 403}, "verified": {[]tls.Certificate{cert}, false, 200},
+		"none, HTTP/2": {nil, true, 403}, "verified, HTTP/2": {[]tls.Certificate{cert}, true, 200},
+	} {
+		client := &http.Client{Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: tt.certs, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: tt.http2,
+		}}
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https"+strings.TrimPrefix(n.url, "http")+"/edge/v1/vod/check", strings.NewReader("x"))
 		require.NoError(t, err)
 		r.Header.Set("X-Original-URI", "/other")
 		resp, err := client.Do(r)
 		require.NoError(t, err, name)
 		require.NoError(t, resp.Body.Close())
 		assert.Equal(t, tt.status, resp.StatusCode, name)
+		assert.Equal(t, tt.http2, resp.ProtoMajor == 2, name)
 		client.CloseIdleConnections()
 	}
 }
@@ -224,4 +229,15 @@ func TestFile(t *testing.T) {
 	require.Equal(t, 200, other())
 	require.NoError(t, os.WriteFile(n.path, []byte(strings.Replace(file, "only:", "other: deny\n    only:", 1)), 0o600))
 	require.Eventually(t, func() bool { return other() == 403 }, soon, 10*time.Millisecond)
+}
+
+// A proxy that asks for a profile that the file does not have is logged and counted.
+func TestUnknownProfile(t *testing.T) {
+	t.Parallel()
+	var log testlog.Buffer
+	counters := metrics.NewEdge()
+	n := newNode(t, Config{Metrics: counters, Log: slog.New(slog.NewTextHandler(&log, nil))}, nil)
+	assert.Equal(t, 404, n.raw(t, "GET", "/edge/v1/"+strings.Repeat("x", 99)+"/check").StatusCode)
+	assert.Contains(t, log.String(), "profile="+strings.Repeat("x", 64)+" ")
+	assert.EqualValues(t, 1, testutil.ToFloat64(counters.Check("deny", "profile")))
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 
 	"streamcount/access"
 	"streamcount/api/edge/profile"
+	"streamcount/api/internal/ingress"
 	"streamcount/api/internal/overload"
 	"streamcount/api/internal/problem"
 	"streamcount/metrics"
@@ -36,9 +38,16 @@ type Config struct {
 	TLS     *tls.Config
 	Metrics *metrics.Edge // nil means none are exported
 	Log     *slog.Logger  // nil means slog.Default()
-	// Drain is how long Run waits for requests in progress.
-	Drain time.Duration
+	// MaxConnections is the maximum number of open connections; 0 means DefaultMaxConnections.
+	MaxConnections int
+	// ShutdownDelay is how long Run continues to serve after its context ends, and Drain how long
+	// it then waits for requests in progress.
+	ShutdownDelay, Drain time.Duration
 }
+
+// DefaultMaxConnections is the default of [Config.MaxConnections]. Proxies are few, but keep many
+// connections open, and need one for each check in progress while etcd is slow.
+const DefaultMaxConnections = 10_000
 
 // A Server answers the requests of proxies. Make one with [New]; it is safe for concurrent use.
 type Server struct {
@@ -47,9 +56,12 @@ type Server struct {
 	log      *slog.Logger
 	file     profileFile
 	profiles atomic.Pointer[map[string]*served]
+	ingress  *ingress.Ingress
+	draining atomic.Bool        // the node shuts down
 	rejected prometheus.Counter // requests of proxies without the right to check
+	unknown  prometheus.Counter // requests of proxies with a profile that the file does not have
 
-	keyLines, outageLines, observeLines overload.LogSampler
+	keyLines, profileLines, outageLines, observeLines overload.LogSampler
 }
 
 // A served is a profile with its counters.
@@ -61,8 +73,15 @@ type served struct {
 // New reads the file of profiles.
 func New(cfg Config) (*Server, error) {
 	cfg.Metrics = cmp.Or(cfg.Metrics, metrics.NewEdge())
+	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, DefaultMaxConnections)
 	s := &Server{Checker: NewChecker(cfg.CheckerConfig), cfg: cfg, log: cmp.Or(cfg.Log, slog.Default())}
+	var err error
+	if s.ingress, err = newIngress(cfg, s.log); err != nil {
+		return nil, fmt.Errorf("edge: %w", err)
+	}
+	cfg.Metrics.Connections, cfg.Metrics.ConnectionsClosed = s.ingress.Connections, s.ingress.ClosedConnections
 	s.rejected = cfg.Metrics.Check(BadKey.Decision(), BadKey.String())
+	s.unknown = cfg.Metrics.Check(BadKey.Decision(), "profile")
 	return s, s.file.open(cfg.File, s.use)
 }
 
@@ -97,17 +116,25 @@ const (
 // ServeHTTP routes by the target as it was sent. Below uri/ it is the target of a player, and may
 // contain anything.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	conn := ingress.ConnOf(r)
+	if !conn.BeginRequest() {
+		panic(http.ErrAbortHandler) // the connection is being closed
+	}
+	defer conn.EndRequest()
 	w.Header()["Cache-Control"] = noStore
-	path, _, _ := strings.Cut(r.RequestURI, "?")
-	if r.ContentLength != 0 && r.ProtoMajor == 1 && !strings.HasSuffix(path, "/explain") {
-		w.Header().Set("Connection", "close") // net/http would wait for the body, which may never arrive
+	target := originForm(r.RequestURI)
+	path, _, _ := strings.Cut(target, "?")
+	// net/http would wait for the body, which may never arrive. During a shutdown the proxy opens
+	// its next connection to another node.
+	if r.ProtoMajor == 1 && (r.ContentLength != 0 || s.draining.Load()) {
+		w.Header().Set("Connection", "close")
+	}
+	if p := cmp.Or(checkFraming(r), checkSize(r)); p != nil {
+		writeProblem(w, p)
+		return
 	}
 	if path == healthPath {
 		s.health(w)
-		return
-	}
-	if p := checkSize(r); p != nil {
-		writeProblem(w, p)
 		return
 	}
 	rest, ok := strings.CutPrefix(path, pathPrefix)
@@ -117,18 +144,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p := (*s.profiles.Load())[name]
-	target, below := strings.CutPrefix(call, "uri/")
+	below := strings.HasPrefix(call, "uri/")
 	if s.isForbidden(r) {
 		s.rejectCaller(w, r, p != nil && p.Observe && (below || call == "check"))
 		return
 	}
 	if p == nil {
-		writeProblem(w, problem.NotFound.New("The edge file has no profile of that name."))
+		s.rejectProfile(w, r, name)
 		return
 	}
 	switch {
 	case below:
-		s.check(w, r, p, profile.FromRequest, r.RequestURI[len(path)-len(target)-1:])
+		s.check(w, r, p, profile.FromRequest, target[len(path)-len(call)+len("uri"):])
 	case call == "check":
 		s.check(w, r, p, p.From, "")
 	case call == "leave" && r.Method == http.MethodPost:
@@ -140,6 +167,19 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		writeProblem(w, noRoute())
 	}
+}
+
+// originForm returns the path and the query of a target, which may be a whole URL (RFC 9112,
+// section 3.2.2).
+func originForm(target string) string {
+	_, rest, ok := strings.Cut(target, "://")
+	if !ok || target[0] == '/' {
+		return target
+	}
+	if i := strings.IndexAny(rest, "/?"); i >= 0 {
+		return rest[i:]
+	}
+	return ""
 }
 
 func noRoute() *problem.Problem {
@@ -166,7 +206,10 @@ func checkSize(r *http.Request) *problem.Problem {
 
 func (s *Server) health(w http.ResponseWriter) {
 	status, text := http.StatusOK, "ok\n"
-	if b := s.backend.Load(); b == nil || b.CutOff != nil && b.CutOff() {
+	switch b := s.backend.Load(); {
+	case s.draining.Load():
+		status, text = http.StatusServiceUnavailable, "the node is shutting down\n"
+	case b == nil || b.CutOff != nil && b.CutOff():
 		status, text = http.StatusServiceUnavailable, "etcd is unavailable to this node\n"
 	}
 	w.Header()["Content-Type"] = plainText

@@ -79,7 +79,7 @@ func TestConfig_EverySource(t *testing.T) {
 		"hosts": "h", "cors-headers": "x-a", "cors-allow-null": "true", "hsts": "true", "docs": "false", "trusted-proxies": "10.0.0.0/8", "network-attribute": "true", "rate-per-user": "9", "rate-per-address": "9", "rate-per-key": "9",
 		"max-connections": "99", "max-connections-per-address": "9", "idle-timeout": "9s", "proxy-protocol": "true",
 		"shard": "b=h:1,i:2", "on-outage": "admit", "etcd-near": "a:1", "trace-endpoint": "http://c:4318", "trace-sample": "0.5",
-		"edge-listen": ":3001", "edge-file": "edge.yaml", "edge-allow": "10.0.0.0/8", "edge-stale": "2m0s", "edge-tls-cert": "c", "edge-tls-key": "k", "edge-client-ca": "a",
+		"edge-listen": ":3001", "edge-file": "edge.yaml", "edge-allow": "10.0.0.0/8", "edge-stale": "2m0s", "edge-tls-cert": "c", "edge-tls-key": "k", "edge-client-ca": "a", "edge-max-connections": "99",
 		"token-issuer": "https://t.example", "token-audience": "edge", "token-life": "40s", "token-algorithm": "EdDSA", "token-key-file": "k",
 		"token-formats-file": "f",
 	}
@@ -252,6 +252,8 @@ func TestConfig_RejectsCombinations(t *testing.T) {
 		"edge_file_alone":        {args: args("--edge-file=e"), want: `edge-file "e" (from the command line): requires edge-listen`},
 		"edge_listen_alone":      {args: args("--edge-listen=:1"), want: `edge-listen ":1" (from the command line): requires edge-file`},
 		"edge_address":           {args: args("--edge-listen=1", "--edge-file=e"), want: `edge-listen "1" (from the command line): want HOST:PORT`},
+		"edge_port":              {args: args("--edge-listen=127.0.0.1:99999", "--edge-file=e"), want: `edge-listen "127.0.0.1:99999" (from the command line): want HOST:PORT`},
+		"edge_connections":       {args: args("--edge-max-connections=9"), want: `edge-max-connections "9" (from the command line): want 10 to 1000000`},
 		"edge_network":           {args: args("--edge-listen=:1", "--edge-file=e", "--edge-allow=0.0.0.0/0"), want: `edge-allow "0.0.0.0/0" (from the command line): is too large`},
 		"edge_name":              {args: args("--edge-listen=:1", "--edge-file=e", "--edge-allow=lan"), want: `edge-allow "lan" (from the command line): want networks`},
 		"edge_stale":             {args: args("--edge-stale=1s"), want: `edge-stale "1s" (from the command line): want 5s to 24h`},

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +21,8 @@ type edgeListenConfig struct {
 	EdgeTLSCert  string
 	EdgeTLSKey   string
 	EdgeClientCA string
+	// EdgeMaxConnections is the maximum number of open connections.
+	EdgeMaxConnections int
 }
 
 func (c *edgeListenConfig) register(fs *pflag.FlagSet) {
@@ -34,6 +37,8 @@ func (c *edgeListenConfig) register(fs *pflag.FlagSet) {
 	fs.StringVar(&c.EdgeTLSKey, "edge-tls-key", "", "`file` with the private key of edge-tls-cert (PEM)")
 	fs.StringVar(&c.EdgeClientCA, "edge-client-ca", "",
 		"`file` with authorities of client certificates (PEM); a proxy with a certificate that they have signed may use edge-listen")
+	fs.IntVar(&c.EdgeMaxConnections, "edge-max-connections", 10_000,
+		"maximum number of open connections of edge-listen, 10 to 1000000; an address outside of edge-allow may have half of them")
 }
 
 // EdgeNetworks returns the networks of edge-allow.
@@ -67,14 +72,17 @@ func (c *Config) checkEdgeListen() error {
 			return err
 		}
 	}
-	_, _, addressErr := net.SplitHostPort(c.EdgeListen)
+	_, port, addressErr := net.SplitHostPort(c.EdgeListen)
+	_, portErr := strconv.ParseUint(port, 10, 16)
 	on := c.EdgeListen != ""
 	return cmp.Or(
-		c.check(!on || addressErr == nil, "edge-listen", c.EdgeListen, "want HOST:PORT, such as 127.0.0.1:3001"),
+		c.check(!on || addressErr == nil && portErr == nil, "edge-listen", c.EdgeListen, "want HOST:PORT, such as 127.0.0.1:3001"),
 		c.check(!on || c.EdgeFile != "", "edge-listen", c.EdgeListen, "requires edge-file"),
 		c.check(on || c.EdgeFile == "", "edge-file", c.EdgeFile, "requires edge-listen"),
 		c.check(on || len(c.EdgeAllow) == 0, "edge-allow", strings.Join(c.EdgeAllow, ","), "requires edge-listen"),
 		c.check(c.EdgeStale >= 5*time.Second && c.EdgeStale <= 24*time.Hour, "edge-stale", c.EdgeStale.String(), "want 5s to 24h"),
+		c.check(c.EdgeMaxConnections >= 10 && c.EdgeMaxConnections <= 1e6, "edge-max-connections", strconv.Itoa(c.EdgeMaxConnections),
+			"want 10 to 1000000"),
 		c.check(c.EdgeTLSCert == "" || on, "edge-tls-cert", c.EdgeTLSCert, "requires edge-listen"),
 		c.check(c.EdgeTLSCert == "" || c.EdgeTLSKey != "", "edge-tls-cert", c.EdgeTLSCert, "requires edge-tls-key"),
 		c.check(c.EdgeTLSKey == "" || c.EdgeTLSCert != "", "edge-tls-key", c.EdgeTLSKey, "requires edge-tls-cert"),

@@ -35,8 +35,10 @@ func (n *service) openEdge(ctx context.Context, c api.Config, server *api.Server
 	}
 	e := &edgeService{stale: n.cfg.EdgeStale, log: n.logs.slog}
 	cfg := edge.Config{
-		File: n.cfg.EdgeFile, Allow: n.cfg.EdgeNetworks(), Metrics: c.Edge, Log: n.logs.slog, Drain: n.cfg.Drain,
-		CheckerConfig: edge.CheckerConfig{AdmitStart: server.AdmitStart},
+		File: n.cfg.EdgeFile, Allow: n.cfg.EdgeNetworks(), Metrics: c.Edge, Log: n.logs.slog,
+		ShutdownDelay: n.cfg.ShutdownDelay, Drain: n.cfg.Drain,
+		MaxConnections: n.edgeConnections(),
+		CheckerConfig:  edge.CheckerConfig{AdmitStart: server.AdmitStart},
 	}
 	if credentials, ok := c.Access.(*access.Authenticator); ok {
 		cfg.Keys = credentials
@@ -50,7 +52,7 @@ func (n *service) openEdge(ctx context.Context, c api.Config, server *api.Server
 			return fmt.Errorf("edge: %w", err)
 		}
 		e.cert.optionalClients = true
-		cfg.TLS = e.cert.config()
+		cfg.TLS, cfg.Metrics.CertificateExpires = e.cert.config(), e.cert.expires
 	}
 	var err error
 	if e.server, err = edge.New(cfg); err != nil {

@@ -161,6 +161,8 @@ func trackedOf(c net.Conn) *trackedConn {
 		return c
 	case *framingConn:
 		return trackedOf(c.Conn)
+	case secureFramingConn:
+		return trackedOf(c.framingConn)
 	case *tls.Conn:
 		return trackedOf(c.NetConn())
 	}
@@ -178,6 +180,9 @@ type connKey struct{}
 // ConnContext adds c to a context, for [ConnOf].
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	framing, _ := c.(*framingConn)
+	if secure, ok := c.(secureFramingConn); ok {
+		framing = secure.framingConn
+	}
 	return context.WithValue(ctx, connKey{}, Conn{framing, trackedOf(c)})
 }
 

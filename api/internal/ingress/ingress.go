@@ -137,18 +137,29 @@ const (
 	MaxTarget = 2 << 10
 )
 
-// CheckRequest checks the request line and the headers. It must be called exactly once for
-// each request.
-func CheckRequest(r *http.Request) Refusal {
-	headers := 0
-	for _, values := range r.Header {
-		headers += len(values)
-	}
+// CheckFraming checks that r is delimited clearly. It must be called exactly once for each
+// request; [CheckRequest] calls it.
+func CheckFraming(r *http.Request) Refusal {
 	switch {
 	case ambiguousLength(r):
 		return AmbiguousLength
 	case r.ProtoMajor > 1 && r.Method == "PRI":
 		return PlainHTTP2
+	}
+	return Accepted
+}
+
+// CheckRequest checks the request line and the headers. It must be called exactly once for
+// each request.
+func CheckRequest(r *http.Request) Refusal {
+	if refusal := CheckFraming(r); refusal != Accepted {
+		return refusal
+	}
+	headers := 0
+	for _, values := range r.Header {
+		headers += len(values)
+	}
+	switch {
 	case headers > MaxHeaders:
 		return TooManyHeaders
 	case len(r.RequestURI) > MaxTarget:

@@ -97,8 +97,17 @@ func (l *handshakeListener) prepare(raw net.Conn) net.Conn {
 	if c.ConnectionState().NegotiatedProtocol == "h2" {
 		return c
 	}
-	return &framingConn{Conn: c}
+	return secureFramingConn{&framingConn{Conn: c}, c}
 }
+
+// A secureFramingConn is a framingConn over TLS.
+type secureFramingConn struct {
+	*framingConn
+	conn *tls.Conn
+}
+
+// ConnectionState is what net/http sets Request.TLS to.
+func (c secureFramingConn) ConnectionState() tls.ConnectionState { return c.conn.ConnectionState() }
 
 // Accept returns the next prepared connection.
 func (l *handshakeListener) Accept() (net.Conn, error) {
