@@ -106,7 +106,7 @@ func (s *Server) start(ctx context.Context, c directCall[apitype.Start]) (*apity
 		return nil, p
 	}
 	if c.tokens != 0 {
-		if p := s.cfg.Tokens.CheckStart(c.tokens, req.Content.ID); p != nil {
+		if p := s.cfg.Tokens.CheckStart(c.tokens, c.user, req.Content.ID); p != nil {
 			return nil, p
 		}
 	}

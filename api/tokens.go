@@ -40,15 +40,15 @@ func (tokenFormats) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeArray, Items: &huma.Schema{Type: huma.TypeString, Enum: []any{"jwt", "akamai", "secure-link", "cloudfront"}}}
 }
 
-// playbackToken returns the token for a stream. What cannot be made is left out, because a heartbeat
-// has succeeded in any case.
+// playbackToken returns the token for a stream; nil if none can be made. Formats that cannot be made are
+// left out, because a heartbeat has succeeded in any case.
 func (s *Server) playbackToken(ctx context.Context, r playback.Requested, user string, st lease.Stream, start bool) *apitype.Token {
 	if r == 0 {
 		return nil
 	}
 	now := time.Now()
 	p := token.Playback{User: user, Stream: streamid.Handle(st.ID), Content: st.Content.ID, Start: start}
-	if !st.ExpiresAt.IsZero() {
+	if p.LeaseEnd = now.Add(st.TTL); !st.ExpiresAt.IsZero() { // a degraded stream has no ExpiresAt
 		p.LeaseEnd = now.Add(st.ExpiresAt.Sub(now)) // by the clock of now: the clock may have been set
 	}
 	t, err := s.cfg.Tokens.Issue(r, p, now)

@@ -115,7 +115,7 @@ func TestTokens(t *testing.T) {
 		assert.NotContains(t, claims, "jti")
 		want := 40.0
 		if f.degraded {
-			want = 50 // no lease expires while etcd is unavailable
+			want = 50 // the life of a token, which is less than the TTL and 10 s
 		}
 		assert.InDelta(t, want, claims["exp"].(float64)-claims["iat"].(float64), 1)
 		assert.Empty(t, st.Token.Akamai)
@@ -160,15 +160,37 @@ func TestTokens_Rejected(t *testing.T) {
 	}
 }
 
-// A heartbeat succeeds even if no token can be made.
-func TestTokens_HeartbeatWithoutToken(t *testing.T) {
-	s := newServer(t, Config{Tokens: someTokens(t, false)}, &fake{})
-	w := call(s, "POST", userBase+"/streams/stream-1/heartbeat?token=jwt,akamai", "")
+// While etcd is unavailable, a token of a long life expires 10 s after the end that the lease would have
+// if it was renewed now.
+func TestTokens_DegradedLongLife(t *testing.T) {
+	tokens := someTokens(t, true)
+	tokens.JWT = token.New(token.Config{Issuer: "https://count.example", Life: 24 * time.Hour}, tokens.JWT.Keys())
+	s := newServer(t, Config{Tokens: tokens}, &liveFake{degraded: true})
+	w := call(s, "POST", userBase+"/streams/stream-1/heartbeat?token=jwt", "")
 	require.Equal(t, 200, w.Code)
 	var st apitype.Stream
 	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &st))
+	claims := claimsOf(t, st.Token.JWT)
+	assert.InDelta(t, 100, claims["exp"].(float64)-claims["iat"].(float64), 1, "the TTL and 10 s")
+}
+
+// A heartbeat succeeds even if no token can be made. Then its answer has no token, which a player would
+// use in place of the one that it has.
+func TestTokens_HeartbeatWithoutToken(t *testing.T) {
+	s := newServer(t, Config{Tokens: someTokens(t, false)}, &fake{}) // of a stream without content
+	heartbeat := userBase + "/streams/stream-1/heartbeat?token="
+	for _, formats := range []string{"jwt", "akamai", "jwt,akamai"} {
+		w := call(s, "POST", heartbeat+formats, "")
+		require.Equal(t, 200, w.Code)
+		assert.NotContains(t, w.Body.String(), "token", formats)
+	}
+	w := call(s, "POST", heartbeat+"jwt,akamai,secure-link", "")
+	require.Equal(t, 200, w.Code)
+	var st apitype.Stream
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &st))
+	assert.NotEmpty(t, st.Token.SecureLink.MD5, "a format that can be made")
 	assert.Empty(t, st.Token.JWT)
-	assert.Empty(t, st.Token.Akamai, "the stream has no content")
+	assert.Empty(t, st.Token.Akamai)
 }
 
 func TestJWKS(t *testing.T) {
@@ -187,6 +209,26 @@ func TestJWKS(t *testing.T) {
 	assert.Empty(t, again.Body.String())
 	assert.Equal(t, 405, call(s, "POST", "/.well-known/jwks.json", "").Code)
 	assert.Equal(t, 404, call(newServer(t, Config{}, nil), "GET", "/.well-known/jwks.json", "").Code, "without an issuer")
+}
+
+// A node that has no keys yet must not answer with an empty set, which edges would cache. A node whose
+// key is a secret has no public keys.
+func TestJWKS_Empty(t *testing.T) {
+	tokens := someTokens(t, false)
+	s := newServer(t, Config{Tokens: tokens}, nil)
+	w := call(s, "GET", "/.well-known/jwks.json", "")
+	assert.Equal(t, 503, w.Code)
+	assert.Equal(t, "no-store", w.Header().Get("Cache-Control"))
+	assert.NotEmpty(t, w.Header().Get("Retry-After"))
+	assert.Equal(t, "*", w.Header().Get("Access-Control-Allow-Origin"))
+	checkProblem(t, answer{w.Code, w.Header(), w.Body.String(), ""})
+
+	secret, err := token.NewSecret([]byte("an example of a secret of 32 bytes"))
+	require.NoError(t, err)
+	tokens.JWT.Keys().SetFile([]token.Key{secret})
+	w = call(s, "GET", "/.well-known/jwks.json", "")
+	assert.Equal(t, 200, w.Code)
+	assert.JSONEq(t, `{"keys":[]}`, w.Body.String())
 }
 
 func TestTokenKeys(t *testing.T) {

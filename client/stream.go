@@ -219,7 +219,7 @@ func (s *Stream) sendHeartbeat(ctx context.Context, p *schedule) error {
 		return err
 	case info.Degraded:
 		p.degraded(time.Now())
-		s.updateInfo(func(i *apitype.Stream) { i.Degraded, i.Token = true, info.Token })
+		s.updateInfo(func(i *apitype.Stream) { i.Degraded, i.Token = true, cmp.Or(info.Token, i.Token) })
 		return errDegraded
 	}
 	p.renewed(sent, info)

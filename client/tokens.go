@@ -30,7 +30,7 @@ func (c *Client) TokenKeys(ctx context.Context) (apitype.TokenKeys, error) {
 }
 
 // RotateTokenKey creates the next key of playback tokens. Verifiers can fetch it for an hour before it
-// signs; with now it signs at once. The call is safe to repeat.
+// signs; with now, for 20 seconds, until all nodes have published it. The call is safe to repeat.
 func (c *Client) RotateTokenKey(ctx context.Context, now bool) (apitype.TokenKeys, error) {
 	return get[apitype.TokenKeys](ctx, c, http.MethodPost, "/api/v1/token-keys/rotate", apitype.RotateTokenKey{Now: now},
 		"rotate the key of playback tokens")

@@ -32,11 +32,11 @@ func (l *Limiter) Heartbeat(ctx context.Context, user, id string) (Stream, error
 	switch r := l.Heartbeats(ctx, []HeartbeatRequest{{user, id}})[0]; {
 	case r.Err != nil:
 		return Stream{}, r.Err
-	case r.Degraded:
+	case r.Degraded && r.record == nil: // the node has not seen the stream
 		return Stream{ID: id, User: user, TTL: r.TTL, Degraded: true}, nil
 	default:
 		s := streamOf(user, id, r.record)
-		s.TTL, s.ExpiresAt = r.TTL, r.ExpiresAt
+		s.TTL, s.ExpiresAt, s.Degraded = r.TTL, r.ExpiresAt, r.Degraded
 		return s, nil
 	}
 }
@@ -163,7 +163,7 @@ func (b *heartbeats) renew(r renewing) {
 		b.renewals = b.l.renewer.NewBatch(b.ctx)
 	}
 	if err := b.ctx.Err(); err != nil {
-		b.answer(r.index, b.l.degraded(b.requests[r.index].User, err))
+		b.answer(r.index, b.l.degraded(b.requests[r.index].User, r.who, err))
 		return
 	}
 	b.renewing = append(b.renewing, r)
@@ -211,7 +211,7 @@ func (b *heartbeats) run(u unanswered) HeartbeatResult {
 	case errors.Is(u.err, etcdop.ErrLeaseGone): // it ended after it was verified
 		return HeartbeatResult{Err: b.l.endReasonAfterRenewal(b.ctx, user, u.who)}
 	case u.err != nil && b.ctx.Err() != nil:
-		return b.l.degraded(user, u.err)
+		return b.l.degraded(user, u.who, u.err)
 	default:
 		return b.l.heartbeat(b.ctx, user, u.who, b.arrived, errors.Is(u.err, keepalive.ErrStalled))
 	}
@@ -251,8 +251,8 @@ func (l *Limiter) heartbeat(
 		if l.cfg.MaxStreamAge > 0 && l.dropProvisionalAtMaxAge(user, who.Nonce) {
 			return HeartbeatResult{Err: &EndedError{Reason: policy.ReasonExpired}}
 		}
-		if l.provisional.Touch(user, who.Nonce) {
-			return HeartbeatResult{TTL: l.cfg.TTL, Degraded: true}
+		if value, ok := l.provisional.Touch(user, who.Nonce); ok {
+			return HeartbeatResult{TTL: l.cfg.TTL, Degraded: true, record: value}
 		}
 		// A stream that was stopped while it was being written is in etcd for a moment.
 		if g, over := l.replica.Ending(who.Nonce); over && !g.Intended && g.Reason == policy.ReasonStopped {
@@ -262,22 +262,28 @@ func (l *Limiter) heartbeat(
 	for {
 		r := l.renewStream(ctx, user, who, arrived, mayBeExpired)
 		if provisional.HasSlot(who) && l.mayBeUnsynced(r.Err) {
-			return HeartbeatResult{TTL: l.cfg.TTL, Degraded: true}
+			return l.degraded(user, who, r.Err)
 		}
 		if r.Err == nil || errors.Is(r.Err, ErrEnded) {
 			return r
 		}
 		mayBeExpired = mayBeExpired || errors.Is(r.Err, keepalive.ErrStalled)
 		if errors.Is(r.Err, errMaybeExpired) || retryPause(ctx) {
-			return l.degraded(user, r.Err)
+			return l.degraded(user, who, r.Err)
 		}
 	}
 }
 
-// degraded returns the answer to a heartbeat that etcd did not answer in time.
-func (l *Limiter) degraded(user string, err error) HeartbeatResult {
+// degraded returns the answer to a heartbeat that etcd did not answer in time. It describes the
+// stream as the replica has it, although the replica may be out of date: the playback token in the
+// answer is for the content of the stream.
+func (l *Limiter) degraded(user string, who streamid.ID, err error) HeartbeatResult {
 	l.cfg.Log.Debug("heartbeat answered as degraded", "user", user, "err", err)
-	return HeartbeatResult{TTL: l.cfg.TTL, Degraded: true}
+	r := HeartbeatResult{TTL: l.cfg.TTL, Degraded: true}
+	if s, _ := l.replica.Lookup(user, who); s != nil {
+		r.record = s.Value
+	}
+	return r
 }
 
 // renewStream verifies that the stream exists and renews its lease.

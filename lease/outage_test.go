@@ -71,18 +71,26 @@ func TestOutage_Admit(t *testing.T) {
 	cfg := Config{Limit: 3, Outage: OutageAdmit, Timeout: 10 * time.Second}
 	one, two := newLimiter(t, m.Client(t), cfg), newLimiter(t, m.Client(t), cfg)
 	nodes := []*Limiter{one, two}
-	kept := mustStart(t, one, "maya", Request{})
+	film := Content{ID: "film-77"}
+	kept := mustStart(t, one, "maya", Request{Content: film})
 	require.Eventually(t, func() bool {
 		u, err := two.List(t.Context(), "maya", Bounded)
 		return err == nil && u.Count == 1
 	}, soon, time.Millisecond)
 	m.Stop()
 	awaitBreaker(t, true, nodes...)
+	require.Eventually(t, func() bool {
+		s, err := two.Heartbeat(t.Context(), "maya", kept.Stream.ID)
+		require.NoError(t, err)
+		want := kept.Stream
+		want.ExpiresAt, want.TTL, want.Degraded = time.Time{}, s.TTL, true
+		return s.Degraded && assert.Equal(t, want, s, "the stream as this node saw it last")
+	}, soon, time.Millisecond)
 
 	ids := map[string]*Limiter{}
 	for _, l := range nodes {
 		for want := 2; want <= 3; want++ {
-			st := mustStart(t, l, "maya", Request{})
+			st := mustStart(t, l, "maya", Request{Content: film})
 			assert.True(t, st.Stream.Degraded)
 			assert.Equal(t, want, st.Count)
 			ids[st.Stream.ID] = l
@@ -103,6 +111,7 @@ func TestOutage_Admit(t *testing.T) {
 		s, err := l.Heartbeat(t.Context(), "maya", id)
 		require.NoError(t, err)
 		assert.True(t, s.Degraded)
+		assert.Equal(t, film, s.Content)
 	}
 
 	m.Restart(t)

@@ -36,8 +36,9 @@ type Stream struct {
 	// Attributes are those that the start stated for plans with several limits; nil if none.
 	// They are not to be modified.
 	Attributes *policy.StartAttributes
-	// Degraded means that etcd did not answer in time. The player should continue. Only
-	// ID, User and TTL are set.
+	// Degraded means that etcd did not answer in time. The player should continue. After a
+	// heartbeat, ExpiresAt is zero, and the stream is as the node saw it last; if the node has
+	// not seen it, only ID, User and TTL are set.
 	Degraded bool
 }
 

@@ -43,7 +43,7 @@ type Playback struct {
 	Stream  string // an opaque name of the stream, from which its id cannot be derived
 	Content string // the id of the content, or ""
 	Start   bool   // whether the stream starts now
-	// LeaseEnd is when the stream expires; zero if that is not known, as while etcd is unavailable.
+	// LeaseEnd is when the stream expires. While etcd is unavailable, it is one TTL from now on.
 	LeaseEnd time.Time
 }
 
@@ -51,7 +51,7 @@ type Playback struct {
 // [Grace] after the end of the lease. It is a whole second.
 func (i *Issuer) Expiry(p Playback, now time.Time) time.Time {
 	end := now.Add(i.cfg.Life)
-	if last := p.LeaseEnd.Add(Grace); !p.LeaseEnd.IsZero() && last.Before(end) {
+	if last := p.LeaseEnd.Add(Grace); last.Before(end) {
 		end = last
 	}
 	return end.Truncate(time.Second)

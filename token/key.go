@@ -282,24 +282,40 @@ func ParseFile(content []byte, a Algorithm) ([]Key, error) {
 }
 
 func parseFile(content []byte, a Algorithm) ([]Key, error) {
-	trimmed := bytes.TrimSpace(content)
+	trimmed := bytes.TrimSpace(bytes.TrimPrefix(content, []byte("\ufeff")))
 	switch {
+	case len(trimmed) == 0:
+		return nil, errors.New("the file is empty")
 	case bytes.HasPrefix(trimmed, []byte("{")):
-		var set struct {
-			Keys []Key `json:"keys"`
-		}
-		if err := json.Unmarshal(trimmed, &set); err != nil || len(set.Keys) > 0 {
-			return set.Keys, err
-		}
-		set.Keys = make([]Key, 1)
-		return set.Keys, json.Unmarshal(trimmed, &set.Keys[0])
+		return parseJSON(trimmed)
 	case bytes.HasPrefix(trimmed, []byte("-----BEGIN ")):
 		return parsePEM(trimmed)
 	case a == HS256:
-		key, err := NewSecret(trimmed)
+		// Remove one line end, which editors add. Every other byte belongs to the secret.
+		key, err := NewSecret(bytes.TrimSuffix(bytes.TrimSuffix(content, []byte("\n")), []byte("\r")))
 		return []Key{key}, err
 	}
 	return nil, errors.New("want PEM, a JWK or a JWK set")
+}
+
+// parseJSON reads a JWK or a JWK set.
+func parseJSON(text []byte) ([]Key, error) {
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if json.Unmarshal(text, &set) != nil {
+		return nil, errors.New("not a JWK or a JWK set: the file is not JSON, or its member keys is not a list")
+	}
+	if set.Keys == nil {
+		set.Keys = []json.RawMessage{text}
+	}
+	keys := make([]Key, len(set.Keys))
+	for i, jwk := range set.Keys {
+		if err := keys[i].UnmarshalJSON(jwk); err != nil {
+			return nil, fmt.Errorf("key %d: %w", i+1, err)
+		}
+	}
+	return keys, nil
 }
 
 func parsePEM(rest []byte) (keys []Key, err error) {
@@ -329,7 +345,7 @@ func parseBlock(block *pem.Block) (Key, error) {
 	case "PUBLIC KEY":
 		public, err := x509.ParsePKIXPublicKey(block.Bytes)
 		if err != nil {
-			return Key{}, err
+			return Key{}, fmt.Errorf("the content of the block is no %s", block.Type)
 		}
 		return publicKey(public)
 	case "EC PRIVATE KEY":
@@ -339,8 +355,8 @@ func parseBlock(block *pem.Block) (Key, error) {
 	default:
 		return Key{}, fmt.Errorf("a block %.40q: want PRIVATE KEY, EC PRIVATE KEY or PUBLIC KEY", block.Type)
 	}
-	if err != nil {
-		return Key{}, err
+	if err != nil { // of package asn1, about fields of its structures
+		return Key{}, fmt.Errorf("the content of the block is no %s", block.Type)
 	}
 	switch private := private.(type) {
 	case *ecdsa.PrivateKey:

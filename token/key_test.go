@@ -70,7 +70,10 @@ func TestParseFile(t *testing.T) {
 		"several":         {pkcs8(es) + public + pkcs8(ed), ES256, []string{es.ID, other.ID, ed.ID}},
 		"JWK":             {string(one), ES256, []string{es.ID}},
 		"JWK set":         {fmt.Sprintf(`{"keys":[%s,%s]}`, one, two), ES256, []string{es.ID, other.ID}},
-		"secret":          {secret + "\n", HS256, []string{mustSecret(t, secret).ID}},
+		"secret":          {secret + "\r\n", HS256, []string{mustSecret(t, secret).ID}},
+		"binary secret":   {"\n\t" + secret + " \n\n", HS256, []string{mustSecret(t, "\n\t"+secret+" \n").ID}},
+		"byte order mark": {"\ufeff" + pkcs8(es), ES256, []string{es.ID}},
+		"CR LF":           {strings.ReplaceAll(pkcs8(es), "\n", "\r\n"), ES256, []string{es.ID}},
 		"secret as a JWK": {keyOfA1, HS256, []string{readJWK(t, keyOfA1).ID}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -112,8 +115,9 @@ func TestParseFile_Errors(t *testing.T) {
 		algorithm Algorithm
 		want      string
 	}{
-		"empty":              {"", ES256, "want PEM, a JWK or a JWK set"},
-		"empty secret":       {"", HS256, "a secret of 0 bytes: HS256 needs 32 or more"},
+		"empty":              {"\n", ES256, "the file is empty"},
+		"empty secret":       {"", HS256, "the file is empty"},
+		"other text":         {"hunter2", ES256, "want PEM, a JWK or a JWK set"},
 		"short secret":       {"hunter2", HS256, "a secret of 7 bytes"},
 		"public":             {public, ES256, "the first key is a public key"},
 		"curve":              {curve, ES256, "PEM block 1: an EC key on the curve P-384"},
@@ -121,9 +125,13 @@ func TestParseFile_Errors(t *testing.T) {
 		"other algorithm":    {string(jwk), EdDSA, "the first key is for ES256: token-algorithm is EdDSA"},
 		"text after PEM":     {public + "hunter2", ES256, "text that is no block"},
 		"other block":        {pemOf(t, "CERTIFICATE", der, nil), ES256, `a block "CERTIFICATE"`},
-		"broken DER":         {pemOf(t, "PRIVATE KEY", []byte("hunter2"), nil), ES256, "PEM block 1: "},
-		"broken JSON":        {`{"kty":"hunter2`, ES256, "unexpected end of JSON input"},
-		"empty set":          {`{"keys":[]}`, ES256, "a JWK of type"},
+		"broken DER":         {pemOf(t, "PRIVATE KEY", []byte("hunter2"), nil), ES256, "PEM block 1: the content of the block is no PRIVATE KEY"},
+		"broken SEC 1":       {pemOf(t, "EC PRIVATE KEY", []byte("hunter2"), nil), ES256, "PEM block 1: the content of the block is no EC PRIVATE KEY"},
+		"broken public key":  {pemOf(t, "PUBLIC KEY", []byte("hunter2"), nil), ES256, "PEM block 1: the content of the block is no PUBLIC KEY"},
+		"broken JSON":        {`{"kty":"hunter2`, ES256, "the file is not JSON"},
+		"keys of no list":    {`{"keys":"hunter2"}`, ES256, "its member keys is not a list"},
+		"empty set":          {`{"keys":[]}`, ES256, "no key in the file"},
+		"key of a set":       {fmt.Sprintf(`{"keys":[%s,{"kty":5}]}`, jwk), ES256, "key 2: not a JWK"},
 		"wrong alg":          {strings.Replace(string(jwk), `"ES256"`, `"ES512"`, 1), ES256, `with alg "ES512": want ES256`},
 		"not on the curve":   {strings.Replace(string(jwk), `"x":"`, `"x":"AAAA`, 1), ES256, "a JWK of type"},
 		"foreign d":          {withMember(t, jwk, "d", encode(make([]byte, 31))+"AQ"), ES256, "does not belong"},

@@ -32,5 +32,5 @@ type TokenKeys struct {
 
 // RotateTokenKey is the body of a rotation.
 type RotateTokenKey struct {
-	Now bool `json:"now,omitempty" doc:"Whether the next key signs at once. Verifiers that have cached the keys reject its tokens until they fetch the keys again."`
+	Now bool `json:"now,omitempty" doc:"Whether the next key signs as soon as all nodes have published it, after 20 seconds. Verifiers that have cached the keys reject its tokens until they fetch the keys again."`
 }

@@ -44,8 +44,8 @@ so that edges that cache the keys have it. Tokens of the previous key remain val
 until they expire. Nodes rotate the key every 30 days without this command. It is
 safe to repeat.
 
-With --now the next key signs at once. Edges that have cached the keys reject its
-tokens until they fetch the keys again.`,
+With --now the next key signs after 20 seconds, when all nodes have published it.
+Edges that have cached the keys reject its tokens until they fetch the keys again.`,
 		Example: `  streamcount tokens rotate
   streamcount tokens rotate --now`,
 		Args: argRange(0, 0),
@@ -53,7 +53,7 @@ tokens until they fetch the keys again.`,
 			return call(a, cmd, func(c *client.Client) (apitype.TokenKeys, error) { return c.RotateTokenKey(cmd.Context(), now) }, a.printTokenKeys)
 		},
 	}
-	cmd.Flags().BoolVar(&now, "now", false, "sign with the next key at once")
+	cmd.Flags().BoolVar(&now, "now", false, "sign with the next key as soon as all nodes have published it")
 	a.addClientFlags(cmd)
 	return cmd
 }

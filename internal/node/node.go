@@ -256,6 +256,7 @@ func (n *service) runBackend(serving, ctx context.Context, server *api.Server) (
 		apiBackend := b.apiBackend(router)
 		if tokenStore != nil {
 			apiBackend.TokenKeys = tokenStore
+			waitForTokenKeys(serving, work, tokenStore)
 		}
 		server.SetBackend(apiBackend)
 		n.edge.useBackend(work, group, b, router)

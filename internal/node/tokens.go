@@ -23,6 +23,7 @@ const (
 	// tokenKeyMargin is how long a key is published after the last token that it signed has expired.
 	tokenKeyMargin = time.Hour + 2*time.Minute
 
+	maxTokenKeysWait  = 10 * time.Second
 	tokenFileInterval = 3 * time.Second // of the checks of the files
 )
 
@@ -89,7 +90,19 @@ func (n *service) tokenStore(b *backend, r *shard.Router) *keystore.Store {
 	return keystore.New(keystore.Config{
 		Prefix: n.cfg.EtcdPrefix + "/tokenkeys/", Algorithm: token.Algorithm(n.cfg.TokenAlgorithm),
 		Prepublish: tokenKeyPrepublish, Period: tokenKeyPeriod, Retention: n.cfg.TokenLife + tokenKeyMargin,
+		Spread: keystore.MaxDelay,
 	}, n.tokenKeys, func() *clientv3.Client { return b.firstClient(r) }, n.logs.slog)
+}
+
+// waitForTokenKeys waits until a node that has reached etcd has the keys of playback tokens, so that it is
+// not ready before. If they cannot be read soon, the node serves what needs no tokens.
+func waitForTokenKeys(serving, ctx context.Context, s *keystore.Store) {
+	select {
+	case <-s.Ready():
+	case <-time.After(maxTokenKeysWait):
+	case <-serving.Done():
+	case <-ctx.Done():
+	}
 }
 
 // firstClient returns the client of the first shard; nil if it has not been reached.

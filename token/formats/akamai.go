@@ -31,8 +31,9 @@ func (a *Akamai) complete() (err error) {
 	return nil
 }
 
-// Fits reports whether a token can be made for a content.
-func (a *Akamai) Fits(content string) bool { return a.ACL.fits(content) }
+// Fits reports whether a token can be made for a user and a content. It is true if the format is not
+// configured.
+func (a *Akamai) Fits(v Values) bool { return a == nil || a.ACL.fits(v) }
 
 // Token returns the value of the cookie or query parameter hdnts.
 func (a *Akamai) Token(v Values) (string, error) {

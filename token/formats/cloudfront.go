@@ -62,8 +62,9 @@ func parseRSA(text string) (*rsa.PrivateKey, error) {
 	return key, nil
 }
 
-// Fits reports whether a token can be made for a content.
-func (c *CloudFront) Fits(content string) bool { return c.Resource.fits(content) }
+// Fits reports whether a token can be made for a user and a content. It is true if the format is not
+// configured.
+func (c *CloudFront) Fits(v Values) bool { return c == nil || c.Resource.fits(v) }
 
 // Cookies returns the cookies by name.
 func (c *CloudFront) Cookies(v Values) (map[string]string, error) {

@@ -92,19 +92,22 @@ func (p pattern) check(more ...string) error {
 	return nil
 }
 
-// ErrNoContent means that a pattern needs the id of the content, and that the stream has no such
-// id, or an id that cannot be a part of a path.
-var ErrNoContent = errors.New("formats: the stream has no content id that can be part of a path")
+// ErrNoContent means that a pattern needs the id of the content or of the user, and that the stream has
+// no such id, or an id that cannot be a part of a path.
+var ErrNoContent = errors.New("formats: the stream has no content id or user id that can be part of a path")
 
-// fits reports whether a content can be part of the path in p, if there is one.
-func (p pattern) fits(content string) bool {
-	return !strings.Contains(string(p), "{content}") || strings.Trim(content, ".") != ""
+// fits reports whether the content and the user can be parts of the path in p, if it has them.
+func (p pattern) fits(v Values) bool {
+	fits := func(placeholder, value string) bool {
+		return !strings.Contains(string(p), placeholder) || strings.Trim(value, ".") != ""
+	}
+	return fits("{content}", v.Content) && fits("{user}", v.User)
 }
 
 // fill replaces the placeholders. Values are percent-encoded, so that clients, who state them,
 // cannot insert separators and wildcards. more are pairs of a placeholder and its text.
 func (p pattern) fill(v Values, more ...string) (string, error) {
-	if !p.fits(v.Content) {
+	if !p.fits(v) {
 		return "", ErrNoContent
 	}
 	pairs := append([]string{"{user}", escape(v.User), "{stream}", escape(v.Stream), "{content}", escape(v.Content)}, more...)

@@ -110,6 +110,14 @@ func TestFill(t *testing.T) {
 	})
 	_, err := pattern("/{user}/").fill(Values{User: "maya"})
 	require.NoError(t, err, "content is only needed where it is named")
+	_, err = pattern("/{user}/").fill(Values{User: ".."})
+	require.ErrorIs(t, err, ErrNoContent, "a user id may be a path of dots too")
+}
+
+// A format that is no longer configured, because the file was reloaded, fits.
+func TestFits_NotConfigured(t *testing.T) {
+	var f Formats
+	assert.True(t, f.Akamai.Fits(film) && f.SecureLink.Fits(film) && f.CloudFront.Fits(film))
 }
 
 func TestParse_Errors(t *testing.T) {

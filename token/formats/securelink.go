@@ -28,8 +28,9 @@ func (s *SecureLink) complete() error {
 	return nil
 }
 
-// Fits reports whether a token can be made for a content.
-func (s *SecureLink) Fits(content string) bool { return s.Expression.fits(content) }
+// Fits reports whether a token can be made for a user and a content. It is true if the format is not
+// configured.
+func (s *SecureLink) Fits(v Values) bool { return s == nil || s.Expression.fits(v) }
 
 // Token returns the values of the parameters md5 and expires.
 func (s *SecureLink) Token(v Values) (hash string, expires int64, err error) {

@@ -24,25 +24,35 @@ type Store struct {
 	ring   *token.Ring
 	client func() *clientv3.Client // nil while etcd has not been reached
 	log    *slog.Logger
+	ready  chan struct{} // closed when the ring has keys
 	wake   chan struct{} // makes Run read the keys again
 	known  []stored      // those that Run read last
 }
 
 // New returns a Store. client returns the client of the etcd that has the keys, which may change.
 func New(cfg Config, ring *token.Ring, client func() *clientv3.Client, log *slog.Logger) *Store {
-	return &Store{cfg: cfg, ring: ring, client: client, log: log, wake: make(chan struct{}, 1)}
+	return &Store{cfg: cfg, ring: ring, client: client, log: log, ready: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
 
 const (
-	pollInterval = 15 * time.Second // of the reads besides those after changes
-	callTimeout  = 5 * time.Second
+	pollInterval  = 15 * time.Second // of the reads besides those after changes
+	firstInterval = time.Second      // of failed reads, while there are no keys
+	callTimeout   = 5 * time.Second
 )
+
+// MaxDelay is how long it may take until a node that reaches etcd, but whose watch has failed, has
+// read a change.
+const MaxDelay = pollInterval + callTimeout
 
 // ErrUnavailable means that etcd did not respond.
 var ErrUnavailable = errors.New("keystore: etcd is unavailable")
 
+// Ready returns a channel that is closed when the ring has keys.
+func (s *Store) Ready() <-chan struct{} { return s.ready }
+
 // Run follows the keys until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
+	isReady := false
 	for failures := 0; ctx.Err() == nil; {
 		c := s.client()
 		revision, err := s.sync(ctx, c, time.Now())
@@ -55,6 +65,14 @@ func (s *Store) Run(ctx context.Context) error {
 			wait = min(time.Duration(failures)*250*time.Millisecond, pollInterval)
 		} else {
 			failures = 0
+		}
+		switch {
+		case isReady:
+		case len(s.ring.Entries()) > 0:
+			isReady = true
+			close(s.ready)
+		default: // nodes become ready soon after etcd
+			wait = min(wait, firstInterval)
 		}
 		s.waitForChange(ctx, c, revision, wait)
 	}
@@ -204,9 +222,9 @@ func (s *Store) describe(keys []stored, now time.Time) []token.KeyInfo {
 	return out
 }
 
-// Rotate creates the next key, which signs after Config.Prepublish, or at once. A key that is published
-// but does not sign yet is not replaced; at once makes it sign. Rotate is safe to repeat. Returns
-// [ErrUnavailable].
+// Rotate creates the next key, which signs after Config.Prepublish, or at once, which is after
+// Config.Spread. A key that is published but does not sign yet is not replaced; at once makes it sign.
+// Rotate is safe to repeat. Returns [ErrUnavailable].
 func (s *Store) Rotate(ctx context.Context, atOnce bool) ([]token.KeyInfo, error) {
 	c := s.client()
 	for range maxAttempts {
@@ -239,19 +257,22 @@ func (s *Store) Rotate(ctx context.Context, atOnce bool) ([]token.KeyInfo, error
 
 // next returns the key that a rotation writes; none if a rotation is in progress.
 func (s *Store) next(keys []stored, now time.Time, atOnce bool) ([]stored, error) {
-	from := now.Add(s.cfg.Prepublish)
-	if atOnce {
-		from = now
-	}
 	for i, k := range keys {
 		if k.Key.Algorithm != s.cfg.Algorithm || s.cfg.state(keys, i, now) != token.Published {
 			continue
 		}
-		if !atOnce {
+		from := k.Created.Add(s.cfg.Spread)
+		if from.Before(now) {
+			from = now
+		}
+		if !atOnce || !from.Before(k.From) {
 			return nil, nil
 		}
 		k.From = from.UTC()
 		return []stored{k}, nil
 	}
-	return s.create(now, from)
+	if atOnce {
+		return s.create(now, now.Add(s.cfg.Spread))
+	}
+	return s.create(now, now.Add(s.cfg.Prepublish))
 }

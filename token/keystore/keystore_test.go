@@ -24,7 +24,8 @@ func TestMain(m *testing.M) { os.Exit(etcdtest.Main(m)) }
 const day = 24 * time.Hour
 
 func config(prefix string) Config {
-	return Config{Prefix: prefix + "/tokenkeys/", Algorithm: token.EdDSA, Prepublish: time.Hour, Period: 30 * day, Retention: 2 * time.Hour}
+	return Config{Prefix: prefix + "/tokenkeys/", Algorithm: token.EdDSA, Prepublish: time.Hour, Period: 30 * day, Retention: 2 * time.Hour,
+		Spread: 500 * time.Millisecond}
 }
 
 func newStore(t *testing.T, cfg Config) *Store {
@@ -78,7 +79,7 @@ func states(infos []token.KeyInfo) (out []token.KeyState) {
 func issue(t *testing.T, s *Store) string {
 	t.Helper()
 	text, err := token.New(token.Config{Issuer: "https://count.example", Life: 50 * time.Second}, s.ring).
-		JWT(token.Playback{User: "maya", Stream: "h_1"}, time.Now())
+		JWT(token.Playback{User: "maya", Stream: "h_1", LeaseEnd: time.Now().Add(time.Minute)}, time.Now())
 	require.NoError(t, err)
 	return text
 }
@@ -115,6 +116,7 @@ func TestStore_AllNodesSignWithOneKey(t *testing.T) {
 	}
 	want := signing(t, stores[0])
 	for _, s := range stores {
+		<-s.Ready()
 		assert.Equal(t, want, signing(t, s))
 		assert.Equal(t, []string{want}, kids(t, s, time.Now()))
 	}
@@ -138,8 +140,13 @@ func TestStore_RotateAtOnce(t *testing.T) {
 	before := issue(t, b)
 	infos, err := a.Rotate(t.Context(), true)
 	require.NoError(t, err)
-	assert.Equal(t, []token.KeyState{token.Verifying, token.Signing}, states(infos))
+	require.Len(t, infos, 2)
+	assert.Equal(t, infos[1].Created.Add(cfg.Spread), infos[1].From, "it is published before it signs")
 	assert.Equal(t, infos[1].From.Add(cfg.Retention), infos[0].Until)
+	again, err := b.Rotate(t.Context(), true)
+	require.NoError(t, err)
+	require.Len(t, again, 2, "a rotation is safe to repeat")
+	assert.Equal(t, infos[1].From, again[1].From)
 	for _, s := range []*Store{a, b} {
 		require.Eventually(t, func() bool { return signing(t, s) == infos[1].ID }, time.Minute, 5*time.Millisecond)
 	}
@@ -179,10 +186,16 @@ func TestStore_Rotate(t *testing.T) {
 		k, _ := s.ring.Signing(first[1].From)
 		assert.Equal(t, first[1].ID, k.ID, "it signs after the time without another read")
 	}
+	b.cfg.Spread = time.Minute
 	atOnce, err := b.Rotate(t.Context(), true)
 	require.NoError(t, err)
-	assert.Equal(t, []token.KeyState{token.Verifying, token.Signing}, states(atOnce))
-	assert.Equal(t, first[1].ID, atOnce[1].ID, "the published key signs now")
+	assert.Equal(t, first[1].ID, atOnce[1].ID, "of the published key")
+	assert.Equal(t, first[1].Created.Add(time.Minute), atOnce[1].From, "it was published a moment ago")
+	b.cfg.Spread = 0
+	atOnce, err = b.Rotate(t.Context(), true)
+	require.NoError(t, err)
+	assert.Equal(t, []token.KeyState{token.Verifying, token.Signing}, states(atOnce), "it was published for long enough")
+	assert.Equal(t, first[1].ID, atOnce[1].ID)
 }
 
 // Keys are replaced and removed by their age.
@@ -211,7 +224,8 @@ func TestStore_Lifecycle(t *testing.T) {
 	assert.Equal(t, []token.KeyState{token.Verifying, token.Signing}, at(200*day+time.Hour))
 }
 
-// Nodes with another algorithm sign with a key of their own, and publish the keys of all.
+// Nodes with another algorithm sign with a key of their own when it was published for long enough, and
+// with those of the others until then. They publish the keys of all.
 func TestStore_OtherAlgorithm(t *testing.T) {
 	t.Parallel()
 	cfg := config(etcdtest.Prefix(t))
@@ -225,16 +239,49 @@ func TestStore_OtherAlgorithm(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	one, two := signing(t, a), signing(t, b)
-	assert.NotEqual(t, one, two)
-	assert.ElementsMatch(t, []string{one, two}, kids(t, a, now))
-	assert.ElementsMatch(t, []string{one, two}, kids(t, b, now))
+	one := signing(t, a)
+	assert.Equal(t, one, signing(t, b))
+	last, _ := b.ring.Signing(now.Add(time.Hour - time.Second))
+	assert.Equal(t, one, last.ID)
+	own, _ := b.ring.Signing(now.Add(time.Hour))
+	assert.Equal(t, token.ES256, own.Algorithm)
+	assert.ElementsMatch(t, []string{one, own.ID}, kids(t, a, now))
+	assert.ElementsMatch(t, []string{one, own.ID}, kids(t, b, now))
+	newer, err := a.create(now, now.Add(2*time.Hour))
+	require.NoError(t, err)
+	keys, _, err := b.read(t.Context(), c)
+	require.NoError(t, err)
+	b.ring.Set(b.cfg.entries(append(keys, newer...)))
+	own2, _ := b.ring.Signing(now.Add(3 * time.Hour))
+	assert.Equal(t, own.ID, own2.ID, "the nodes with the first algorithm have rotated their key")
 	// When no node has the first algorithm any more, its key is removed after its time.
-	_, err := b.sync(t.Context(), c, now.Add(30*day+2*time.Hour))
-	require.NoError(t, err)
-	_, err = b.sync(t.Context(), c, now.Add(30*day+2*time.Hour))
-	require.NoError(t, err)
+	for range 2 {
+		_, err := b.sync(t.Context(), c, now.Add(30*day+2*time.Hour))
+		require.NoError(t, err)
+	}
 	assert.NotContains(t, kids(t, b, now.Add(30*day+2*time.Hour)), one)
+}
+
+// If the algorithm was changed while all nodes were stopped for months, the key of the old one signs until
+// the new one was published for long enough.
+func TestStore_OtherAlgorithmAfterMonths(t *testing.T) {
+	t.Parallel()
+	cfg := config(etcdtest.Prefix(t))
+	a := newStore(t, cfg)
+	cfg.Algorithm = token.ES256
+	b, c := newStore(t, cfg), etcdtest.Client(t)
+	now := time.Now()
+	_, err := a.sync(t.Context(), c, now)
+	require.NoError(t, err)
+	one, later := signing(t, a), now.Add(100*day)
+	for at, want := range map[time.Duration]token.Algorithm{0: token.EdDSA, time.Hour - time.Second: token.EdDSA, time.Hour: token.ES256} {
+		_, err := b.sync(t.Context(), c, later)
+		require.NoError(t, err)
+		k, ok := b.ring.Signing(later.Add(at))
+		assert.True(t, ok)
+		assert.Equal(t, want, k.Algorithm, "%v", at)
+		assert.Contains(t, kids(t, b, later.Add(at)), one)
+	}
 }
 
 // Another etcd that has no keys gets those of the node, as after a move of the shards.
@@ -279,6 +326,11 @@ func TestStore_Unavailable(t *testing.T) {
 	t.Parallel()
 	s := newStore(t, config(etcdtest.Prefix(t)))
 	s.client = func() *clientv3.Client { return nil }
+	select {
+	case <-s.Ready():
+		t.Error("ready without keys")
+	default:
+	}
 	_, err := s.Keys(t.Context())
 	require.ErrorIs(t, err, ErrUnavailable)
 	_, err = s.Rotate(t.Context(), true)

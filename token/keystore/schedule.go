@@ -18,6 +18,9 @@ type Config struct {
 	Prepublish time.Duration // how long a key is published before it signs
 	Period     time.Duration // how long a key signs
 	Retention  time.Duration // how long a key is published after it has signed
+	// Spread takes the place of Prepublish after a rotation at once. With [MaxDelay], all nodes
+	// publish a key before one of them signs with it.
+	Spread time.Duration
 }
 
 // removed is the state of a key that is no longer needed.
@@ -47,7 +50,7 @@ func order(keys []stored) {
 	slices.SortFunc(keys, func(a, b stored) int { return cmp.Or(a.From.Compare(b.From), cmp.Compare(a.Key.ID, b.Key.ID)) })
 }
 
-// end returns when keys[i] of ordered keys stops to sign: when the next key of the algorithm begins.
+// end returns when keys[i] of ordered keys stops signing: when the next key of the algorithm begins.
 // The last key of the configured algorithm has no end, so that there is always a key that signs.
 func (c Config) end(keys []stored, i int) time.Time {
 	for _, next := range keys[i+1:] {
@@ -55,10 +58,14 @@ func (c Config) end(keys []stored, i int) time.Time {
 			return next.From
 		}
 	}
-	if keys[i].Key.Algorithm != c.Algorithm { // no node may replace it
-		return keys[i].From.Add(c.Period)
+	if keys[i].Key.Algorithm == c.Algorithm {
+		return time.Time{}
 	}
-	return time.Time{}
+	end := keys[i].From.Add(c.Period) // no node may replace it
+	if j := slices.IndexFunc(keys, func(k stored) bool { return k.Key.Algorithm == c.Algorithm }); j > i && keys[j].From.After(end) {
+		return keys[j].From // it signs in place of the first key of the algorithm until then
+	}
+	return end
 }
 
 // state returns the state of keys[i] of ordered keys.
@@ -75,16 +82,17 @@ func (c Config) state(keys []stored, i int, now time.Time) token.KeyState {
 	return removed
 }
 
-// entries returns ordered keys for a [token.Ring]. Keys of other algorithms than that of the node do
-// not sign here.
+// entries returns ordered keys for a [token.Ring]. Keys of other algorithms than that of the node sign
+// here until the first key of its algorithm does, which verifiers may not have yet.
 func (c Config) entries(keys []stored) []token.Entry {
-	out := make([]token.Entry, len(keys))
+	out, own := make([]token.Entry, len(keys)), false
 	for i, k := range keys {
+		own = own || k.Key.Algorithm == c.Algorithm
 		out[i] = token.Entry{Key: k.Key, From: k.From}
 		if end := c.end(keys, i); !end.IsZero() {
 			out[i].Until = end.Add(c.Retention)
 		}
-		if k.Key.Algorithm != c.Algorithm {
+		if own && k.Key.Algorithm != c.Algorithm {
 			out[i].Key = k.Key.Public()
 		}
 	}
@@ -99,8 +107,11 @@ func (c Config) due(keys []stored, now time.Time) (from time.Time, ok bool) {
 			newest = i
 		}
 	}
-	if newest < 0 {
-		return now, true // no verifier has cached keys of this algorithm
+	switch {
+	case len(keys) == 0:
+		return now, true // no node has published keys, so no verifier has cached them
+	case newest < 0: // the algorithm was changed
+		return now.Add(c.Prepublish), true
 	}
 	begins := keys[newest].From.Add(c.Period)
 	if now.Before(begins.Add(-c.Prepublish)) {

@@ -31,7 +31,7 @@ func RotateTokenKey() Operation {
 		id: "rotate-token-key", tag: tagNode, summary: "Create the next key of playback tokens",
 		traits: Traits{Action: access.WriteRules},
 		description: "The next key is published for an hour before it signs, so that verifiers that cache the keys have it. With `now` it " +
-			"signs at once. Tokens that an earlier key has signed remain valid until they expire. The call is safe to repeat.",
+			"signs after 20 seconds, when all nodes have published it. Tokens that an earlier key has signed remain valid until they expire. The call is safe to repeat.",
 		request: apitype.RotateTokenKey{},
 		response: apitype.TokenKeys{Keys: []apitype.TokenKey{rotated, {
 			KID: "oKIywvGUpTVTyxMQ3bwIIeQUudfr_CkLMjCE19ECD-U", Algorithm: "ES256", State: "published",

@@ -68,21 +68,28 @@ func (i *Issuer) Parse(values []string) (Requested, *problem.Problem) {
 	return all, nil
 }
 
-// CheckStart returns a problem if no token could be made for a start with this content.
-func (i *Issuer) CheckStart(r Requested, content string) *problem.Problem {
+// CheckStart returns a problem if no token could be made for a start of this user with this content.
+func (i *Issuer) CheckStart(r Requested, user, content string) *problem.Problem {
 	if _, ok := i.JWT.Keys().Signing(time.Now()); r&jwt != 0 && !ok {
-		return problem.Unavailable.New("The node has not read the keys of playback tokens yet. "+problem.RetryAdvice).
-			WithHeader("Retry-After", problem.RetryAfterJittered())
+		return noKeys()
 	}
-	f := i.formats()
-	if r&akamai != 0 && !f.Akamai.Fits(content) || r&secureLink != 0 && !f.SecureLink.Fits(content) || r&cloudFront != 0 && !f.CloudFront.Fits(content) {
-		return problem.Invalid.New("The token is for the path of a content, so the start has to state the content.").
+	f, v := i.formats(), formats.Values{User: user, Content: content}
+	if r&akamai != 0 && !f.Akamai.Fits(v) || r&secureLink != 0 && !f.SecureLink.Fits(v) || r&cloudFront != 0 && !f.CloudFront.Fits(v) {
+		return problem.Invalid.New("The token is for the path of a content, so the start has to state the content. Neither the id of "+
+			"the content nor that of the user may be a path of dots.").
 			WithField("body.content.id", "expected the id of a content, for the path in the token")
 	}
 	return nil
 }
 
-// Issue returns the tokens for a playback. If some cannot be made, it returns the others and an error.
+// noKeys is the answer of a node that has not read the keys in etcd yet.
+func noKeys() *problem.Problem {
+	return problem.Unavailable.New("The node has not read the keys of playback tokens yet. "+problem.RetryAdvice).
+		WithHeader("Retry-After", problem.RetryAfterJittered())
+}
+
+// Issue returns the tokens for a playback. If some cannot be made, it returns the others, nil for none,
+// and an error.
 func (i *Issuer) Issue(r Requested, p token.Playback, now time.Time) (*apitype.Token, error) {
 	expires := i.JWT.Expiry(p, now)
 	out := &apitype.Token{ExpiresAt: apitype.At(expires)}
@@ -105,18 +112,27 @@ func (i *Issuer) Issue(r Requested, p token.Playback, now time.Time) (*apitype.T
 		cookies, err := f.CloudFront.Cookies(v)
 		out.CloudFront, failed = cookies, cmp.Or(failed, err)
 	}
+	if out.JWT == "" && out.Akamai == "" && out.SecureLink == nil && out.CloudFront == nil {
+		return nil, failed
+	}
 	return out, failed
 }
 
-// ServeJWKS answers with the public keys, which anyone may read.
+// ServeJWKS answers with the public keys, which anyone may read. A node that has no keys yet answers
+// 503, because edges would cache an empty set.
 func (i *Issuer) ServeJWKS(w http.ResponseWriter, r *http.Request) {
-	document, etag, err := i.JWT.Keys().JWKS(time.Now())
+	h := w.Header()
+	h.Set("Access-Control-Allow-Origin", "*")
+	keys := i.JWT.Keys()
+	if len(keys.Entries()) == 0 {
+		noKeys().Write(w)
+		return
+	}
+	document, etag, err := keys.JWKS(time.Now())
 	if err != nil {
 		problem.Internal.New("An internal error occurred.").Write(w)
 		return
 	}
-	h := w.Header()
-	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Cache-Control", "public, max-age=300")
 	h.Set("ETag", etag)
 	if strings.Contains(r.Header.Get("If-None-Match"), etag) {

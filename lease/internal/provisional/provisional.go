@@ -110,18 +110,18 @@ func (s *Set) Contains(user string, n streamid.Nonce) bool {
 	return slices.ContainsFunc(s.users[user], func(p *Stream) bool { return p.Entry.Nonce == n })
 }
 
-// Touch records a heartbeat of the stream with that nonce. It reports whether there is
-// one.
-func (s *Set) Touch(user string, n streamid.Nonce) bool {
+// Touch records a heartbeat of the stream with that nonce. It returns the stream's record, and
+// reports whether there is such a stream.
+func (s *Set) Touch(user string, n streamid.Nonce) (value []byte, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range s.users[user] {
 		if p.Entry.Nonce == n {
 			p.lastSeen = time.Now()
-			return true
+			return p.Entry.Value, true
 		}
 	}
-	return false
+	return nil, false
 }
 
 // Entries returns the keys of the user's streams, oldest first.
