@@ -330,6 +330,26 @@ func TestClient_PlaybackTokens(t *testing.T) {
 	assert.Equal(t, []string{"start" + query, "heartbeat" + query, "degraded" + query}, browser.Eval[[]string](tab, `tokens.slice(0, 3)`))
 }
 
+// An error of the page's function onToken does not affect the stream.
+func TestClient_PlaybackTokenThrows(t *testing.T) {
+	t.Parallel()
+	s := newScript(t)
+	const token = `,"token":{"jwt":"a"}}`
+	s.startAnswers = []http.HandlerFunc{func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, 200, `{"userId":"maya","streams":1,"limit":3,"stream":`+living("s1")+token)
+	}}
+	s.heartbeatAnswers = []http.HandlerFunc{func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, 200, `{"id":"s1","ttlSeconds":3,"heartbeatSeconds":1,"degraded":true`+token)
+	}, func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, 200, strings.TrimSuffix(living("s1"), "}")+token)
+	}}
+	tab := browser.Open(t).Tab(s.URL + "/player")
+	start(tab, `{ user: "maya", playbackTokens: "jwt", onToken: () => { throw new Error("of the page"); } }`)
+	tab.Wait("the heartbeat after the degraded one", `received.some((h) => h.type === "recovered")`)
+	assert.Equal(t, []string{"started", "degraded", "recovered"}, received(tab))
+	assert.NotEmpty(t, tab.ConsoleErrors(), "the browser logs the errors of the page")
+}
+
 // A player on another origin loads the client from the node, and the worker from a blob. If
 // the page's policy forbids that, the page sends the heartbeats.
 func TestClient_OtherOrigin(t *testing.T) {

@@ -488,9 +488,14 @@ export class Stream extends EventTarget {
     this.#heartbeatClient().send({ type: "timer", id, ms });
   }
 
-  /** Passes a playback token to the player. */
+  /** Passes a playback token to the player, whose errors must not affect the stream. */
   #passToken(token) {
-    if (token) this.#options.onToken?.(token);
+    if (!token) return;
+    try {
+      this.#options.onToken?.(token);
+    } catch (err) {
+      setTimeout(() => { throw err; }); // as of a listener of an event
+    }
   }
 
   #heartbeatAddress() { return this.#address(this.#info.id, "heartbeat") + this.#query; }
