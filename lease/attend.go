@@ -64,6 +64,26 @@ func (l *Limiter) LookUpSession(ctx context.Context, user, session string, entry
 	})
 }
 
+// WouldStart starts nothing. It returns the user's usage if [Limiter.Start] would admit the
+// start now, and else the error of Start. It joins no stream of the session and checks no
+// bar. If etcd is unavailable it returns an [ErrUnavailable], also with [OutageAdmit].
+func (l *Limiter) WouldStart(ctx context.Context, user string, req Request) (Usage, error) {
+	a, err := l.newAttempt(ctx, user, req)
+	if err != nil {
+		return Usage{}, err
+	}
+	ctx, cancel := l.withDeadline(ctx)
+	defer cancel()
+	if a.snapshot, err = a.loadSnapshot(ctx); err == nil {
+		err = a.decide(ctx)
+	}
+	if err != nil {
+		return Usage{}, a.startError(err)
+	}
+	entries := a.snapshot.entries
+	return Usage{User: user, Count: len(entries), Limit: a.rule.Limit, Counted: countEntries(a.rule, entries)}, nil
+}
+
 // attendance returns the stream of a session, or else its bar, which barOf returns.
 func (l *Limiter) attendance(
 	ctx context.Context, user, session string, renew bool, barOf func(schema.BarKey) (schema.Tombstone, time.Duration, bool),

@@ -144,12 +144,17 @@ func (a *attempt) run(ctx context.Context) (Started, error) {
 		again := !etcdop.IsFull(err) && !etcdop.IsAuthFailure(err) && (errors.Is(err, errRetry) || a.failedBeforeWrite(err))
 		a.returnLease()
 		if !again || retryPause(ctx) {
-			if isLimit(err) || errors.Is(err, ErrEnded) || errors.Is(err, policy.ErrNoPlan) || errors.Is(err, ErrRouting) || errors.Is(err, policy.ErrMissingAttributes) {
-				return Started{}, err
-			}
-			return Started{}, etcdop.Unavailable("start for "+a.user, err)
+			return Started{}, a.startError(err)
 		}
 	}
+}
+
+// startError returns the error of Start for the one that ended the attempt.
+func (a *attempt) startError(err error) error {
+	if isLimit(err) || errors.Is(err, ErrEnded) || errors.Is(err, policy.ErrNoPlan) || errors.Is(err, ErrRouting) || errors.Is(err, policy.ErrMissingAttributes) {
+		return err
+	}
+	return etcdop.Unavailable("start for "+a.user, err)
 }
 
 // failedBeforeWrite reports whether err is that of a read or of a grant, for example

@@ -56,7 +56,7 @@ func (u *triedUser) randomStart(rnd *rand.Rand, region string) (Request, policy.
 	return req, next
 }
 
-// A real start is decided as a try of it.
+// A real start is decided as a try of it, and as WouldStart reports before.
 func TestTry_DecidesAsAStart(t *testing.T) {
 	t.Parallel()
 	ctx, seed := t.Context(), rand.Uint64()
@@ -73,19 +73,24 @@ func TestTry_DecidesAsAStart(t *testing.T) {
 			req, next := u.randomStart(rnd, "eu")
 			req.Plan = user
 			want, wantErr := policy.Try(u.plan, u.running, next)
+			would, wouldErr := l.WouldStart(ctx, user, req)
 			got, err := l.Start(ctx, user, req)
 			about := fmt.Sprintf("plan %+v, running %+v, start %+v", u.plan, u.running, next)
 			if errors.Is(wantErr, policy.ErrMissingAttributes) {
 				require.ErrorIs(t, err, policy.ErrMissingAttributes, about)
+				require.ErrorIs(t, wouldErr, policy.ErrMissingAttributes, about)
 				continue
 			}
 			require.NoError(t, wantErr)
 			if !want.Admitted {
 				refused++
 				require.Equal(t, want.Limits, requireLimit(t, err).Limits, about)
+				require.Equal(t, want.Limits, requireLimit(t, wouldErr).Limits, about)
 				continue
 			}
 			require.NoError(t, err, about)
+			require.NoError(t, wouldErr, about)
+			require.Equal(t, []int{len(u.running), u.plan.Limit}, []int{would.Count, would.Limit}, about)
 			var ends []int
 			for _, e := range got.Ended {
 				ends = append(ends, slices.Index(u.ids, e.Stream.ID))

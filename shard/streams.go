@@ -138,6 +138,11 @@ func (r *Router) LookUpSession(ctx context.Context, user, session string, entry 
 	return onShardOf(ctx, r, user, func(h target) (lease.Attendance, error) { return h.LookUpSession(ctx, user, session, entry) })
 }
 
+// WouldStart is [lease.Limiter.WouldStart].
+func (r *Router) WouldStart(ctx context.Context, user string, req lease.Request) (lease.Usage, error) {
+	return onShardOf(ctx, r, user, func(h target) (lease.Usage, error) { return h.WouldStart(ctx, user, req) })
+}
+
 // Leave is [lease.Limiter.Leave].
 func (r *Router) Leave(ctx context.Context, user, session string) error {
 	_, err := onShardOf(ctx, r, user, func(h target) (struct{}, error) { return struct{}{}, h.Leave(ctx, user, session) })

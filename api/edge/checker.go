@@ -23,8 +23,8 @@ type Limiter interface {
 	Attend(ctx context.Context, user, session string, entry bool) (lease.Attendance, error)
 	LookUpSession(ctx context.Context, user, session string, entry bool) (lease.Attendance, error)
 	Start(ctx context.Context, user string, r lease.Request) (lease.Started, error)
+	WouldStart(ctx context.Context, user string, r lease.Request) (lease.Usage, error)
 	Leave(ctx context.Context, user, session string) error
-	List(ctx context.Context, user string, how lease.Consistency) (lease.Usage, error)
 }
 
 // A Backend is what the checks need of the service. It is set when etcd has been reached.
@@ -234,6 +234,23 @@ func (ch check) start(d Decision, move bool) Decision {
 		}
 		return st, err
 	})
+	if err != nil {
+		return ch.notStarted(d, err, move)
+	}
+	st := result.(lease.Started)
+	d = d.withUsage(st.Count, st.Limit)
+	switch d.Outcome, d.Degraded = Started, st.Stream.Degraded; {
+	case st.Joined:
+		d.Outcome = Running
+	case move:
+		d.Outcome = Moved
+	}
+	ch.addKnown()
+	return d
+}
+
+// notStarted decides on a request whose start or move failed with err.
+func (ch check) notStarted(d Decision, err error, move bool) Decision {
 	full, atLimit := errors.AsType[*lease.LimitError](err)
 	shed, _ := errors.AsType[shedError](err)
 	bar, barred := errors.AsType[*lease.Bar](err)
@@ -246,22 +263,11 @@ func (ch check) start(d Decision, move bool) Decision {
 		return d.notInPlan(err)
 	case shed.bound == overload.RatePerUser && !move:
 		return d.tooOften()
-	case err != nil && move: // the stream of the session is running
+	case move: // the stream of the session is running
 		d.Outcome, d.Degraded, d.Err = Running, true, err
 		return d
-	case err != nil:
-		return ch.withoutEtcd(d, err)
 	}
-	st := result.(lease.Started)
-	d = d.withUsage(st.Count, st.Limit)
-	switch d.Outcome, d.Degraded = Started, st.Stream.Degraded; {
-	case st.Joined:
-		d.Outcome = Running
-	case move:
-		d.Outcome = Moved
-	}
-	ch.addKnown()
-	return d
+	return ch.withoutEtcd(d, err)
 }
 
 // withoutEtcd decides by the outage policy of the profile.

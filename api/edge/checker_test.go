@@ -37,6 +37,10 @@ func (l *countingLimiter) Start(context.Context, string, lease.Request) (lease.S
 	return lease.Started{}, l.err
 }
 
+func (l *countingLimiter) WouldStart(context.Context, string, lease.Request) (lease.Usage, error) {
+	return lease.Usage{}, l.err
+}
+
 func TestCheck_Calls(t *testing.T) {
 	profiles, err := profile.Parse([]byte(file))
 	require.NoError(t, err)
@@ -65,4 +69,35 @@ func TestCheck_Calls(t *testing.T) {
 	answer(w, profiles["vod"], d)
 	assert.Equal(t, "1", w.Header().Get("X-Streamcount-Degraded"))
 	assert.Equal(t, "0", w.Header().Get("X-Accel-Expires"), "a proxy does not keep a degraded answer")
+}
+
+// An explanation says what a check does without etcd: it moves no stream, and starts none.
+func TestExplain_WithoutEtcd(t *testing.T) {
+	profiles, err := profile.Parse([]byte(file))
+	require.NoError(t, err)
+	running := lease.Stream{ID: "id", User: "maya", Content: lease.Content{ID: "film"}, StartedAt: time.Now().Add(-time.Hour)}
+	for name, tt := range map[string]struct {
+		profile, target string
+		stream          lease.Stream
+		cutOff          bool
+		want            string
+		degraded        bool
+	}{
+		"a running session":                      {"vod", "/vod/film/1.ts?sid=a", running, false, "running", true},
+		"a move":                                 {"vod", "/vod/other/1.ts?sid=a", running, false, "running", true},
+		"a start":                                {"vod", "/vod/film/1.ts?sid=a", lease.Stream{}, false, "uncounted", true},
+		"a start of a session that is not known": {"known", "/vod/film/1.ts?sid=a", lease.Stream{}, false, "unavailable", false},
+		"a start that is denied":                 {"closed", "/vod/film/1.ts?sid=a", lease.Stream{}, false, "unavailable", false},
+		"another node answers":                   {"vod", "/vod/film/1.ts?sid=a", running, true, "unavailable", false},
+	} {
+		l := &countingLimiter{attendance: lease.Attendance{Stream: tt.stream}, err: lease.ErrUnavailable}
+		c := NewChecker(CheckerConfig{})
+		c.SetBackend(Backend{Limiter: l, Key: make([]byte, 32), CutOff: func() bool { return tt.cutOff }})
+		r := profile.Request{Method: http.MethodGet, Target: tt.target, Header: http.Header{"X-User": {"maya"}}}
+		x := c.Explain(t.Context(), profiles[tt.profile], r)
+		assert.Equal(t, []any{tt.want, tt.degraded, "nothing"}, []any{x.Reason, x.Degraded, x.Would}, name)
+		assert.Zero(t, l.starts+l.attends, name)
+		d := c.Check(t.Context(), profiles[tt.profile], r)
+		assert.Equal(t, []any{x.Reason, x.Degraded}, []any{d.Outcome.String(), d.Degraded}, name)
+	}
 }

@@ -49,6 +49,7 @@ const (
     onLimit: replace-oldest
     onOutage: deny
     observe: true
+  bearer: {paths: ["/vod/{content}/{file...}"], user: [bearer], session: ["query:sid"]}
   token: {paths: ["/vod/{content}/{file...}"], user: [bearer], session: ["claim:sid"]}
 `
 )

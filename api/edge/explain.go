@@ -14,8 +14,6 @@ import (
 	"streamcount/api/edge/profile"
 	"streamcount/api/internal/convert"
 	"streamcount/api/internal/problem"
-	"streamcount/lease"
-	"streamcount/lease/policy"
 )
 
 var kinds = map[profile.Kind]string{
@@ -68,34 +66,30 @@ func (ch check) explain(out *apitype.EdgeExplanation, d Decision) Decision {
 		out.Stream = &s
 	}
 	counted := ch.target.Kind == profile.Counted
+	out.Would = "nothing"
 	switch running := a.Stream.User != ""; {
-	case !a.Current && ch.cutOff(), !running && a.Bar != nil, !counted, running && !ch.mustMove(a.Stream):
-		if out.Would = "nothing"; running && counted && a.Current {
+	case !a.Current && ch.cutOff():
+		return d.unavailable(errCutOff)
+	case !running && a.Bar != nil, !counted, running && !ch.mustMove(a.Stream):
+		if running && counted && a.Current {
 			out.Would = "renew"
 		}
 		return ch.decide(d, a)
 	case running:
-		out.Would = "move"
-		d.Outcome = Moved
-		return d.withUsage(a.Streams, a.Limit)
+		out.Would, d.Outcome = "move", Moved
+	default:
+		out.Would, d.Outcome = "start", Started
 	}
-	out.Would = "start"
-	d.Outcome = Started
-	u, err := ch.backend.Limiter.List(ch.ctx, ch.id.User, lease.Bounded)
-	none := errors.Is(err, lease.ErrNoStreams)
-	switch limit := ch.id.Caller.Limit; {
-	case err != nil && !none:
-		return ch.withoutEtcd(d, err)
-	case none && limit == nil: // the limit is only in the records of streams
-		return d
-	case none:
-		u.Limit = *limit
+	move := d.Outcome == Moved
+	u, err := ch.backend.Limiter.WouldStart(ch.ctx, ch.id.User, ch.request(move))
+	if err == nil {
+		return d.withUsage(u.Count, u.Limit)
 	}
-	if u.Counted >= u.Limit && ch.profile.OnLimit != policy.ReplaceOldest {
+	out.Would = "nothing"
+	if d = ch.notStarted(d, err, move); d.Outcome == AtLimit {
 		out.Would = "be refused"
-		d = d.deny(AtLimit, problem.LimitReached.New("The user's streams count for as many as the limit allows."))
 	}
-	return d.withUsage(u.Count, u.Limit)
+	return d
 }
 
 // maxExplain bounds the body of a request to explain.

@@ -1,8 +1,10 @@
 package edge
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,9 +14,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"streamcount/access"
+	"streamcount/api/apitype"
 	"streamcount/api/edge/profile"
 	"streamcount/internal/testing/etcdtest"
 	"streamcount/lease"
+	"streamcount/lease/policy"
 )
 
 // First requests of a session that arrive at once on several nodes start one stream.
@@ -79,6 +84,60 @@ func TestRefusals(t *testing.T) {
 	require.Equal(t, 403, n.check(t, "vod", "/vod/film/1.ts?sid=b").StatusCode)
 	require.Equal(t, 204, send(t, http.MethodPost, n.url+"/edge/v1/vod/leave?sid=a", map[string]string{"X-User": "maya"}).StatusCode)
 	assert.Equal(t, 200, n.check(t, "vod", "/vod/film/1.ts?sid=b").StatusCode)
+}
+
+// tokenLimits verifies tokens of maya that consist of her limit.
+type tokenLimits struct{}
+
+func (tokenLimits) VerifyToken(_ context.Context, token string) (access.Token, error) {
+	limit, err := strconv.Atoi(token)
+	return access.Token{Caller: access.Caller{Kind: access.Viewer, Name: "maya", Limit: &limit}}, err
+}
+
+// An explanation of a start decides like the start: by the limit of the credential and by the
+// rules in force, not by those with which the user's streams were started.
+func TestExplain_DecidesLikeACheck(t *testing.T) {
+	t.Parallel()
+	l := newLimiter(t, etcdtest.Client(t), lease.Config{Prefix: etcdtest.Prefix(t), Limit: 2})
+	n := newNode(t, Config{CheckerConfig: CheckerConfig{Verifier: tokenLimits{}}}, l)
+	p := (*n.profiles.Load())["bearer"].Profile
+	request := func(content, sid string, limit int) profile.Request {
+		return profile.Request{
+			Method: http.MethodGet, Target: "/vod/" + content + "/1.ts?sid=" + sid, Header: http.Header{"Authorization": {fmt.Sprint("Bearer ", limit)}},
+		}
+	}
+	require.Equal(t, Started, n.Check(t.Context(), p, request("film", "a", 2)).Outcome)
+	for _, c := range []struct {
+		sid     string
+		limit   int
+		outcome Outcome
+	}{{"b", 0, AtLimit}, {"c", 1, AtLimit}, {"d", 2, Started}, {"e", 2, AtLimit}, {"f", 3, Started}, {"a", 1, Running}} {
+		before := len(streams(t, l, "maya"))
+		x := n.Explain(t.Context(), p, request("film", c.sid, c.limit))
+		assert.Equal(t, c.outcome.String(), x.Reason, "%+v", c)
+		assert.Equal(t, c.outcome == AtLimit, x.Would == "be refused", "%+v", c)
+		assert.Len(t, streams(t, l, "maya"), before, "an explanation starts nothing")
+		if c.outcome != Running {
+			require.NotNil(t, x.Limit)
+			assert.Equal(t, []int{before, c.limit}, []int{*x.Streams, *x.Limit}, "%+v", c)
+		}
+		assert.Equal(t, c.outcome, n.Check(t.Context(), p, request("film", c.sid, c.limit)).Outcome, "%+v", c)
+	}
+	_, err := l.Rules().SetPlan(t.Context(), policy.DefaultPlan, policy.Plan{Limit: 9, OnLimit: policy.Deny, Limits: []policy.Limit{
+		{Name: "film", Limit: 0, Where: []policy.Condition{{Attribute: policy.AttrContentID, In: []string{"gone"}}}},
+	}})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		return n.Explain(t.Context(), p, request("gone", "new", 9)).Would == "be refused"
+	}, soon, 10*time.Millisecond)
+	var x apitype.EdgeExplanation
+	require.Eventually(t, func() bool { // when the stream is old enough to move
+		x = n.Explain(t.Context(), p, request("gone", "a", 9))
+		return x.Would == "be refused"
+	}, soon, 100*time.Millisecond)
+	assert.Equal(t, "limit", x.Reason)
+	assert.Equal(t, AtLimit, n.Check(t.Context(), p, request("gone", "a", 9)).Outcome)
+	assert.Equal(t, "move", n.Explain(t.Context(), p, request("other", "a", 9)).Would)
 }
 
 // An explanation has no effect.
