@@ -92,3 +92,28 @@ func checkEnded(t *testing.T, s *service, proxy Proxy, v *viewer, reason string,
 	}
 	return last, segments
 }
+
+// TestObserve checks that no viewer is refused while the profiles only observe, also behind a proxy
+// whose key is wrong.
+func TestObserve(t *testing.T) {
+	for _, proxy := range all {
+		t.Run(proxy.Name, func(t *testing.T) {
+			t.Parallel()
+			longtest.Require(t)
+			var edits []string
+			for _, from := range []string{"from: original", "from: forwarded", "from: request"} {
+				edits = append(edits, from, from+"\n    observe: true")
+			}
+			s, o := startService(t, 1, Deployed(t, "edge.yaml", edits...)), startOrigin(t)
+			for _, key := range []string{s.key, "sck_other"} {
+				v := newViewer(t, proxy.Start(t, Settings{Node: s.edge, Key: key, Origin: o.address, FailClosed: true, Patient: true}))
+				for _, query := range []string{"?token=" + s.token("maya", "first"), "?token=" + s.token("maya", "second"), "?token=e30.e30.e30", ""} {
+					got := v.get("/vod/film/0.ts" + query)
+					assert.Equal(t, http.StatusOK, got.status, "%s: %s", query, got)
+					assert.Equal(t, segment, got.body)
+				}
+				assert.Equal(t, 1, s.call(t, "GET", "maya", "").Streams, "the first session is counted")
+			}
+		})
+	}
+}
