@@ -181,6 +181,9 @@ func TestImports(t *testing.T) {
 		"internal/testing/browser":    {[]string{"internal/bench/child", "internal/testing/longtest", "internal/testing/testlog"}, "it starts Chromium and the service as processes"},
 		"web":                         {nil, "it serves static files, which use the public API"},
 		"internal/testing/containers": {nil, "it starts the containers of docker-compose.yml"},
+		"internal/testing/containers/entrypoint": {
+			nil, "it runs in a container",
+		},
 		"internal/testing/etcdsim":    {[]string{"internal/retry"}, "it simulates etcd for tests of all packages"},
 		"internal/testing/etcdtest":   {[]string{"internal/testing/freeport"}, "it runs etcd for tests of all packages"},
 		"internal/testing/freeport":   {nil, "it finds ports"},

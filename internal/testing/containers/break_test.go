@@ -16,7 +16,7 @@ import (
 // docker-compose.yml, while clients start, keep and stop streams. No user may exceed the limit,
 // no stream may be lost, and a start may fail only while etcd has no leader or accepts no writes.
 func TestCompose_BrokenUnderLoad(t *testing.T) {
-	need(t)
+	need(t, "haproxy", "prometheus")
 	d := up(t)
 	var endpoints, urls []string
 	for _, service := range etcds {

@@ -40,10 +40,10 @@ var (
 	nodes = []string{"node-eu", "node-us", "node-ap"}
 )
 
-// need skips the test unless long tests are on and the required programs are installed.
-func need(t *testing.T) {
+// need skips the test unless long tests are on, and Docker and the programs are installed.
+func need(t *testing.T, programs ...string) {
 	t.Helper()
-	longtest.Require(t, "docker", "haproxy", "prometheus", "ldd")
+	longtest.Require(t, append(programs, "docker", "ldd")...)
 	if out, err := exec.Command("docker", "info").CombinedOutput(); err != nil {
 		longtest.Missing(t, "a Docker daemon: docker info: "+string(out))
 	}
@@ -61,34 +61,40 @@ func composeCommand() []string {
 	return nil
 }
 
-// A deployment is a running docker-compose.yml. All ports that it or the test publishes are
-// free ports of the loopback address.
+// A deployment is a docker-compose.yml with images that the test has built. All ports that it or
+// the test publishes are free ports of the loopback address.
 type deployment struct {
 	t    *testing.T
-	args []string          // of compose
-	id   map[string]string // container id of each service
+	file []string          // absolute paths of the files of Docker Compose
+	id   map[string]string // container id of each running service
 	at   map[string]string // published host:port of each service
 }
 
-// up starts all services except Grafana, whose program is not installed.
-func up(t *testing.T) *deployment {
+// prepare returns a deployment of the services with an image. No command starts the others. The
+// containers are removed when the test ends.
+func prepare(t *testing.T, images map[string]string) *deployment {
 	t.Helper()
+	var compose struct{ Services map[string]any }
+	read(t, "docker-compose.yml", false, &compose)
 	d := &deployment{t: t, id: map[string]string{}, at: map[string]string{}}
 	override := "services:\n"
-	for service, image := range images(t) {
-		inside := "3000"
-		if strings.HasPrefix(service, "etcd") {
-			inside = "2379"
+	for service := range compose.Services {
+		image, ok := images[service]
+		if !ok {
+			override += fmt.Sprintf("  %s:\n    profiles: [without-image]\n", service)
+			continue
 		}
 		d.at[service] = freeAddress(t)
 		override += fmt.Sprintf("  %s:\n    image: %s\n", service, image)
-		if service != "lb" && service != "prometheus" { // docker-compose.yml publishes those
+		if kind, _, ok := strings.Cut(service, "-"); ok { // docker-compose.yml does not publish it
+			inside := map[string]string{"etcd": "2379", "node": "3000"}[kind]
 			override += fmt.Sprintf("    ports: [\"%s:%s\"]\n", d.at[service], inside)
 		}
 	}
-	file := filepath.Join(t.TempDir(), "override.yml")
-	require.NoError(t, os.WriteFile(file, []byte(override), 0o600))
-	d.args = append(composeCommand(), "-p", project, "-f", filepath.Join(root, "docker-compose.yml"), "-f", file)
+	file, err := filepath.Abs(filepath.Join(root, "docker-compose.yml"))
+	require.NoError(t, err)
+	d.file = []string{file, filepath.Join(t.TempDir(), "override.yml")}
+	require.NoError(t, os.WriteFile(d.file[1], []byte(override), 0o600))
 	d.compose("down", "--volumes", "--remove-orphans") // of an earlier run that was interrupted
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -96,6 +102,13 @@ func up(t *testing.T) *deployment {
 		}
 		d.compose("down", "--volumes", "--remove-orphans")
 	})
+	return d
+}
+
+// up starts all services except Grafana, whose program is not installed, and those of the edge.
+func up(t *testing.T) *deployment {
+	t.Helper()
+	d := prepare(t, images(t))
 	d.compose(append(append([]string{"up", "--detach", "--no-build"}, etcds...), append(nodes, "lb", "prometheus")...)...)
 	for service := range d.at {
 		d.id[service] = strings.TrimSpace(d.compose("ps", "-q", service))
@@ -107,12 +120,24 @@ func up(t *testing.T) *deployment {
 // compose runs a command of Docker Compose for the deployment.
 func (d *deployment) compose(args ...string) string {
 	d.t.Helper()
-	_, lbPort, _ := net.SplitHostPort(d.at["lb"])
-	_, prometheusPort, _ := net.SplitHostPort(d.at["prometheus"])
-	cmd := exec.Command(d.args[0], append(d.args[1:], args...)...)
-	cmd.Env = append(os.Environ(), "STREAMCOUNT_SUBNET="+subnet, "STREAMCOUNT_TTL="+ttl.String(),
-		"STREAMCOUNT_LIMIT="+strconv.Itoa(limit), "STREAMCOUNT_PORT="+lbPort, "PROMETHEUS_PORT="+prometheusPort)
+	program := composeCommand()
+	cmd := exec.Command(program[0], append(program[1:], args...)...)
+	cmd.Env = append(d.environ(), "COMPOSE_PROFILES=edge")
 	return command(d.t, cmd)
+}
+
+// environ returns an environment in which Docker Compose uses the deployment without options.
+func (d *deployment) environ() []string {
+	env := append(os.Environ(), "COMPOSE_PROJECT_NAME="+project, "COMPOSE_FILE="+strings.Join(d.file, ":"),
+		"STREAMCOUNT_SUBNET="+subnet, "STREAMCOUNT_TTL="+ttl.String(), "STREAMCOUNT_LIMIT="+strconv.Itoa(limit))
+	for variable, service := range map[string]string{
+		"STREAMCOUNT_PORT": "lb", "PROMETHEUS_PORT": "prometheus", "EDGE_PORT": "edge",
+	} {
+		if _, port, err := net.SplitHostPort(d.at[service]); err == nil {
+			env = append(env, variable+"="+port)
+		}
+	}
+	return env
 }
 
 // do runs a docker command on the container of a service.

@@ -13,18 +13,19 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"streamcount/internal/testing/longtest"
 )
 
 // etcdctl is the module of etcdctl, which only this test needs.
 const etcdctl = "go.etcd.io/etcd/etcdctl/v3"
 
-// images builds an image for each service of docker-compose.yml with the same program, and
-// returns the names by service. The names differ from those in docker-compose.yml. A name ends
-// in a hash of the content, and an image that exists is not built again.
+// images builds an image for each service of docker-compose.yml with the same program, without
+// those of the edge, and returns the names by service. The names differ from those in
+// docker-compose.yml. A name ends in a hash of the content, and an image that exists is not
+// built again.
 func images(t *testing.T) map[string]string {
 	t.Helper()
-	etcd := etcdImage(t)
-	node := nodeImage(t)
 	of := map[string]string{
 		"lb": debianImage(t, "lb", "haproxy", "/usr/local/sbin/haproxy",
 			`CMD ["/usr/local/sbin/haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]`,
@@ -32,13 +33,67 @@ func images(t *testing.T) map[string]string {
 		"prometheus": debianImage(t, "prometheus", "prometheus", "/bin/prometheus",
 			`CMD ["/bin/prometheus", "--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]`),
 	}
-	for _, service := range etcds {
-		of[service] = etcd
-	}
-	for _, service := range nodes {
-		of[service] = node
-	}
+	addImage(of, etcdImage(t), etcds...)
+	addImage(of, nodeImage(t), nodes...)
 	return of
+}
+
+// edgeImages builds images of the services of the edge and of those that they need.
+func edgeImages(t *testing.T) map[string]string {
+	t.Helper()
+	of := map[string]string{}
+	addImage(of, etcdImage(t), etcds...)
+	addImage(of, nodeImage(t), "node-eu", "node-edge")
+	addImage(of, nginxImage(t), "media", "edge")
+	return of
+}
+
+func addImage(of map[string]string, image string, services ...string) {
+	for _, service := range services {
+		of[service] = image
+	}
+}
+
+// nginxImage builds an image with nginx, and with the parts of the official image that
+// docker-compose.yml depends on: the templates, the server on port 80, the user of the workers,
+// and the directories that nginx writes to.
+func nginxImage(t *testing.T) string {
+	t.Helper()
+	context := programContext(t, longtest.Program(t, "nginx", "/usr/sbin/nginx"), "/usr/sbin/nginx")
+	for name, content := range map[string]string{
+		"etc/passwd": "root:x:0:0::/:\nnginx:x:101:101::/:\n",
+		"etc/group":  "root:x:0:\nnginx:x:101:\n",
+		"etc/nginx/nginx.conf": `user nginx;
+pid /run/nginx.pid;
+events {}
+http {
+    include mime.types;
+    access_log off;
+    client_body_temp_path /var/cache/nginx/client_temp;
+    proxy_temp_path /var/cache/nginx/proxy_temp;
+    fastcgi_temp_path /var/cache/nginx/fastcgi_temp;
+    uwsgi_temp_path /var/cache/nginx/uwsgi_temp;
+    scgi_temp_path /var/cache/nginx/scgi_temp;
+    include conf.d/*.conf;
+}
+`,
+		"etc/nginx/mime.types":          "types { application/vnd.apple.mpegurl m3u8; video/mp4 mp4 m4s; }\n",
+		"etc/nginx/conf.d/default.conf": "server { listen 80; root /usr/share/nginx/html; }\n",
+		"run/.keep":                     "",
+		"var/cache/nginx/.keep":         "",
+	} {
+		file := filepath.Join(context, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		require.NoError(t, os.WriteFile(file, []byte(content), 0o644))
+	}
+	buildGo(t, root, filepath.Join(context, "entrypoint"), "./internal/testing/containers/entrypoint")
+	return image(t, "nginx", context, `FROM scratch
+COPY . /
+ENV PATH=/usr/sbin
+ENTRYPOINT ["/entrypoint"]
+CMD ["nginx", "-e", "stderr", "-g", "daemon off;"]
+STOPSIGNAL SIGQUIT
+`)
 }
 
 // nodeImage builds the image of the Dockerfile without the builder's image: it runs the command
@@ -110,12 +165,19 @@ func debianImage(t *testing.T, name, program, at string, instructions ...string)
 	t.Helper()
 	path, err := exec.LookPath(program)
 	require.NoError(t, err)
+	context := programContext(t, path, at)
+	return image(t, name, context, "FROM scratch\nCOPY . /\n"+strings.Join(instructions, "\n")+"\n")
+}
+
+// programContext returns a build context with a program of this machine and its libraries.
+func programContext(t *testing.T, path, at string) string {
+	t.Helper()
 	context := t.TempDir()
 	copyFile(t, path, filepath.Join(context, at))
 	for _, library := range regexp.MustCompile(`(?m)(/\S+) \(0x`).FindAllStringSubmatch(output(t, "ldd", path), -1) {
 		copyFile(t, library[1], filepath.Join(context, library[1]))
 	}
-	return image(t, name, context, "FROM scratch\nCOPY . /\n"+strings.Join(instructions, "\n")+"\n")
+	return context
 }
 
 // image builds an image, unless it exists, and removes images of other content with the same

@@ -19,14 +19,16 @@ import (
 func TestGrafanaProvisioning(t *testing.T) {
 	var compose struct {
 		Services map[string]struct {
-			Volumes     []string
+			Volumes     []any // a string or a map each
 			Environment any
 		}
 	}
 	read(t, "docker-compose.yml", false, &compose)
 	mounts := map[string]string{} // by mount point
 	for _, v := range compose.Services["grafana"].Volumes {
-		parts := strings.Split(v, ":")
+		text, ok := v.(string)
+		require.True(t, ok, v)
+		parts := strings.Split(text, ":")
 		if strings.HasPrefix(parts[0], "./") {
 			mounts[parts[1]] = parts[0]
 			assert.DirExists(t, filepath.Join(root, parts[0]))
