@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var all = []Proxy{NGINX, HAProxy, Varnish, TrafficServer, Caddy}
+var all = []Proxy{NGINX, HAProxy, Varnish, TrafficServer, Caddy, Traefik}
 
 // TestAnswers checks what a viewer receives for each answer of the edge.
 func TestAnswers(t *testing.T) {
@@ -30,19 +30,17 @@ func TestAnswers(t *testing.T) {
 			got, checks := show("GET", "/vod/film/0.ts?token=ann")
 			require.Len(t, checks, 1)
 			t.Log("headers of the check:", checks[0].header)
-			assert.Equal(t, key, checks[0].header.Get("X-Streamcount-Key"))
+			checkSent(t, checks[0], "GET", "/vod/film/0.ts?token=ann")
 			assert.Equal(t, 200, got.status)
 			assert.Equal(t, segment, got.body)
 			assert.Empty(t, got.header.Values("Set-Cookie"))
-			method, target := checks[0].original()
-			assert.Equal(t, "GET /vod/film/0.ts?token=ann", method+" "+target)
 			for _, r := range o.take() {
 				assert.Empty(t, r.Header.Get("X-Streamcount-Key"), "the key is not sent to the server of the media")
 			}
 
 			got, _ = show("GET", "/vod/film/1.ts?token=limit")
 			checkDenial(t, proxy, got, "limit")
-			for _, credential := range []string{"Authorization: Bearer limit", "Cookie: a=b; sc=limit"} {
+			for _, credential := range []string{"Authorization: Bearer limit", "Cookie: a=b; " + checks[0].cookie() + "=limit"} {
 				got, _ = show("GET", "/vod/film/1.ts", credential)
 				checkDenial(t, proxy, got, "limit")
 			}
@@ -57,23 +55,35 @@ func TestAnswers(t *testing.T) {
 			assert.Equal(t, 200, got.status)
 			if proxy.Name != TrafficServer.Name {
 				require.Len(t, got.header.Values("Set-Cookie"), 1)
-				assert.Equal(t, "sc=new; Path=/; HttpOnly", got.header.Get("Set-Cookie"))
+				assert.Equal(t, checks[0].cookie()+"=new; Path=/; HttpOnly", got.header.Get("Set-Cookie"))
 			}
 			got, checks = show("HEAD", "/vod/film/0.ts?token=ann")
 			assert.Equal(t, 200, got.status)
 			require.Len(t, checks, 1)
-			method, _ = checks[0].original()
-			assert.Equal(t, "HEAD", method)
+			checkSent(t, checks[0], "HEAD", "/vod/film/0.ts?token=ann")
 			got, checks = show("OPTIONS", "/vod/film/0.ts?token=ann", "Origin: https://player.example")
 			assert.Equal(t, http.StatusNoContent, got.status)
 			require.Len(t, checks, 1)
-			method, _ = checks[0].original()
-			assert.Equal(t, "OPTIONS", method)
+			checkSent(t, checks[0], "OPTIONS", "/vod/film/0.ts?token=ann")
 			got, _ = show("GET", "/vod/film/2.ts?token=ann", "Range: bytes=2-4")
 			assert.Equal(t, http.StatusPartialContent, got.status)
 			assert.Equal(t, "234", got.body)
 		})
 	}
+}
+
+// checkSent checks what a proxy has sent for a request of a viewer on this machine: each value once.
+func checkSent(t *testing.T, c check, method, target string) {
+	t.Helper()
+	gotMethod, gotTarget := c.original()
+	assert.Equal(t, method+" "+target, gotMethod+" "+gotTarget)
+	assert.Equal(t, []string{key}, c.header.Values("X-Streamcount-Key"))
+	for _, name := range c.originalHeaders() {
+		assert.Len(t, c.header.Values(name), 1, name)
+	}
+	addresses := strings.Split(strings.Join(c.header.Values("X-Forwarded-For"), ","), ",")
+	assert.Equal(t, "127.0.0.1", strings.TrimSpace(addresses[len(addresses)-1]), "the last address is that of the viewer")
+	assert.Zero(t, c.length, "a check has no body")
 }
 
 func checkDenial(t *testing.T, proxy Proxy, got response, reason string) {
@@ -97,20 +107,30 @@ func TestForgedRequests(t *testing.T) {
 			for _, target := range []string{"/%76od/film/0.ts", "//vod/film/0.ts", "/y/../vod/film/0.ts", "/vod/./film/0.ts"} {
 				got, checks := v.get(target+"?token=limit"), n.take()
 				require.NotEmpty(t, checks, "%s is checked", target)
+				want := target
+				if proxy.Name == Traefik.Name { // it checks the path that it sends to the server of the media
+					want = "/vod/film/0.ts"
+				}
 				_, original := checks[0].original()
-				assert.Equal(t, strings.TrimLeft(target, "/"), strings.TrimLeft(strings.TrimSuffix(original, "?token=limit"), "/"))
+				assert.Equal(t, strings.TrimLeft(want, "/"), strings.TrimLeft(strings.TrimSuffix(original, "?token=limit"), "/"))
 				assert.Equal(t, http.StatusForbidden, got.status, target)
 			}
 			forged := []string{
 				"X-Original-URI: /free/0.ts?token=ann", "X-Original-Method: OPTIONS", "X-Forwarded-Uri: /free/0.ts?token=ann",
 				"X-Forwarded-Method: OPTIONS", "X-Streamcount-Key: sck_other", "X-Sc: allowed", "X-Sc-Id: ann", "X-Sc-Cookie: sc=forged",
-				"X-Streamcount-Decision: allow", "X-Streamcount-Reason: none",
+				"X-Streamcount-Decision: allow", "X-Streamcount-Reason: none", "X-Forwarded-For: 203.0.113.9",
 			}
 			got, checks := v.get("/vod/film/0.ts?token=limit", forged...), n.take()
 			require.NotEmpty(t, checks)
 			checkDenial(t, proxy, got, "limit")
 			for _, c := range checks {
-				assert.Equal(t, []string{key}, c.header.Values("X-Streamcount-Key"))
+				checkSent(t, c, "GET", "/vod/film/0.ts?token=limit")
+			}
+			// A second copy of each header is not used either.
+			got = v.get("/vod/film/0.ts?token=limit", append(forged, forged...)...)
+			checkDenial(t, proxy, got, "limit")
+			for _, c := range n.take() {
+				checkSent(t, c, "GET", "/vod/film/0.ts?token=limit")
 			}
 			got = v.get("/vod/film/0.ts?token=ann", forged...)
 			assert.Equal(t, 200, got.status)

@@ -24,6 +24,7 @@ const key = "sck_key-of-the-proxies"
 type check struct {
 	method, target string
 	header         http.Header
+	length         int64  // of the body; -1 if it is unknown
 	connection     string // address of the proxy
 }
 
@@ -32,10 +33,31 @@ func (c check) original() (method, target string) {
 	if target, ok := strings.CutPrefix(c.target, "/edge/v1/vod-request/uri"); ok {
 		return c.method, target
 	}
-	if strings.HasPrefix(c.target, "/edge/v1/vod-forwarded/") {
-		return c.header.Get("X-Forwarded-Method"), c.header.Get("X-Forwarded-Uri")
+	names := c.originalHeaders()
+	return c.header.Get(names[0]), c.header.Get(names[1])
+}
+
+// originalHeaders returns the names of the headers that have the method and the target of the
+// request of the viewer, if the profile of the check uses headers.
+func (c check) originalHeaders() []string {
+	switch c.profile() {
+	case "vod":
+		return []string{"X-Original-Method", "X-Original-Uri"}
+	case "vod-forwarded":
+		return []string{"X-Forwarded-Method", "X-Forwarded-Uri"}
+	default:
+		return nil
 	}
-	return c.header.Get("X-Original-Method"), c.header.Get("X-Original-Uri")
+}
+
+func (c check) profile() string {
+	profile, _, _ := strings.Cut(strings.TrimPrefix(c.target, "/edge/v1/"), "/")
+	return profile
+}
+
+// cookie returns the name of the cookie in the profile of the check.
+func (c check) cookie() string {
+	return map[string]string{"vod": "sc", "vod-forwarded": "sc-forwarded", "vod-request": "sc-request"}[c.profile()]
 }
 
 // A node records the checks of a proxy. It answers each check as the token in its query demands,
@@ -81,7 +103,7 @@ func (n *node) take() []check {
 func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n.mu.Lock()
 	fault := n.fault
-	c := check{method: r.Method, target: r.RequestURI, header: r.Header.Clone(), connection: r.RemoteAddr}
+	c := check{method: r.Method, target: r.RequestURI, header: r.Header.Clone(), length: r.ContentLength, connection: r.RemoteAddr}
 	if r.URL.Path != "/edge/healthz" {
 		n.checks = append(n.checks, c)
 	}
@@ -108,7 +130,7 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, target := c.original()
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Expires", "0")
-	reason, _, _ := strings.Cut(tokenOf(target, r.Header), "-") // limit-1 is limit
+	reason, _, _ := strings.Cut(tokenOf(target, c.cookie(), r.Header), "-") // limit-1 is limit
 	switch reason {
 	case "":
 		w.Header().Set("WWW-Authenticate", "Bearer")
@@ -117,7 +139,7 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "17")
 		n.answer(w, http.StatusForbidden, reason)
 	case "cookie":
-		http.SetCookie(w, &http.Cookie{Name: "sc", Value: "new", Path: "/", HttpOnly: true})
+		http.SetCookie(w, &http.Cookie{Name: c.cookie(), Value: "new", Path: "/", HttpOnly: true})
 		fallthrough
 	default:
 		w.Header().Set("X-Streamcount-Decision", "allow")
@@ -137,7 +159,7 @@ func (n *node) answer(w http.ResponseWriter, status int, reason string) {
 	_, _ = io.WriteString(w, body)
 }
 
-func tokenOf(target string, header http.Header) string {
+func tokenOf(target, cookie string, header http.Header) string {
 	path, query, _ := strings.Cut(target, "?")
 	if values, err := url.ParseQuery(query); err == nil && values.Get("token") != "" {
 		return values.Get("token")
@@ -150,7 +172,7 @@ func tokenOf(target string, header http.Header) string {
 	if token, ok := strings.CutPrefix(header.Get("Authorization"), "Bearer "); ok {
 		return token
 	}
-	if cookie, err := (&http.Request{Header: header}).Cookie("sc"); err == nil {
+	if cookie, err := (&http.Request{Header: header}).Cookie(cookie); err == nil {
 		return cookie.Value
 	}
 	return ""

@@ -52,7 +52,7 @@ func TestOutage(t *testing.T) {
 }
 
 // twoNodes are the proxies whose configuration has two nodes.
-var twoNodes = []Proxy{NGINX, HAProxy, Varnish, Caddy}
+var twoNodes = []Proxy{NGINX, HAProxy, Varnish, Caddy, Traefik}
 
 // TestAffinity checks that all requests of a viewer reach the same node.
 func TestAffinity(t *testing.T) {
@@ -65,37 +65,67 @@ func TestAffinity(t *testing.T) {
 			}))
 			var used [2]int
 			for i := range 32 {
-				require.Equal(t, http.StatusForbidden, v.get(fmt.Sprintf("/vod/film/0.ts?token=limit-%d", i)).status)
-				require.Equal(t, http.StatusForbidden, v.get(fmt.Sprintf("/vod/film/1.ts?x=1&token=limit-%d", i)).status)
+				token := fmt.Sprint("limit-", i)
+				require.Equal(t, http.StatusForbidden, v.get("/vod/film/0.ts?token="+token).status)
+				require.Equal(t, http.StatusForbidden, v.get("/vod/film/1.ts?x=1&token="+token).status)
 				first, second := len(nodes[0].take()), len(nodes[1].take())
 				assert.ElementsMatch(t, []int{0, 2}, []int{first, second}, "checks of viewer %d at the nodes", i)
 				used[0] += first / 2
 				used[1] += second / 2
 			}
 			t.Logf("32 viewers: %v at each node", used)
+			if proxy.Name == Traefik.Name {
+				assert.Equal(t, [2]int{32, 0}, used, "the second node is used if the first one fails")
+				return
+			}
 			assert.NotZero(t, used[0])
 			assert.NotZero(t, used[1])
 		})
 	}
 }
 
-// TestOneNodeDown checks that the limit is enforced with one of two nodes down.
+// TestOneNodeDown checks that the limit is enforced while one of two nodes fails, whichever it is.
 func TestOneNodeDown(t *testing.T) {
 	for _, proxy := range twoNodes {
-		t.Run(proxy.Name, func(t *testing.T) {
-			t.Parallel()
-			n, o := startNode(t), startOrigin(t)
-			v := newViewer(t, proxy.Start(t, Settings{
-				Node: closedAddress(t), OtherNode: n.address, Key: key, Origin: o.address,
-			}))
-			require.Eventually(t, func() bool {
-				for i := range 32 {
-					if v.get(fmt.Sprintf("/vod/film/0.ts?token=limit-%d", i)).status != http.StatusForbidden {
-						return false
+		for _, fault := range []string{"never started", "503", "hang", "dead"} {
+			for failed := range 2 {
+				t.Run(fmt.Sprintf("%s/%s/%d", proxy.Name, fault, failed+1), func(t *testing.T) {
+					t.Parallel()
+					nodes, o := [2]*node{startNode(t), startNode(t)}, startOrigin(t)
+					addresses := [2]string{nodes[0].address, nodes[1].address}
+					if fault == "never started" {
+						addresses[failed] = closedAddress(t)
 					}
-				}
-				return true
-			}, time.Minute, 10*time.Millisecond, "the other node checks all viewers")
-		})
+					v := newViewer(t, proxy.Start(t, Settings{
+						Node: addresses[0], OtherNode: addresses[1], Key: key, Origin: o.address,
+					}))
+					limited := func() bool {
+						for i := range 32 {
+							if v.get(fmt.Sprintf("/vod/film/0.ts?token=limit-%d", i)).status != http.StatusForbidden {
+								return false
+							}
+						}
+						return true
+					}
+					require.Eventually(t, limited, time.Minute, 10*time.Millisecond)
+					switch fault {
+					case "never started":
+						return
+					case "dead":
+						nodes[failed].close()
+					default:
+						nodes[failed].set(fault)
+					}
+					began, through := time.Now(), 0
+					for i := 0; i < 32; i++ { // until the other node checks all viewers
+						if v.get(fmt.Sprintf("/vod/film/0.ts?token=limit-%d", i)).status != http.StatusForbidden {
+							require.Less(t, time.Since(began), time.Minute)
+							i, through = -1, through+1
+						}
+					}
+					t.Logf("%s: %d requests were not checked, for %s", t.Name(), through, time.Since(began).Round(time.Millisecond))
+				})
+			}
+		}
 	}
 }

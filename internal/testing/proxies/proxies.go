@@ -52,6 +52,7 @@ var (
 	Varnish       = Proxy{"Varnish", startVarnish}
 	TrafficServer = Proxy{"Traffic Server", startTrafficServer}
 	Caddy         = Proxy{"Caddy", startCaddy}
+	Traefik       = Proxy{"Traefik", startTraefik}
 )
 
 // Start runs the proxy until the test ends, and returns its URL. It skips the test if long

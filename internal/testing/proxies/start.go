@@ -1,13 +1,18 @@
 package proxies
 
 import (
+	"context"
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"streamcount/internal/testing/freeport"
 	"streamcount/internal/testing/longtest"
 )
 
@@ -144,4 +149,48 @@ func startCaddy(tb testing.TB, s Settings, address string) {
 	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir,
 		"SC_LISTEN=http://"+address, "SC_NODE_1="+s.Node, "SC_NODE_2="+s.otherNode(), "SC_KEY="+s.Key, "SC_ORIGIN="+s.Origin)
 	run(tb, address, cmd)
+}
+
+func startTraefik(tb testing.TB, s Settings, address string) {
+	tb.Helper()
+	path, dir := program(tb, "traefik"), tb.TempDir()
+	port, err := freeport.Find()
+	require.NoError(tb, err)
+	const checks = "127.0.0.1:3003"
+	ownChecks := fmt.Sprintf("127.0.0.1:%d", port)
+	dynamic := filepath.Join(dir, "dynamic")
+	static := Deployed(tb, "traefik.yaml", "${SC_LISTEN}", address, checks, ownChecks,
+		"filename: /etc/traefik/traefik-dynamic.yaml", "directory: "+dynamic)
+	text := s.patient(tb, Deployed(tb, "traefik-dynamic.yaml", checks, ownChecks,
+		"${SC_NODE_1}", s.Node, "${SC_NODE_2}", s.otherNode(), "${SC_KEY}", s.Key, "${SC_ORIGIN}", s.Origin),
+		"dialTimeout: 200ms", "dialTimeout: 60s", "responseHeaderTimeout: 2s", "responseHeaderTimeout: 60s",
+		"interval: 1s, timeout: 500ms", "interval: 60s, timeout: 60s")
+	if s.FailClosed {
+		before, after, found := strings.Cut(text, "node-2-or-allow # fail open")
+		require.True(tb, found)
+		text = before + "node-2 #" + after
+	}
+	write(tb, filepath.Join(dynamic, "streamcount.yaml"), text)
+	// Traefik listens before it has read these files. When it answers this path, it has read both.
+	write(tb, filepath.Join(dynamic, "ready.yaml"),
+		"http: {routers: {ready: {entryPoints: [media], rule: Path(`/ready`), priority: 1000, service: ping@internal}}}")
+	run(tb, address, command(path, "--configFile="+write(tb, filepath.Join(dir, "traefik.yaml"), static)))
+	require.Eventually(tb, func() bool { return status(tb, "http://"+address+"/ready") == http.StatusOK }, time.Minute, 10*time.Millisecond)
+}
+
+// status returns the status of the response to a request, or 0 without a response.
+func status(tb testing.TB, url string) int {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
 }
