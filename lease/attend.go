@@ -176,8 +176,11 @@ func (l *Limiter) Leave(ctx context.Context, user, session string) error {
 		}
 		e := s.entries[i]
 		_, err = l.tryEnd(ctx, user, e, schema.Tombstone{Nonce: e.Nonce, Reason: policy.ReasonStopped})
-		if err == nil || retryPause(ctx) {
-			return err
+		switch {
+		case err == nil:
+			return nil
+		case retryPause(ctx):
+			return etcdop.Unavailable("stop the stream of a session of "+user, err)
 		}
 	}
 }

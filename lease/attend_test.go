@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"streamcount/internal/testing/etcdsim"
 	"streamcount/internal/testing/etcdtest"
 	"streamcount/lease/policy"
 	"streamcount/lease/userdata"
@@ -290,4 +292,88 @@ func TestLookUpSession(t *testing.T) {
 	awaitAttended(t, l, "maya", false)
 	require.Eventually(t, func() bool { return look().Bar != nil }, soon, time.Millisecond)
 	assert.Equal(t, policy.ReasonStopped, look().Bar.Reason)
+}
+
+// Leave reports an unknown outcome as ErrUnavailable.
+func TestLeave_EtcdIsUnavailable(t *testing.T) {
+	t.Parallel()
+	r := newFaultyLimiter(t, Config{Limit: 1})
+	mustStart(t, r.Limiter, "maya", edge)
+	awaitAttended(t, r.Limiter, "maya", true)
+	release := r.faults.Hold(etcdtest.Txn)
+	err := r.Leave(shortCall(t), "maya", "tab")
+	require.ErrorIs(t, err, ErrUnavailable)
+	release()
+	require.NoError(t, r.Leave(t.Context(), "maya", "tab"))
+	r.requireKeys(t, 0)
+}
+
+// A removal that finds that a stream has ended in between keeps its reason, and sets no bar.
+func TestRemove_OfAStreamThatHasLeft(t *testing.T) {
+	t.Parallel()
+	c, prefix := etcdtest.Client(t), etcdtest.Prefix(t)
+	l, other := newLimiter(t, c, Config{Prefix: prefix, Limit: 1}), newLimiter(t, c, Config{Prefix: prefix, Limit: 1})
+	st := mustStart(t, l, "maya", edge)
+	s, err := l.readUser(t.Context(), "maya")
+	require.NoError(t, err)
+	require.Len(t, s.entries, 1)
+	require.NoError(t, other.Leave(t.Context(), "maya", "tab"))
+	now, err := l.remove(t.Context(), "maya", s)
+	require.NoError(t, err)
+	require.Nil(t, now, "the transaction was applied")
+	awaitAttended(t, l, "maya", false)
+	requireBar(t, attend(t, l, "maya"), "")
+	_, err = l.Heartbeat(t.Context(), "maya", st.Stream.ID)
+	requireEnded(t, err, policy.ReasonStopped)
+}
+
+// Each tombstone exists for at least three quarters of a TTL, so that a node that starts within
+// that time has its bar.
+func TestTombstones_Lifetime(t *testing.T) {
+	t.Parallel()
+	const ttl = 40 * time.Second
+	etcdsim.Bubble(t, func(t *testing.T) {
+		t.Helper()
+		e := etcdsim.New()
+		put, gone := map[string]time.Time{}, map[string]time.Duration{}
+		e.Audit = func(e *etcdsim.Etcd, _ etcdsim.Cause) {
+			now := map[string]bool{}
+			for _, kv := range e.Locked("/p/ended/") {
+				now[string(kv.Key)] = true
+				if put[string(kv.Key)].IsZero() {
+					put[string(kv.Key)] = time.Now()
+				}
+			}
+			for key, at := range put {
+				if _, known := gone[key]; !now[key] && !known {
+					gone[key] = time.Since(at)
+				}
+			}
+		}
+		link := &etcdsim.Link{Etcd: e}
+		l, err := New(Etcd{KV: link.KV(), Lease: link.Lease(), Watch: link.Watcher()}, Config{
+			Prefix: "/p", Limit: 1, TTL: ttl, Secret: []byte("0123456789abcdef"),
+		})
+		require.NoError(t, err)
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { assert.NoError(t, l.Run(ctx)) })
+		running.Go(func() {
+			for !sleep(ctx, 500*time.Millisecond) {
+				e.Tick()
+			}
+		})
+		for i := range 60 {
+			time.Sleep(time.Duration(i%20+1) * time.Second) // the next lease is granted when the current one is used
+			st := mustStart(t, l, fmt.Sprint("user ", i), edge).Stream
+			_, err := l.Stop(ctx, st.User, st.ID)
+			require.NoError(t, err)
+		}
+		stop()
+		running.Wait()
+		require.NotEmpty(t, gone)
+		for key, age := range gone {
+			assert.GreaterOrEqual(t, age, ttl*3/4, key)
+		}
+	})
 }

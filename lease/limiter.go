@@ -209,7 +209,8 @@ func New(etcd Etcd, cfg Config) (*Limiter, error) {
 	l.cleaner = leasepool.NewCleaner(cfg.TTL, cfg.Log)
 	l.granter = leasepool.NewGranter(etcd.Lease, cfg.Timeout, l.cleaner)
 	l.tombstoneLease = leasepool.NewRotatingLease(l.granter, leasepool.RotatingConfig{
-		TTL: cfg.TTL, UseFor: cfg.TTL / 4, MaxWait: cfg.Timeout / 8, Log: cfg.Log,
+		// It is used for up to twice that, so that a tombstone exists for three quarters of a TTL.
+		TTL: cfg.TTL, UseFor: cfg.TTL / 8, MaxWait: cfg.Timeout / 8, Log: cfg.Log,
 	})
 	l.cooldownLease = newCooldownLease(l.granter, cfg)
 	var observer replica.Observer

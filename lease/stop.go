@@ -8,6 +8,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"streamcount/internal/retry"
 	"streamcount/lease/internal/commit"
@@ -293,14 +294,16 @@ func (l *Limiter) remove(ctx context.Context, user string, s snapshot) (*snapsho
 		now := newSnapshot(user, l.keys, at.Revision, at.Term, resp.Responses[0].GetResponseRange().Kvs)
 		return &now, nil
 	}
-	l.afterEnding(user, removed(resp, leases), tombstones)
+	// Another call may have ended one of the streams since. That call owns its lease, and its reason applies.
+	deleted := resp.Responses[0].GetResponseDeleteRange().PrevKvs
+	l.afterEnding(user, removed(deleted, leases), schema.TombstonesOf(deleted, tombstones))
 	return nil, nil
 }
 
-// removed returns the leases of the keys that the transaction deleted.
-func removed(resp *pb.TxnResponse, leases map[streamid.Nonce]leasepool.Lease) []leasepool.Lease {
+// removed returns the leases of deleted keys.
+func removed(deleted []*mvccpb.KeyValue, leases map[streamid.Nonce]leasepool.Lease) []leasepool.Lease {
 	var out []leasepool.Lease
-	for _, kv := range resp.Responses[0].GetResponseDeleteRange().PrevKvs {
+	for _, kv := range deleted {
 		if g, ours := leases[schema.DecodeHead(kv.Value).Nonce]; ours {
 			out = append(out, g)
 		}

@@ -198,14 +198,15 @@ func (s *Store) tryErase(ctx context.Context, now snapshot, how Options) (*snaps
 		deleted.kvs[kind] = resp.Responses[i].GetResponseDeleteRange().PrevKvs
 	}
 	deleted.kvs[arrived] = append(deleted.kvs[arrived], now.kept(how)...)
-	// Another caller may have ended one of the streams since. That caller owns its lease.
+	// Another caller may have ended one of the streams since. That caller owns its lease, and its
+	// reason applies.
 	var owned []leasepool.Lease
 	for _, kv := range deleted.kvs[streams] {
 		if lease, ok := leases[schema.DecodeHead(kv.Value).Nonce]; ok {
 			owned = append(owned, lease)
 		}
 	}
-	s.cfg.Ended(now.user, owned, tombstones)
+	s.cfg.Ended(now.user, owned, schema.TombstonesOf(deleted.kvs[streams], tombstones))
 	return deleted, nil
 }
 

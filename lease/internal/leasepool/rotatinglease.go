@@ -30,7 +30,7 @@ const MaxKeysPerLease = 1000
 // RotatingConfig configures a [RotatingLease].
 type RotatingConfig struct {
 	TTL      time.Duration // of each lease
-	UseFor   time.Duration // after this a lease is replaced
+	UseFor   time.Duration // after this a lease is replaced by the next use, and after twice that it is not used
 	MaxWait  time.Duration // for a write that needs a lease
 	OnDemand bool          // grant the first lease on the first request
 	Log      *slog.Logger

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
 	"streamcount/lease/policy"
 	"streamcount/lease/streamid"
 )
@@ -37,6 +39,21 @@ func NewTombstone(user string, e Entry, reason policy.Reason) Tombstone {
 		t.Bar = BarKeyOf(user, e.Session)
 	}
 	return t
+}
+
+// TombstonesOf returns those of ts whose streams are in kvs.
+func TombstonesOf(kvs []*mvccpb.KeyValue, ts []Tombstone) []Tombstone {
+	in := make(map[streamid.Nonce]bool, len(kvs))
+	for _, kv := range kvs {
+		in[DecodeHead(kv.Value).Nonce] = true
+	}
+	var out []Tombstone
+	for _, t := range ts {
+		if in[t.Nonce] {
+			out = append(out, t)
+		}
+	}
+	return out
 }
 
 // A BarKey identifies a session of a user.
