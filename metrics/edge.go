@@ -14,10 +14,11 @@ type Edge struct {
 	ConnectionsClosed  func() map[string]int64 // by the node, by reason
 	CertificateExpires func() time.Time
 
-	checks    *prometheus.CounterVec
-	duration  *prometheus.HistogramVec
-	uncounted *prometheus.CounterVec
-	refusals  *prometheus.CounterVec // of profiles that only observe
+	checks     *prometheus.CounterVec
+	duration   *prometheus.HistogramVec
+	uncounted  *prometheus.CounterVec
+	refusals   *prometheus.CounterVec // of profiles that only observe
+	incomplete *prometheus.CounterVec
 }
 
 // NewEdge returns metrics without values.
@@ -40,6 +41,10 @@ func NewEdge() *Edge {
 			Name: "streamcount_edge_would_refuse_total",
 			Help: "Requests of players that were allowed because the profile only observes (observe: true), by the reason of the refusal.",
 		}, []string{"profile", "reason"}),
+		incomplete: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "streamcount_edge_incomplete_total",
+			Help: "Requests of players that were refused, or would be by a profile that only observes, because the profile does not state an attribute that the plan of the viewer requires, or states one that is not valid.",
+		}, []string{"profile"}),
 	}
 }
 
@@ -49,6 +54,7 @@ func (e *Edge) Describe(out chan<- *prometheus.Desc) {
 	e.duration.Describe(out)
 	e.uncounted.Describe(out)
 	e.refusals.Describe(out)
+	e.incomplete.Describe(out)
 }
 
 // Collect implements prometheus.Collector.
@@ -57,6 +63,7 @@ func (e *Edge) Collect(out chan<- prometheus.Metric) {
 	e.duration.Collect(out)
 	e.uncounted.Collect(out)
 	e.refusals.Collect(out)
+	e.incomplete.Collect(out)
 }
 
 // Check returns the counter of checks for no profile.
@@ -66,17 +73,19 @@ func (e *Edge) Check(decision, reason string) prometheus.Counter {
 
 // An EdgeProfile counts the checks of one profile.
 type EdgeProfile struct {
-	outcomes  []prometheus.Counter
-	duration  prometheus.Observer
-	uncounted prometheus.Counter
-	refusals  *prometheus.CounterVec // by reason
+	outcomes   []prometheus.Counter
+	duration   prometheus.Observer
+	uncounted  prometheus.Counter
+	refusals   *prometheus.CounterVec // by reason
+	incomplete prometheus.Counter
 }
 
 // Profile returns the counters of a profile. Each outcome is a decision and its reason.
 func (e *Edge) Profile(name string, outcomes [][2]string) *EdgeProfile {
 	p := &EdgeProfile{
 		duration: e.duration.WithLabelValues(name), uncounted: e.uncounted.WithLabelValues(name),
-		refusals: e.refusals.MustCurryWith(prometheus.Labels{"profile": name}),
+		refusals:   e.refusals.MustCurryWith(prometheus.Labels{"profile": name}),
+		incomplete: e.incomplete.WithLabelValues(name),
 	}
 	for _, o := range outcomes {
 		p.outcomes = append(p.outcomes, e.checks.WithLabelValues(name, o[0], o[1]))
@@ -85,11 +94,14 @@ func (e *Edge) Profile(name string, outcomes [][2]string) *EdgeProfile {
 }
 
 // Done counts a check with the outcome of that index.
-func (p *EdgeProfile) Done(outcome int, uncounted bool, took time.Duration) {
+func (p *EdgeProfile) Done(outcome int, uncounted, incomplete bool, took time.Duration) {
 	p.outcomes[outcome].Inc()
 	p.duration.Observe(took.Seconds())
 	if uncounted {
 		p.uncounted.Inc()
+	}
+	if incomplete {
+		p.incomplete.Inc()
 	}
 }
 

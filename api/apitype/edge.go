@@ -21,8 +21,11 @@ type EdgeExplanation struct {
 	Content string `json:"content,omitempty"`
 	User    string `json:"user,omitempty"`
 	Session string `json:"session,omitempty"` // a hash
-	Caller  string `json:"caller,omitempty"`  // the plan and limit by the credential
-	Cookie  bool   `json:"cookie,omitempty"`  // the answer sets a cookie
+	// Attributes are what the profile and the credential state for plans, except the id of the
+	// content: device.id, content.type, labels.KEY and so on.
+	Attributes map[string]string `json:"attributes,omitempty"`
+	Caller     string            `json:"caller,omitempty"` // the plan and limit by the credential
+	Cookie     bool              `json:"cookie,omitempty"` // the answer sets a cookie
 	// Stream is the running stream of the session, without its id.
 	Stream *Stream `json:"stream,omitempty"`
 	// Would is what the request would do: start, move, renew, be refused, or nothing.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"hash/maphash"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -56,11 +57,14 @@ type Checker struct {
 }
 
 // A playback is a session with its content. Each has its own start.
-type playback struct{ user, session, content string }
+type playback struct {
+	user, session, content string
+	attributes             string // the profile of the edge, and what it states of the content
+}
 
 // A refusal is a start that was rejected.
 type refusal struct {
-	err *lease.LimitError
+	err error // a [*lease.LimitError], or about its attributes
 	at  time.Time
 }
 
@@ -177,8 +181,14 @@ func (ch check) decide(d Decision, a lease.Attendance) Decision {
 		d.Outcome, d.Degraded = Looked, !a.Current
 		return d
 	}
-	if r, ok := ch.refusals.Get(ch.playback()); ok && time.Since(r.at) < refusalAge && a.Streams >= len(r.err.Active) {
-		return d.atLimit(r.err)
+	if r, ok := ch.refusals.Get(ch.playback()); ok && time.Since(r.at) < refusalAge {
+		full, atLimit := errors.AsType[*lease.LimitError](r.err)
+		switch {
+		case !atLimit:
+			return d.notInPlan(ch.profile.Name, r.err)
+		case a.Streams >= len(full.Active):
+			return d.atLimit(full)
+		}
 	}
 	return ch.start(d, running)
 }
@@ -188,25 +198,42 @@ func (ch check) cutOff() bool { return ch.backend.CutOff != nil && ch.backend.Cu
 // mustMove reports whether the request moves its stream to other content. A stream that started
 // a moment ago stays where it is.
 func (ch check) mustMove(s lease.Stream) bool {
-	return ch.profile.Change == profile.Move && ch.target.Content != "" && s.Content.ID != ch.target.Content &&
-		time.Since(s.StartedAt) >= moveInterval
+	other := ch.profile.Change == profile.Move && ch.target.Content != "" && s.Content.ID != ch.target.Content
+	return (other || ch.hasOtherAttributes(s)) && time.Since(s.StartedAt) >= moveInterval
 }
 
-func (ch check) playback() playback { return playback{ch.id.User, ch.id.Session, ch.target.Content} }
+// hasOtherAttributes reports whether the request states other attributes of the content than those
+// of its stream. Otherwise a viewer could evade a limit on live channels, by a session that began
+// with a film of the same id. The stream of a player's own start has the attributes of that start.
+func (ch check) hasOtherAttributes(s lease.Stream) bool {
+	if s.Via == "" {
+		return false
+	}
+	var has policy.StartAttributes
+	if s.Attributes != nil {
+		has = *s.Attributes
+	}
+	as := &ch.id.Attributes
+	return as.ContentType != "" && as.ContentType != has.ContentType || len(as.ContentLabels) > 0 && !slices.Equal(as.ContentLabels, has.ContentLabels)
+}
+
+func (ch check) playback() playback {
+	p := playback{user: ch.id.User, session: ch.id.Session, content: ch.target.Content, attributes: ch.profile.Name + "\x00" + ch.id.Attributes.ContentType}
+	for _, label := range ch.id.Attributes.ContentLabels {
+		p.attributes += "\x00" + label
+	}
+	return p
+}
 
 // request returns the start of the request's stream. Without move it joins a running stream of the
 // session. With it, it takes over the slot of that stream.
 func (ch check) request(move bool) lease.Request {
 	caller := ch.id.Caller
-	r := lease.Request{
+	return lease.Request{
 		Session: ch.id.Session, Join: !move, Via: "edge:" + ch.profile.Name, OnLimit: ch.profile.OnLimit, Device: ch.id.Device,
 		Content: lease.Content{ID: ch.target.Content}, Grant: caller.Plan, Limit: caller.Limit,
-		Attributes: policy.StartAttributes{Labels: caller.Attributes.Labels, Priority: caller.Attributes.Priority},
+		Attributes: ch.id.Attributes,
 	}
-	if caller.Attributes.OnlyProfile {
-		r.Attributes.Profile = caller.Attributes.Profile
-	}
-	return r
 }
 
 // A shedError is a start that was rejected under overload.
@@ -218,7 +245,7 @@ func (e shedError) Error() string { return "the node is overloaded: " + e.bound.
 // start, which ends independently of them.
 func (ch check) start(d Decision, move bool) Decision {
 	key := ch.playback()
-	name := strings.Join([]string{key.user, key.session, key.content, ch.profile.Name, strconv.FormatBool(move)}, "\x00")
+	name := strings.Join([]string{key.user, key.session, key.content, key.attributes, strconv.FormatBool(move)}, "\x00")
 	result, err, _ := ch.starts.Do(name, func() (any, error) {
 		ctx := context.WithoutCancel(ch.ctx)
 		if ch.cfg.AdmitStart != nil {
@@ -229,8 +256,8 @@ func (ch check) start(d Decision, move bool) Decision {
 			defer done()
 		}
 		st, err := ch.backend.Limiter.Start(ctx, key.user, ch.request(move))
-		if full, ok := errors.AsType[*lease.LimitError](err); ok {
-			ch.refusals.Add(key, refusal{full, time.Now()})
+		if errors.Is(err, lease.ErrLimit) || isNotInPlan(err) {
+			ch.refusals.Add(key, refusal{err, time.Now()})
 		}
 		return st, err
 	})
@@ -259,8 +286,8 @@ func (ch check) notStarted(d Decision, err error, move bool) Decision {
 		return d.barred(bar)
 	case atLimit:
 		return d.atLimit(full)
-	case errors.Is(err, policy.ErrMissingAttributes), errors.Is(err, policy.ErrBadAttributes):
-		return d.notInPlan(err)
+	case isNotInPlan(err):
+		return d.notInPlan(ch.profile.Name, err)
 	case shed.bound == overload.RatePerUser && !move:
 		return d.tooOften()
 	case move: // the stream of the session is running
@@ -268,6 +295,11 @@ func (ch check) notStarted(d Decision, err error, move bool) Decision {
 		return d
 	}
 	return ch.withoutEtcd(d, err)
+}
+
+// isNotInPlan reports whether a start failed because of its attributes.
+func isNotInPlan(err error) bool {
+	return errors.Is(err, policy.ErrMissingAttributes) || errors.Is(err, policy.ErrBadAttributes)
 }
 
 // withoutEtcd decides by the outage policy of the profile.

@@ -1,8 +1,10 @@
 package edge
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"streamcount/api/edge/profile"
 	"streamcount/api/internal/convert"
@@ -28,6 +30,9 @@ type Decision struct {
 	Problem *problem.Problem
 	// Err is why etcd or the verification of tokens is unavailable, for the log.
 	Err error
+	// Incomplete says which attribute the start lacks by the plan of the user, or has and is not
+	// valid, for the operator, who has to change the profile or the plan; "" if it is not so.
+	Incomplete string
 }
 
 // An Outcome is what a check has decided, and why.
@@ -98,11 +103,23 @@ func (d Decision) atLimit(e *lease.LimitError) Decision {
 	return d.deny(AtLimit, p).withUsage(len(e.Active), e.Limit)
 }
 
-// notInPlan is the decision on a request whose start lacks attributes that the user's plan requires.
-// It is not that of an outage, because it does not pass.
-func (d Decision) notInPlan(err error) Decision {
-	p := convert.Problem(err)
-	p.Status = http.StatusForbidden
+// notInPlan is the decision on a request whose start lacks attributes that the user's plan requires,
+// or has too many. It is not that of an outage, because it does not pass.
+func (d Decision) notInPlan(profile string, err error) Decision {
+	p := problem.LimitReached.New("")
+	if missing, ok := errors.AsType[*policy.MissingAttributesError](err); ok {
+		names := make([]string, len(missing.Missing))
+		for i, name := range missing.Missing {
+			names[i] = string(name)
+		}
+		p.Detail = "The user's plan requires " + strings.Join(names, ", ") + ", which the profile " + profile +
+			" of the edge does not state for this request: add it to the profile in the edge file, or remove it from require of the plan."
+	}
+	if bad, ok := errors.AsType[*policy.AttributeError](err); ok {
+		p.Detail = "The profile " + profile + " of the edge states attributes that are not valid: " + bad.Member + ": " + bad.Problem +
+			". Change them in the edge file."
+	}
+	d.Incomplete = p.Detail
 	return d.deny(AtLimit, p)
 }
 

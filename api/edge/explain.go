@@ -9,11 +9,13 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 
 	"streamcount/api/apitype"
 	"streamcount/api/edge/profile"
 	"streamcount/api/internal/convert"
 	"streamcount/api/internal/problem"
+	"streamcount/lease/policy"
 )
 
 var kinds = map[profile.Kind]string{
@@ -56,6 +58,7 @@ func (ch check) explain(out *apitype.EdgeExplanation, d Decision) Decision {
 			out.Caller += fmt.Sprintf(", limit %d", *caller.Limit)
 		}
 	}
+	out.Attributes = attributesOf(ch.id)
 	a, err := ch.backend.Limiter.LookUpSession(ch.ctx, ch.id.User, ch.id.Session, ch.target.Entry)
 	if err != nil {
 		return ch.withoutEtcd(d, err)
@@ -90,6 +93,23 @@ func (ch check) explain(out *apitype.EdgeExplanation, d Decision) Decision {
 		out.Would = "be refused"
 	}
 	return d
+}
+
+// attributesOf returns the attributes that a request states for plans.
+func attributesOf(id profile.Identity) map[string]string {
+	as, out := id.Attributes, map[string]string{}
+	for name, value := range map[policy.Attribute]string{
+		policy.AttrDeviceID: id.Device.ID, policy.AttrDeviceType: id.Device.Type, policy.AttrProfile: as.Profile, policy.AttrContentType: as.ContentType,
+		policy.AttrContentLabels: strings.Join(as.ContentLabels, ", "),
+	} {
+		if value != "" {
+			out[string(name)] = value
+		}
+	}
+	for key, value := range as.Labels {
+		out["labels."+key] = value
+	}
+	return out
 }
 
 // maxExplain bounds the body of a request to explain.

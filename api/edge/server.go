@@ -61,7 +61,7 @@ type Server struct {
 	rejected prometheus.Counter // requests of proxies without the right to check
 	unknown  prometheus.Counter // requests of proxies with a profile that the file does not have
 
-	keyLines, profileLines, outageLines, observeLines overload.LogSampler
+	keyLines, profileLines, outageLines, observeLines, incompleteLines overload.LogSampler
 }
 
 // A served is a profile with its counters.
@@ -238,7 +238,7 @@ func (s *Server) check(w http.ResponseWriter, r *http.Request, p *served, from p
 		d = d.observed()
 		p.counters.WouldRefuse(d.Refusal.String())
 	}
-	p.counters.Done(int(d.Outcome), d.Outcome == Uncounted, time.Since(begin))
+	p.counters.Done(int(d.Outcome), d.Outcome == Uncounted, d.Incomplete != "", time.Since(begin))
 	s.logDecision(r.Context(), p.Name, d)
 	answer(w, p.Profile, d)
 }
@@ -306,6 +306,12 @@ func (s *Server) logDecision(ctx context.Context, name string, d Decision) {
 				d.Outcome.Decision(), "err", d.Err, "suppressed", suppressed)
 		}
 		return
+	}
+	if d.Incomplete != "" {
+		if suppressed, ok := s.incompleteLines.Allow(time.Now()); ok {
+			s.log.WarnContext(ctx, "the edge file and the plan of a viewer do not fit together", "profile", name, "content", d.Content,
+				"detail", d.Incomplete, "suppressed", suppressed)
+		}
 	}
 	if d.Outcome == Observed {
 		if suppressed, ok := s.observeLines.Allow(time.Now()); ok {

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -137,6 +139,9 @@ func (a *app) printEdgeExplanation(x apitype.EdgeExplanation) error {
 		add("entry", "yes: the viewer begins to play")
 	}
 	add("content", x.Content)
+	for _, name := range slices.Sorted(maps.Keys(x.Attributes)) {
+		add("attribute", name+": "+x.Attributes[name])
+	}
 	add("user", x.User)
 	add("session", x.Session)
 	add("credential", x.Caller)

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// check returns an error if members of the profile are missing or do not fit together.
+// check completes the profile, and returns an error if members are missing or do not fit
+// together.
 func (p *Profile) check() error {
 	switch {
 	case len(p.templates) == 0:
@@ -21,9 +22,21 @@ func (p *Profile) check() error {
 	case p.Change == Split && p.contentID == source{}:
 		return errors.New("change: split needs the content: name {content} in paths, or set content")
 	}
-	for member, list := range map[string][]source{
-		"user": p.user, "session": p.sessions, "device": {p.deviceID, p.deviceName}, "content": {p.contentID},
-	} {
+	if err := p.attributes.check(); err != nil {
+		return err
+	}
+	all := p.optionalSources()
+	for _, list := range all {
+		for _, s := range list {
+			if s.place == inClaim {
+				p.claims = append(p.claims, s.name)
+			}
+		}
+	}
+	slices.Sort(p.claims)
+	p.claims = slices.Compact(p.claims)
+	all["user"], all["session"] = p.user, p.sessions
+	for member, list := range all {
 		for _, s := range list {
 			if s.place == inPath && !p.hasVariable(s.name) {
 				return fmt.Errorf("%s: %s: no path has {%s}", member, s, s.name)
@@ -50,6 +63,14 @@ func (p *Profile) check() error {
 		}
 	}
 	return nil
+}
+
+// optionalSources returns the sources of what describes a stream, by the member that has them.
+func (p *Profile) optionalSources() map[string][]source {
+	all := p.attributes.all()
+	all["device"] = append(all["device"], p.deviceID, p.deviceName)
+	all["content"] = append(all["content"], p.contentID)
+	return all
 }
 
 func (p *Profile) hasVariable(name string) bool {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"streamcount/access"
-	"streamcount/lease"
 	"streamcount/lease/userid"
 )
 
@@ -51,8 +50,7 @@ type moreClaims struct {
 	Plan       string             `json:"p,omitempty"`
 	Limit      *int               `json:"l,omitempty"`
 	Attributes *access.Attributes `json:"a,omitempty"`
-	DeviceID   string             `json:"d,omitempty"`
-	DeviceName string             `json:"n,omitempty"`
+	Claims     map[string]string  `json:"c,omitempty"` // those that the profile refers to
 }
 
 func (p *Profile) isOwnCookie(s source) bool {
@@ -61,8 +59,8 @@ func (p *Profile) isOwnCookie(s source) bool {
 
 // cookieFor returns the cookie to set, or nil if the request has it already and it is not
 // older than half of its maximum age.
-func (p *Profile) cookieFor(l login, id Identity, session string, r Request, key []byte, now time.Time) *http.Cookie {
-	claims := cookieClaims{User: id.User, Session: session, Issued: now, more: p.moreOf(l, id.Device)}
+func (p *Profile) cookieFor(l login, session string, r Request, key []byte, now time.Time) *http.Cookie {
+	claims := cookieClaims{User: l.caller.Name, Session: session, Issued: now, more: p.moreOf(l)}
 	if value, n := cookieValue(r.Header["Cookie"], p.cookie.name); n == 1 {
 		sent, ok := p.openCookie(value, key, now)
 		fresh := now.Sub(sent.Issued) < p.cookie.maxAge/2
@@ -82,18 +80,20 @@ func (p *Profile) cookieFor(l login, id Identity, session string, r Request, key
 }
 
 // moreOf returns the further claims of a cookie in JSON.
-func (p *Profile) moreOf(l login, device lease.Device) string {
+func (p *Profile) moreOf(l login) string {
 	more := moreClaims{Plan: l.caller.Plan, Limit: l.caller.Limit}
 	if a := l.caller.Attributes; len(a.Labels) > 0 || a.Priority != nil || a.Profile != "" || a.OnlyProfile {
 		more.Attributes = &a
 	}
-	if p.deviceID.place == inClaim {
-		more.DeviceID = device.ID
+	for _, name := range p.claims {
+		if value := l.token.Text(name); value != "" {
+			if more.Claims == nil {
+				more.Claims = map[string]string{}
+			}
+			more.Claims[name] = value
+		}
 	}
-	if p.deviceName.place == inClaim {
-		more.DeviceName = device.Name
-	}
-	if more == (moreClaims{}) {
+	if more.Plan == "" && more.Limit == nil && more.Attributes == nil && more.Claims == nil {
 		return ""
 	}
 	text, err := json.Marshal(more)
@@ -155,15 +155,4 @@ func (c *cookieClaims) caller() access.Caller {
 		caller.Attributes = *more.Attributes
 	}
 	return caller
-}
-
-// complete sets the members of the device that came from the token.
-func (c *cookieClaims) complete(d *lease.Device) {
-	more := c.claims()
-	if d.ID == "" {
-		d.ID = more.DeviceID
-	}
-	if d.Name == "" {
-		d.Name = more.DeviceName
-	}
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"streamcount/lease/policy"
 )
 
 // The examples of docs/edge-profiles.md are valid, and identify the viewers that the page names.
@@ -20,7 +22,7 @@ func TestDocs_Examples(t *testing.T) {
 		require.NoError(t, err, string(block[1]))
 		examples = append(examples, profiles)
 	}
-	require.Len(t, examples, 4)
+	require.Len(t, examples, 5)
 	v, token := newVerifier(t), sign(t, "maya", "jti", "playback-1")
 
 	vod := examples[1]["vod"]
@@ -41,4 +43,11 @@ func TestDocs_Examples(t *testing.T) {
 	b := mustIdentify(t, intranet, nil, get("/media/b/1.ts", "X-User", "maya", "X-Session", "s"))
 	assert.Equal(t, "maya", a.User)
 	assert.NotEqual(t, a.Session, b.Session)
+
+	token = sign(t, "maya", "jti", "playback-1", "profile", "kids", "package", "match")
+	channel := mustIdentify(t, examples[4]["channels"], v, get("/t/"+token+"/live/news/1.ts"))
+	film := mustIdentify(t, examples[4]["films"], v, get("/t/"+token+"/vod/film-77/1.ts"))
+	assert.Equal(t, policy.StartAttributes{Profile: "kids", ContentType: "live", ContentLabels: []string{"match"}}, channel.Attributes)
+	assert.Equal(t, policy.StartAttributes{Profile: "kids", ContentType: "film"}, film.Attributes)
+	assert.Equal(t, channel.Session, film.Session)
 }

@@ -24,6 +24,7 @@ type login struct {
 	caller     access.Caller
 	token      access.Token // the zero token unless the source has a token
 	cookie     *cookieClaims
+	claims     map[string]string // that the cookie has from a token
 }
 
 // Identify returns who sends a request. The first source of users that is in the request
@@ -43,10 +44,11 @@ func (p *Profile) Identify(ctx context.Context, r Request, t Target, v Verifier,
 		User: l.caller.Name, Caller: l.caller, Session: p.session(session, r, t),
 		Device: lease.Device{ID: bounded(l.text(p.deviceID, r, t)), Name: label(l.text(p.deviceName, r, t))},
 	}
-	if l.cookie != nil {
-		l.cookie.complete(&id.Device)
-	} else if p.cookie != nil && len(key) > 0 {
-		id.Cookie = p.cookieFor(l, id, session, r, key, now)
+	if id.Attributes, id.Device.Type, err = p.attributesOf(l, r, t); err != nil {
+		return Identity{}, err
+	}
+	if l.cookie == nil && p.cookie != nil && len(key) > 0 {
+		id.Cookie = p.cookieFor(l, session, r, key, now)
 	}
 	return id, nil
 }
@@ -73,7 +75,7 @@ func (p *Profile) login(ctx context.Context, r Request, t Target, v Verifier, ke
 			if !ok {
 				return login{}, reject(BadIdentity, "%s is not valid or has expired", s)
 			}
-			l.cookie, l.caller = &claims, claims.caller()
+			l.cookie, l.caller, l.claims = &claims, claims.caller(), claims.claims().Claims
 			return l, nil
 		}
 		var err error
@@ -106,19 +108,30 @@ func verify(ctx context.Context, v Verifier, s source, value string) (access.Tok
 
 // text returns the value of a source that is optional, or "".
 func (l login) text(s source, r Request, t Target) string {
-	if s.place == inClaim {
-		return l.token.Text(s.name)
-	}
-	value, _ := s.find(r, t)
+	value, _ := l.find(s, r, t)
 	return value
+}
+
+// find returns the value of a source, and how many values there are.
+func (l login) find(s source, r Request, t Target) (value string, n int) {
+	switch {
+	case s.place != inClaim:
+		return s.find(r, t)
+	case l.cookie != nil:
+		return l.claims[s.name], 1
+	}
+	return l.token.Text(s.name), 1
 }
 
 // maxText is the maximum number of bytes of an id, and of characters of a label.
 const maxText = 200
 
 // bounded returns id, or its hash if it is too long or is not UTF-8 without control characters.
-func bounded(id string) string {
-	if len(id) <= maxText && utf8.ValidString(id) && !strings.ContainsFunc(id, isControl) {
+func bounded(id string) string { return boundedTo(id, maxText) }
+
+// boundedTo is bounded for another maximum number of bytes, at least 43.
+func boundedTo(id string, maximum int) string {
+	if len(id) <= maximum && utf8.ValidString(id) && !strings.ContainsFunc(id, isControl) {
 		return id
 	}
 	return hashOf(id)

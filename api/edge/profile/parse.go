@@ -60,13 +60,11 @@ func newProfile(name string) *Profile {
 		deriveAgent: true,
 		deviceID:    source{inClaim, "did"},
 		deviceName:  source{inHeader, "User-Agent"},
-		contentID:   source{inPath, "content"},
 	}
 }
 
 func readProfile(name string, n yamlfile.Node) (*Profile, error) {
 	p := newProfile(name)
-	contentStated := false
 	err := n.Object(map[string]func(yamlfile.Node) error{
 		"from":     choice(&p.From, FromOriginal, FromForwarded, FromRequest),
 		"paths":    p.readPaths,
@@ -79,7 +77,9 @@ func readProfile(name string, n yamlfile.Node) (*Profile, error) {
 		"bind":     p.readBind,
 		"derive":   p.readDerive,
 		"device":   p.readDevice,
-		"content":  func(n yamlfile.Node) error { contentStated = true; return p.readContent(n) },
+		"content":  p.readContent,
+		"profile":  oneAttribute(&p.attributes.profile, placesOfAttributes...),
+		"labels":   p.readLabels,
 		"change":   choice(&p.Change, Move, Split),
 		"onLimit":  choice(&p.OnLimit, policy.Deny, policy.ReplaceOldest),
 		"onOutage": choice(&p.OnOutage, AllowAll, AllowKnown, DenyAll),
@@ -93,8 +93,8 @@ func readProfile(name string, n yamlfile.Node) (*Profile, error) {
 	if p.Observe {
 		p.OnLimit = policy.Deny
 	}
-	if !contentStated && !p.hasVariable("content") {
-		p.contentID = source{}
+	if p.contentID == (source{}) && p.hasVariable("content") {
+		p.contentID = source{inPath, "content"}
 	}
 	if err := p.check(); err != nil {
 		return nil, n.Errorf("%w", err)
@@ -232,11 +232,16 @@ func (p *Profile) readDevice(n yamlfile.Node) error {
 	return n.Object(map[string]func(yamlfile.Node) error{
 		"id":   oneSource(&p.deviceID, places...),
 		"name": oneSource(&p.deviceName, places...),
+		"type": oneAttribute(&p.attributes.deviceType, placesOfAttributes...),
 	})
 }
 
 func (p *Profile) readContent(n yamlfile.Node) error {
-	return n.Object(map[string]func(yamlfile.Node) error{"id": oneSource(&p.contentID, inPath, inQuery)})
+	return n.Object(map[string]func(yamlfile.Node) error{
+		"id":     oneSource(&p.contentID, inPath, inQuery),
+		"type":   oneAttribute(&p.attributes.contentType, placesOfAttributes...),
+		"labels": p.readContentLabels,
+	})
 }
 
 func oneSource(into *source, places ...place) func(yamlfile.Node) error {

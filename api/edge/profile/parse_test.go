@@ -2,6 +2,7 @@ package profile
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ func TestParse_Defaults(t *testing.T) {
 	want := newProfile("vod")
 	want.templates = []template{{{literal: "vod"}, {name: "content"}, {name: "file", rest: true}}}
 	want.user = []source{{inBearer, ""}}
+	want.contentID, want.claims = source{inPath, "content"}, []string{"did"}
 	assert.Equal(t, want, p)
 	assert.Equal(t, FromOriginal, p.From)
 	assert.Equal(t, AllowAll, p.OnOutage)
@@ -34,6 +36,7 @@ func TestParse_Defaults(t *testing.T) {
 	assert.Equal(t, policy.Deny, p.OnLimit)
 	assert.Equal(t, time.Second, p.Cache)
 	assert.Equal(t, source{}, parse(t, `{paths: /live, user: bearer}`).contentID, "no path has content")
+	assert.Equal(t, want.contentID, parse(t, short[:len(short)-1]+`, content: {type: live}}`).contentID)
 }
 
 func TestParse_AllMembers(t *testing.T) {
@@ -49,8 +52,10 @@ func TestParse_AllMembers(t *testing.T) {
     session: ["claim:https://id.example/sid", "query:sid", "cookie:tab", "header:x-session", derive]
     bind: [ua, ip24]
     derive: [credential]
-    device: {id: "header:x-device", name: "claim:device"}
-    content: {id: "path:film"}
+    device: {id: "header:x-device", name: "claim:device", type: "cookie:kind"}
+    content: {id: "path:film", type: on demand, labels: [sport, "path:film", "claim:pack"]}
+    profile: "query:profile"
+    labels: {tier: "claim:tier", place: "header:x-place", edge: "yes"}
     change: split
     onLimit: replace-oldest
     onOutage: known
@@ -72,6 +77,12 @@ func TestParse_AllMembers(t *testing.T) {
 		},
 		bindAgent: true, bindNetwork: true,
 		deviceID: source{inHeader, "X-Device"}, deviceName: source{inClaim, "device"}, contentID: source{inPath, "film"},
+		attributes: attributeSources{
+			deviceType: source{inCookie, "kind"}, profile: source{inQuery, "profile"}, contentType: source{inText, "on demand"},
+			contentLabels: []source{{inText, "sport"}, {inPath, "film"}, {inClaim, "pack"}},
+			labels:        map[string]source{"tier": {inClaim, "tier"}, "place": {inHeader, "X-Place"}, "edge": {inText, "yes"}},
+		},
+		claims: []string{"device", "pack", "tier"},
 		cookie: &cookieConfig{name: "sc", path: "/vod", maxAge: time.Hour, sameSite: http.SameSiteLaxMode, insecure: true},
 	}, p)
 
@@ -136,6 +147,18 @@ func TestParse_Errors(t *testing.T) {
 		member(`device: {id: derive}`):                                      `vod: device: id: "derive": want one of`,
 		member(`content: {id: "header:x"}`):                                 `vod: content: id: "header:x": want one of path:NAME, query:NAME`,
 		member(`content: {id: "path:film"}`):                                "vod: content: path:film: no path has {film}",
+		member(`content: {type: "paths:x"}`):                                `vod: content: type: "paths:x": want one of claim:NAME, query:NAME, path:NAME, cookie:NAME, header:NAME, or a text without a colon`,
+		member(`content: {type: [live]}`):                                   "vod: content: type: want",
+		member(`content: {type: ` + strings.Repeat("x", 65) + `}`):          "vod: content.type: does not have 1 to 64 characters",
+		member(`content: {labels: "path:pack"}`):                            "vod: content: path:pack: no path has {pack}",
+		member(`content: {labels: [a, b, c, d, e, f, g, h, i]}`):            "vod: content.labels: more than 8 labels",
+		member(`device: {type: "path:kind"}`):                               "vod: device: path:kind: no path has {kind}",
+		member(`profile: ` + strings.Repeat("x", 201)):                      "vod: profile: does not have 1 to 200 characters",
+		member(`profile: derive:x`):                                         `vod: profile: "derive:x": want one of claim:NAME`,
+		member(`labels: tier`):                                              "vod: labels: want members",
+		member(`labels: {tier: "query:tier"}`):                              `vod: labels: tier: "query:tier": want one of claim:NAME, header:NAME, or a text`,
+		member(`labels: {"a b": x}`):                                        "vod: labels: a key has 1 to 32 characters",
+		member(`labels: {tier: 1}`):                                         "vod: labels: tier: want",
 		member(`change: stay`):                                              "vod: change: want move or split",
 		member(`onLimit: replace-lowest`):                                   "vod: onLimit: want deny or replace-oldest",
 		member(`onOutage: open`):                                            "vod: onOutage: want allow or deny or known",

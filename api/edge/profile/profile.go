@@ -39,6 +39,8 @@ type Profile struct {
 	deviceID    source
 	deviceName  source
 	contentID   source
+	attributes  attributeSources
+	claims      []string      // names of the claims that optional sources refer to
 	cookie      *cookieConfig // nil if the edge sets none
 }
 
@@ -107,7 +109,9 @@ type Identity struct {
 	Session string // of at most 200 bytes; it is secret, and not to be logged
 	Caller  access.Caller
 	Device  lease.Device
-	Cookie  *http.Cookie // to set in the response, or nil
+	// Attributes are those for plans with several limits, by the profile and the credential.
+	Attributes policy.StartAttributes
+	Cookie     *http.Cookie // to set in the response, or nil
 }
 
 // A Reason is the value of X-Streamcount-Reason for a request that cannot be read.

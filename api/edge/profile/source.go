@@ -28,11 +28,15 @@ const (
 	inHeader place = "header"
 	inClaim  place = "claim"  // of the viewer's token
 	inDerive place = "derive" // a session that is computed
+	inText   place = "text"   // the name itself, a constant
 )
 
 func (s source) String() string {
-	if s.name == "" {
+	switch {
+	case s.name == "":
 		return string(s.place)
+	case s.place == inText:
+		return s.name
 	}
 	return string(s.place) + ":" + s.name
 }
@@ -88,6 +92,8 @@ func (s source) find(r Request, t Target) (value string, n int) {
 		if values := r.Header[s.name]; len(values) > 0 {
 			return values[0], len(values)
 		}
+	case inText:
+		return s.name, 1
 	}
 	return "", 0
 }
