@@ -148,9 +148,8 @@ func (c *cookieClaims) claims() (more moreClaims) {
 	return more
 }
 
-func (c *cookieClaims) caller() access.Caller {
-	more := c.claims()
-	caller := access.Caller{Kind: access.Viewer, Name: c.User, Plan: more.Plan, Limit: more.Limit}
+func (more *moreClaims) caller(user string) access.Caller {
+	caller := access.Caller{Kind: access.Viewer, Name: user, Plan: more.Plan, Limit: more.Limit}
 	if more.Attributes != nil {
 		caller.Attributes = *more.Attributes
 	}

@@ -75,7 +75,8 @@ func (p *Profile) login(ctx context.Context, r Request, t Target, v Verifier, ke
 			if !ok {
 				return login{}, reject(BadIdentity, "%s is not valid or has expired", s)
 			}
-			l.cookie, l.caller, l.claims = &claims, claims.caller(), claims.claims().Claims
+			more := claims.claims()
+			l.cookie, l.caller, l.claims = &claims, more.caller(claims.User), more.Claims
 			return l, nil
 		}
 		var err error
