@@ -22,7 +22,7 @@ import (
 type sim struct {
 	simConfig
 	etcd  *etcdsim.Etcd
-	nodes []*Limiter
+	nodes []*simNode
 	links []*etcdsim.Link
 
 	mu      sync.Mutex
@@ -65,10 +65,11 @@ type simConfig struct {
 	planUsers             int // users with plans with several limits
 	edges                 int // sessions whose requests for media start their streams
 	nodesN                int
-	ttl, length           time.Duration
+	ttl, length, cooldown time.Duration
 	delay, lag            time.Duration
 	lost                  float64
 	cuts, outages         int           // failures of one link, and of all links
+	restarts              int           // of nodes
 	elections             int           // leader changes that the old leader does not notice at once
 	backlog, unnoticed    time.Duration // until an expired lease is revoked; until the old leader notices the change
 	outage                Outage
@@ -88,10 +89,16 @@ func drawSim(t *rapid.T, outage Outage) simConfig {
 		elections: rapid.IntRange(0, 2).Draw(t, "elections"),
 		backlog:   ms("backlog", 5000), unnoticed: ms("unnoticed", 20000),
 	}
+	cfg.cooldown = cfg.ttl / 2
 	if outage == OutageDeny { // otherwise each node may admit a stream of a session
 		cfg.edges = rapid.IntRange(0, 3).Draw(t, "edges")
 	}
 	return cfg
+}
+
+// calm reports whether every node receives every change in time.
+func (c simConfig) calm() bool {
+	return c.lost == 0 && c.cuts == 0 && c.outages == 0 && c.restarts == 0
 }
 
 func (s *sim) fault(format string, args ...any) {
@@ -185,7 +192,7 @@ func simulate(t *testing.T, cfg simConfig) *sim {
 		simConfig: cfg, etcd: etcdsim.New(), spans: map[string][]span{}, puts: map[streamid.Nonce]put{},
 		leases: map[streamid.Nonce]int64{}, taken: map[streamid.Nonce][]taken{}, gone: map[streamid.Nonce]etcdsim.Cause{}, held: map[streamid.Nonce]bool{},
 		evicted: map[string]time.Time{}, batches: map[int]*simBatch{}, done: map[string]int{},
-		plans: newSimPlans(cfg), edge: newEdgeChecker(cfg.ttl),
+		plans: newSimPlans(cfg), edge: newEdgeChecker(cfg),
 	}
 	s.etcd.Audit, s.etcd.Backlog = s.audit, cfg.backlog
 	ctx, stop := context.WithCancel(context.Background())
@@ -196,20 +203,8 @@ func simulate(t *testing.T, cfg simConfig) *sim {
 		}
 	})
 	serving, drain := context.WithCancel(ctx)
-	var nodes sync.WaitGroup
 	for i := range cfg.nodesN {
-		link := &etcdsim.Link{Etcd: s.etcd, Seed: cfg.seed + uint64(i), Delay: cfg.delay, Lost: cfg.lost, Lag: cfg.lag}
-		l, err := New(Etcd{KV: link.KV(), Lease: link.Lease(), Watch: link.Watcher()}, Config{
-			Prefix: "/p", Limit: cfg.limit, TTL: cfg.ttl, Secret: []byte("0123456789abcdef"), Cooldown: cfg.ttl / 2,
-			Outage: cfg.outage,
-		})
-		require.NoError(t, err)
-		s.nodes, s.links = append(s.nodes, l), append(s.links, link)
-		nodes.Go(func() {
-			if err := l.Run(serving); err != nil {
-				s.fault("run: %v", err)
-			}
-		})
+		s.addNode(i).start(serving)
 	}
 	var viewers sync.WaitGroup
 	for i := range cfg.viewers {
@@ -219,11 +214,14 @@ func simulate(t *testing.T, cfg simConfig) *sim {
 		viewers.Go(func() { s.watchEdge(i) })
 	}
 	viewers.Go(s.injectFaults)
+	viewers.Go(func() { s.scheduleRestarts(serving) })
 	viewers.Go(s.changeRules)
 	viewers.Wait()
 	s.waitForExpiry()
 	drain()
-	nodes.Wait()
+	for _, n := range s.nodes {
+		n.running.Wait()
+	}
 	time.Sleep(2*cfg.ttl + cfg.backlog + time.Second) // the leases that a pool could not revoke expire
 	if n := s.etcd.Leases(); n > 0 {
 		s.fault("%d leases are left", n)

@@ -78,7 +78,7 @@ func (v *simViewer) sendBatch(b *simBatch) {
 // neverStarted returns heartbeats of streams that no start has returned.
 func (v *simViewer) neverStarted() []HeartbeatRequest {
 	unknown := streamid.ID{Lease: 1, Nonce: streamid.Nonce{1}}
-	id := v.nodes[0].ids.Sign(v.user, unknown)
+	id := v.limiterOf(0).ids.Sign(v.user, unknown)
 	return []HeartbeatRequest{{v.user, id}, {v.user + "-other", id}, {v.user, "zzz"}}[:v.rng.IntN(4)]
 }
 

@@ -118,7 +118,7 @@ func (v *simViewer) request(req Request, as limitcheck.Attributes) limitcheck.Re
 		r.Evict = false // a cool-down may forbid it
 	}
 	for _, id := range req.Replaces {
-		if who, err := v.nodes[0].ids.Parse(v.user, id); err == nil {
+		if who, err := v.limiterOf(0).ids.Parse(v.user, id); err == nil {
 			r.Replaces = append(r.Replaces, who.Nonce.String())
 		}
 	}
@@ -160,7 +160,7 @@ func (s *sim) changeRules() {
 }
 
 func (s *sim) changeRule(rng *rand.Rand, set rules.Set) {
-	_, err := s.nodes[rng.IntN(len(s.nodes))].Rules().Apply(context.Background(), set, rules.Options{})
+	_, err := s.limiterOf(rng.IntN(len(s.nodes))).Rules().Apply(context.Background(), set, rules.Options{})
 	switch {
 	case err == nil:
 		s.count("rule changes")

@@ -57,9 +57,9 @@ func (v *simViewer) upTo(d time.Duration) time.Duration {
 
 func (v *simViewer) node() *Limiter {
 	if v.home >= 0 {
-		return v.nodes[v.home]
+		return v.limiterOf(v.home)
 	}
-	return v.nodes[v.rng.IntN(len(v.nodes))]
+	return v.limiterOf(v.rng.IntN(len(v.nodes)))
 }
 
 func (v *simViewer) start() *simStream {
@@ -139,7 +139,7 @@ func (v *simViewer) checkCooldown(req Request, st Started, asked time.Time) {
 			continue
 		}
 		if own, ok := v.evicted[req.Session]; ok && v.calm() && req.Session != "" &&
-			own.Before(asked) && time.Since(own) < v.nodes[0].cfg.Cooldown {
+			own.Before(asked) && time.Since(own) < v.cooldown {
 			v.faultLocked("%s evicted %v after it was evicted", req.Session, time.Since(own))
 		}
 		if e.Stream.Session != "" {
@@ -155,7 +155,7 @@ func (v *simViewer) checkEnded(n streamid.Nonce, st Started) {
 	defer v.mu.Unlock()
 	for _, t := range v.taken[n] {
 		reported := slices.ContainsFunc(st.Ended, func(e Ended) bool {
-			who, err := v.nodes[0].ids.Parse(v.user, e.Stream.ID)
+			who, err := v.limiterOf(0).ids.Parse(v.user, e.Stream.ID)
 			return err == nil && who.Nonce == t.nonce
 		})
 		if !reported {
@@ -163,9 +163,6 @@ func (v *simViewer) checkEnded(n streamid.Nonce, st Started) {
 		}
 	}
 }
-
-// calm reports whether every eviction writes its cool-down in time.
-func (v *simViewer) calm() bool { return v.lost == 0 && v.cuts == 0 && v.outages == 0 }
 
 // play renews a stream for a while. Then the viewer crashes or stops the stream, and may
 // continue to use the ended stream.

@@ -107,9 +107,9 @@ var generalMutants = []mutant{
 			"		b.results[i] = b.results[b.distinct.First(i)]\n",
 	}}},
 	{name: "an outage ends streams", scene: "outage", patches: []patch{{
-		"lease/heartbeat.go", "	return HeartbeatResult{TTL: l.cfg.TTL, Degraded: true}\n}\n",
+		"lease/heartbeat.go", "	r := HeartbeatResult{TTL: l.cfg.TTL, Degraded: true}\n",
 		"	if MUTANT {\n		return HeartbeatResult{Err: &EndedError{Reason: policy.ReasonEnded}}\n	}\n" +
-			"	return HeartbeatResult{TTL: l.cfg.TTL, Degraded: true}\n}\n",
+			"	r := HeartbeatResult{TTL: l.cfg.TTL, Degraded: true}\n",
 	}}},
 	{name: "a stop of unknown outcome counts as an end", scene: "late outage", patches: []patch{{
 		"lease/internal/replica/replica.go", "		g.Intended = true\n", "		g.Intended = !(MUTANT)\n",

@@ -43,6 +43,73 @@ var edgeMutants = []mutant{
 	{name: "a bar does not end when the session is quiet", scene: simEdge, patches: []patch{{
 		"lease/internal/bars/bars.go", "barred = age < MaxAge && (age < least", "barred = age < MaxAge && (MUTANT || age < least",
 	}}},
+	{name: "an eviction sets no bar", scene: simEdge, patches: []patch{{
+		"lease/internal/schema/tombstone.go", "	if reason != policy.ReasonExpired && !(",
+		"	if reason != policy.ReasonExpired && !(MUTANT && reason == policy.ReasonEvicted) && !(",
+	}}},
+	{name: "an expiry sets a bar", scene: simEdge, patches: []patch{{
+		"lease/internal/replica/apply.go", "			g := r.recordEnding(c.removed.nonce, tombstones)\n",
+		"			g := r.recordEnding(c.removed.nonce, tombstones)\n			if MUTANT && schema.DecodeVia(c.removed.Value) != \"\" {\n" +
+			"				r.bars.Set(schema.Tombstone{Nonce: g.Nonce, Reason: g.Reason, Bar: schema.BarKeyOf(user, schema.DecodeHead(c.removed.Value).Session)})\n			}\n",
+	}}},
+	{name: "a player that leaves is barred", scene: simEdge, patches: []patch{{
+		"lease/attend.go", "		_, err = l.tryEnd(ctx, user, e, schema.Tombstone{Nonce: e.Nonce, Reason: policy.ReasonStopped})\n",
+		"		quiet := schema.Tombstone{Nonce: e.Nonce, Reason: policy.ReasonStopped}\n		if MUTANT {\n" +
+			"			quiet = schema.NewTombstone(user, e, policy.ReasonStopped)\n		}\n		_, err = l.tryEnd(ctx, user, e, quiet)\n",
+	}}},
+	{name: "a start does not wait for its replica before it decides on the bar", scene: simEdge, patches: []patch{{
+		"lease/attend.go", "	if !a.l.replica.WaitApplied(ctx, a.snapshot.rev) {\n", "	if !(MUTANT) && !a.l.replica.WaitApplied(ctx, a.snapshot.rev) {\n",
+	}}},
+	{name: "a client that disconnects stops the stream of its session", scene: simEdge, patches: []patch{{
+		"lease/start.go", "	case err == nil && ctx.Err() != nil && !a.req.Join:", "	case err == nil && ctx.Err() != nil && (!a.req.Join || MUTANT):",
+	}}},
+	{name: "an explicit start does not lift a bar", scene: simEdge, patches: []patch{{
+		"lease/internal/replica/entries.go", "	if r.bars.Any() && head.Session != \"\" {", "	if r.bars.Any() && head.Session != \"\" && !(MUTANT) {",
+	}}},
+	{name: "a start of the own session sets a bar", scene: simEdge, patches: []patch{{
+		"lease/admission.go", "			if e.Session == a.req.Session {\n", "			if e.Session == a.req.Session && !(MUTANT) {\n",
+	}}},
+	{name: "a session of another user is barred", scene: simEdge, patches: []patch{{
+		"lease/internal/schema/tombstone.go", "	sum := sha256.Sum256([]byte(user + \"\\x00\" + session))",
+		"	if MUTANT {\n		user = \"\"\n	}\n	sum := sha256.Sum256([]byte(user + \"\\x00\" + session))",
+	}}},
+	{name: "a node that starts reads no bars", scene: simEdge, patches: []patch{{
+		"lease/internal/replica/watch.go", "			r.bars.Set(g) //", "			if MUTANT {\n				continue\n			}\n			r.bars.Set(g) //",
+	}}},
+	{name: "a bar has no maximum age", scene: simEdge, patches: []patch{{
+		"lease/internal/bars/bars.go", "barred = age < MaxAge &&", "barred = (age < MaxAge || MUTANT) &&",
+	}}},
+	{name: "a bar ends before the cool-down", scene: simEdge, patches: []patch{{
+		"lease/internal/bars/bars.go", "	if of.tombstone.Reason == policy.ReasonEvicted {", "	if of.tombstone.Reason == policy.ReasonEvicted && !(MUTANT) {",
+	}}},
+	{name: "each request ends a bar as early as one of a viewer who begins", scene: simEdge, patches: []patch{{
+		"lease/internal/bars/bars.go", "	if entry {\n", "	if entry || MUTANT {\n",
+	}}},
+	{name: "a viewer who begins waits as long as a player that continues", scene: simEdge, patches: []patch{{
+		"lease/internal/bars/bars.go", "		quiet = EntryQuiet\n", "		if !(MUTANT) {\n			quiet = EntryQuiet\n		}\n",
+	}}},
+	{name: "a look prolongs a bar", scene: simEdge, patches: []patch{{
+		"lease/internal/bars/bars.go", "	of, _, retryAfter, barred := b.look(key, entry)\n",
+		"	of, _, retryAfter, barred := b.look(key, entry)\n	if MUTANT && barred {\n		of.last.Store(int64(max(b.now().Sub(of.begin), 1)))\n	}\n",
+	}}},
+	{name: "parallel requests renew the lease separately", scene: simEdgeCost, patches: []patch{{
+		"lease/attend.go", "	l.renewing.DoChan(s.ID, func() (any, error) {\n",
+		"	if MUTANT {\n		l.renewing.Forget(s.ID)\n	}\n	l.renewing.DoChan(s.ID, func() (any, error) {\n",
+	}, {
+		"lease/attend.go", "	case r := <-l.renewing.DoChan(id, ",
+		"	case r := <-l.renewing.DoChan(map[bool]string{true: rand.Text(), false: id}[MUTANT], ",
+	}, {
+		"lease/attend.go", "	\"errors\"\n", "	\"crypto/rand\"\n	\"errors\"\n",
+	}}},
+	{name: "a client that disconnects aborts the renewal that others wait for", scene: simEdgeCost, patches: []patch{{
+		"lease/attend.go", "return l.Heartbeat(context.WithoutCancel(ctx), user, id) }):",
+		"return l.renewAs(ctx, user, id) }):",
+	}, {
+		"lease/attend.go", "// Leave ends the running",
+		"func (l *Limiter) renewAs(ctx context.Context, user, id string) (Stream, error) {\n	if !(MUTANT) {\n" +
+			"		return l.Heartbeat(context.WithoutCancel(ctx), user, id)\n	}\n	s, err := l.Heartbeat(ctx, user, id)\n" +
+			"	if ctx.Err() != nil {\n		return Stream{ID: id, User: user, TTL: l.cfg.TTL, Degraded: true}, nil\n	}\n	return s, err\n}\n\n// Leave ends the running",
+	}}},
 	{name: "each check renews the lease", scene: simEdgeCost, patches: []patch{{
 		"lease/attend.go", "case !renew || time.Since(renewed) < e.TTL()/3:", "case !renew || time.Since(renewed) < e.TTL()/3 && !(MUTANT):",
 	}, {
@@ -80,14 +147,25 @@ func TestMutants_Simulations(t *testing.T) {
 		t.Run(m.name, func(t *testing.T) {
 			out, err := run(t, m.scene, i+1)
 			require.Error(t, err, "the simulations have not found the mutant: %s", out)
-			_, found, failed := strings.Cut(out, "[rapid] failed after ")
+			found, failed := simulationFault(out)
 			require.True(t, failed, "it failed otherwise: %s", out)
-			first, _, _ := strings.Cut(found, "\n")
-			t.Log(first)
+			t.Log(found)
 		})
 	}
 	for _, scene := range []string{simEdge, simEdgeCost} {
 		out, err := run(t, scene, 0)
 		require.NoError(t, err, "without a mutant: %s", out)
 	}
+}
+
+// simulationFault returns the first line of what a simulation has found. rapid cannot reproduce
+// all findings, because the order of goroutines at one virtual time varies.
+func simulationFault(out string) (found string, ok bool) {
+	for _, before := range []string{"[rapid] failed after ", "Original traceback ("} {
+		if _, after, ok := strings.Cut(out, before); ok {
+			found, _, _ = strings.Cut(after, "\n")
+			return found, true
+		}
+	}
+	return "", false
 }
