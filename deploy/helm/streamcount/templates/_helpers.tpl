@@ -99,5 +99,25 @@ cannot have the host name of the Service. */}}
 {{- if not .Values.tlsSecret }}{{ fail "tlsClientCA needs tlsSecret: client certificates are part of HTTPS" }}{{ end }}
 {{- $_ := set $c "tls-client-ca" (printf "/etc/streamcount/tls-client-ca/%s" .Values.tlsClientCA.key) }}
 {{- end }}
+{{- with .Values.edge }}
+{{- if .file }}
+{{- if not (or .allow $.Values.auth.keysSecret.name .clientCA.secret) }}
+{{- fail "no proxy could use the edge: set edge.allow, auth.keysSecret with a key of scope edge, or edge.clientCA" }}
+{{- end }}
+{{- $_ := set $c "edge-listen" ":3001" }}
+{{- $_ := set $c "edge-file" "/etc/streamcount/config/edge.yaml" }}
+{{- with .allow }}{{ $_ := set $c "edge-allow" . }}{{ end }}
+{{- if .tlsSecret }}
+{{- $_ := set $c "edge-tls-cert" "/etc/streamcount/edge-tls/tls.crt" }}
+{{- $_ := set $c "edge-tls-key" "/etc/streamcount/edge-tls/tls.key" }}
+{{- end }}
+{{- if .clientCA.secret }}
+{{- if not .tlsSecret }}{{ fail "edge.clientCA needs edge.tlsSecret: client certificates are part of HTTPS" }}{{ end }}
+{{- $_ := set $c "edge-client-ca" (printf "/etc/streamcount/edge-client-ca/%s" .clientCA.key) }}
+{{- end }}
+{{- else if or .allow .tlsSecret .clientCA.secret }}
+{{- fail "edge.allow, edge.tlsSecret and edge.clientCA need edge.file" }}
+{{- end }}
+{{- end }}
 {{- toYaml $c }}
 {{- end }}
