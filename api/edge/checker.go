@@ -332,6 +332,10 @@ func (ch check) hash() uint64 {
 func (c *Checker) Leave(ctx context.Context, p *profile.Profile, r profile.Request) Decision {
 	var d Decision
 	t, err := p.Read(r)
+	if err == nil && p.Change == profile.Split && t.Content == "" {
+		err = &profile.Rejection{Reason: profile.BadURI, Detail: "With change: split the content decides which stream ends: " +
+			"send the URI of the media below leave/, or in the headers of a check."}
+	}
 	if err != nil {
 		return d.failed(err)
 	}

@@ -50,6 +50,7 @@ const (
     onOutage: deny
     observe: true
   bearer: {paths: ["/vod/{content}/{file...}"], user: [bearer], session: ["query:sid"]}
+  path: {paths: ["/t/{token}/{content}/{file...}"], user: ["path:token"]}
   token: {paths: ["/vod/{content}/{file...}"], user: [bearer], session: ["claim:sid"]}
 `
 )

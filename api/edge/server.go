@@ -113,8 +113,8 @@ const (
 	maxHeaders = 32 << 10
 )
 
-// ServeHTTP routes by the target as it was sent. Below uri/ it is the target of a player, and may
-// contain anything.
+// ServeHTTP routes by the target as it was sent. Below uri/ and leave/ it is the target of a player,
+// and may contain anything.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	conn := ingress.ConnOf(r)
 	if !conn.BeginRequest() {
@@ -158,11 +158,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.check(w, r, p, profile.FromRequest, target[len(path)-len(call)+len("uri"):])
 	case call == "check":
 		s.check(w, r, p, p.From, "")
-	case call == "leave" && r.Method == http.MethodPost:
-		s.leave(w, r, p)
-	case call == "explain" && r.Method == http.MethodPost:
+	case r.Method == http.MethodPost && strings.HasPrefix(call, "leave/"):
+		s.leave(w, r, p, target[len(path)-len(call)+len("leave"):])
+	case r.Method == http.MethodPost && call == "leave":
+		s.leave(w, r, p, "")
+	case r.Method == http.MethodPost && call == "explain":
 		s.explain(w, r, p)
-	case call == "leave", call == "explain":
+	case call == "leave", strings.HasPrefix(call, "leave/"), call == "explain":
 		writeProblem(w, problem.MethodNotAllowed.New("This path takes POST.").WithHeader("Allow", "POST"))
 	default:
 		writeProblem(w, noRoute())
@@ -184,7 +186,7 @@ func originForm(target string) string {
 
 func noRoute() *problem.Problem {
 	return problem.NotFound.New("Nothing is served at this path. The paths are " + healthPath + " and " + pathPrefix +
-		"PROFILE/ with check, uri/..., leave and explain.")
+		"PROFILE/ with check, uri/..., leave, leave/... and explain.")
 }
 
 // checkSize bounds the target and the headers.
@@ -281,14 +283,24 @@ func clientOf(h http.Header) string {
 	return strings.TrimSpace(last)
 }
 
-// leave ends the stream of the session of a request.
-func (s *Server) leave(w http.ResponseWriter, r *http.Request, p *served) {
-	_, query, _ := strings.Cut(r.RequestURI, "?")
-	o := profile.Request{Method: http.MethodGet, Target: "/?" + query, Header: r.Header, Client: clientOf(r.Header)}
-	if names, ok := originalHeaders[p.From]; ok && len(r.Header[names[0]]) == 1 {
-		o.Target = r.Header[names[0]][0]
+// leave ends the stream of the session of a request. target is the target below leave/, which every
+// profile reads; "" if the target is in the headers of a check, or there is only a query.
+func (s *Server) leave(w http.ResponseWriter, r *http.Request, p *served, target string) {
+	o := profile.Request{Target: target, Header: r.Header, Client: clientOf(r.Header)}
+	bad := ""
+	if names, ok := originalHeaders[p.From]; target == "" && ok && len(r.Header[names[0]]) > 0 {
+		o, bad = s.original(r, p, p.From, "")
+	} else if target == "" {
+		_, query, _ := strings.Cut(r.RequestURI, "?")
+		o.Target = "/?" + query
 	}
-	d := s.Leave(r.Context(), p.Profile, o)
+	o.Method = http.MethodGet // the media's, not that of the beacon
+	var d Decision
+	if bad != "" {
+		d = d.rejected(&profile.Rejection{Reason: profile.BadURI, Detail: bad})
+	} else {
+		d = s.Leave(r.Context(), p.Profile, o)
+	}
 	if d.Outcome != Passed {
 		s.logDecision(r.Context(), p.Name, d)
 		answer(w, p.Profile, d)

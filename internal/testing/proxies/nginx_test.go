@@ -1,12 +1,15 @@
 package proxies
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"streamcount/internal/testing/longtest"
 )
 
 // TestNGINXCache checks which answers nginx keeps, and for which viewers.
@@ -56,4 +59,42 @@ func TestNGINXCache(t *testing.T) {
 	received := o.take()
 	require.Len(t, received, 1)
 	assert.Equal(t, "/vod/a%20film/0.ts", received[0].RequestURI)
+}
+
+// TestNGINXLeave checks that a player ends its stream through nginx, and no other one.
+func TestNGINXLeave(t *testing.T) {
+	t.Parallel()
+	longtest.Require(t)
+	s, o := startService(t, 3, Deployed(t, "edge.yaml")), startOrigin(t)
+	v := newViewer(t, NGINX.Start(t, Settings{Node: s.edge, Key: s.key, Origin: o.address, Patient: true}))
+	token := func(n int) string { return s.token("maya", fmt.Sprint("playback-", n)) }
+	for n := 1; n <= 3; n++ {
+		require.Equal(t, 200, v.get("/t/"+token(n)+"/a%20film/index.m3u8").status)
+	}
+	require.Equal(t, 3, s.call(t, "GET", "maya", "").Streams)
+	for what, tt := range map[string]struct {
+		method, target, header string
+		status                 int
+	}{
+		"no token":              {"POST", "/leave/vod/film/index.m3u8", "Accept: */*", 401},
+		"the route of the edge": {"POST", "/leave/../_streamcount", "Accept: */*", 404},
+		"another method":        {"GET", "/leave/t/" + token(1) + "/film/index.m3u8", "Accept: */*", 405},
+		"without a stream":      {"POST", "/leave/t/" + token(4) + "/film/index.m3u8", "Accept: */*", 204},
+	} {
+		assert.Equal(t, tt.status, v.send(tt.method, tt.target, tt.header).status, what)
+	}
+	assert.Equal(t, 3, s.call(t, "GET", "maya", "").Streams)
+	for left, target := range []string{
+		"/leave/t/" + token(1) + "/a%20film/index.m3u8", "/leave/vod/a%20film/0.ts?token=" + token(2), "/leave/vod/a%20film/0.ts",
+	} {
+		header := map[bool]string{true: "Authorization: Bearer " + token(3), false: "Accept: */*"}[left == 2]
+		got := v.send("POST", target, "Content-Type: text/plain;charset=UTF-8", "Content-Length: 0", header)
+		assert.Equal(t, http.StatusNoContent, got.status, target)
+		if left < 2 {
+			assert.Equal(t, 2-left, s.call(t, "GET", "maya", "").Streams, target)
+		}
+	}
+	for n := 4; n <= 6; n++ {
+		assert.Equal(t, 200, v.get("/t/"+token(n)+"/film/index.m3u8").status, "the slot is free")
+	}
 }
