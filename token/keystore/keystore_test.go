@@ -186,13 +186,13 @@ func TestStore_Rotate(t *testing.T) {
 		k, _ := s.ring.Signing(first[1].From)
 		assert.Equal(t, first[1].ID, k.ID, "it signs after the time without another read")
 	}
-	b.cfg.Spread = time.Minute
-	atOnce, err := b.Rotate(t.Context(), true)
+	cfg.Spread = time.Minute
+	atOnce, err := newStore(t, cfg).Rotate(t.Context(), true)
 	require.NoError(t, err)
 	assert.Equal(t, first[1].ID, atOnce[1].ID, "of the published key")
 	assert.Equal(t, first[1].Created.Add(time.Minute), atOnce[1].From, "it was published a moment ago")
-	b.cfg.Spread = 0
-	atOnce, err = b.Rotate(t.Context(), true)
+	cfg.Spread = 0
+	atOnce, err = newStore(t, cfg).Rotate(t.Context(), true)
 	require.NoError(t, err)
 	assert.Equal(t, []token.KeyState{token.Verifying, token.Signing}, states(atOnce), "it was published for long enough")
 	assert.Equal(t, first[1].ID, atOnce[1].ID)
