@@ -26,7 +26,7 @@ func NewEdge() *Edge {
 	return &Edge{
 		checks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "streamcount_edge_checks_total",
-			Help: "Requests of players that proxies let the edge check, by decision and reason. The profile is empty if the proxy has no right to check.",
+			Help: "Requests of players that proxies let the edge check, by decision and reason. The profile is empty if the proxy has no right to check, or if the edge file has no such profile.",
 		}, []string{"profile", "decision", "reason"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "streamcount_edge_check_duration_seconds",

@@ -12,6 +12,7 @@ import (
 
 	"streamcount/api/edge/profile"
 	"streamcount/lease"
+	"streamcount/lease/policy"
 )
 
 // A countingLimiter returns fixed values and counts calls. Its other methods are not called.
@@ -57,9 +58,11 @@ func TestCheck_Calls(t *testing.T) {
 	assert.Equal(t, Looked, check(l, true, http.MethodHead).Outcome)
 	assert.Equal(t, []int{0, 2, 0}, []int{l.attends, l.looks, l.starts}, "HEAD has no effect")
 
-	l = &countingLimiter{attendance: lease.Attendance{Current: true}, err: &lease.LimitError{}}
-	assert.Equal(t, AtLimit, check(l, false, http.MethodGet).Outcome)
-	assert.Equal(t, 1, l.starts, "a rejected start is not repeated at once")
+	for _, err := range []error{&lease.LimitError{}, &policy.MissingAttributesError{}, &policy.AttributeError{}} {
+		l = &countingLimiter{attendance: lease.Attendance{Current: true}, err: err}
+		assert.Equal(t, AtLimit, check(l, false, http.MethodGet).Outcome)
+		assert.Equal(t, 1, l.starts, "a rejected start is not repeated at once: %v", err)
+	}
 
 	l = &countingLimiter{attendance: lease.Attendance{Stream: running}}
 	assert.Equal(t, Unavailable, check(l, true, http.MethodGet).Outcome, "another node answers")
@@ -69,6 +72,23 @@ func TestCheck_Calls(t *testing.T) {
 	answer(w, profiles["vod"], d)
 	assert.Equal(t, "1", w.Header().Get("X-Streamcount-Degraded"))
 	assert.Equal(t, "0", w.Header().Get("X-Accel-Expires"), "a proxy does not keep a degraded answer")
+}
+
+// A refusal sets no cookie, and an explanation says so.
+func TestExplain_Cookie(t *testing.T) {
+	profiles, err := profile.Parse([]byte(file))
+	require.NoError(t, err)
+	for _, tt := range []struct {
+		err  error
+		want bool
+	}{{nil, true}, {&lease.LimitError{}, false}} {
+		c := NewChecker(CheckerConfig{})
+		c.SetBackend(Backend{Limiter: &countingLimiter{attendance: lease.Attendance{Current: true}, err: tt.err}, Key: make([]byte, 32)})
+		x := c.Explain(t.Context(), profiles["vod"], profile.Request{
+			Method: http.MethodGet, Target: "/vod/film/1.ts?sid=a", Header: http.Header{"X-User": {"maya"}},
+		})
+		assert.Equal(t, tt.want, x.Cookie, "%v", tt.err)
+	}
 }
 
 // An explanation says what a check does without etcd: it moves no stream, and starts none.

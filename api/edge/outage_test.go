@@ -3,7 +3,6 @@ package edge
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"sync/atomic"
@@ -17,7 +16,6 @@ import (
 	"streamcount/internal/testing/etcdtest"
 	"streamcount/internal/testing/testlog"
 	"streamcount/lease"
-	"streamcount/lease/policy"
 )
 
 // While etcd does not answer, running sessions continue, and the policy of the profile decides
@@ -112,20 +110,4 @@ func TestUnavailable(t *testing.T) {
 	var d Decision
 	d = d.failed(errors.New("no keys"))
 	assert.Equal(t, Unavailable, d.Outcome)
-}
-
-// A start that the user's plan does not allow is not an outage.
-func TestPlanRequiresAttributes(t *testing.T) {
-	t.Parallel()
-	n, l := startNode(t)
-	_, err := l.Rules().SetPlan(t.Context(), policy.DefaultPlan,
-		policy.Plan{Limit: 1, OnLimit: policy.Deny, Require: []policy.Attribute{policy.AttrProfile}})
-	require.NoError(t, err)
-	var got reply
-	require.Eventually(t, func() bool {
-		got = n.check(t, "vod", fmt.Sprint("/vod/film/1.ts?sid=", time.Now().UnixNano()))
-		return got.StatusCode != 200 // until the plan arrives
-	}, soon, 10*time.Millisecond)
-	assert.Equal(t, 403, got.StatusCode)
-	assert.Equal(t, "limit", got.reason())
 }

@@ -294,7 +294,6 @@ func (s *Server) leave(w http.ResponseWriter, r *http.Request, p *served, target
 		_, query, _ := strings.Cut(r.RequestURI, "?")
 		o.Target = "/?" + query
 	}
-	o.Method = http.MethodGet // the media's, not that of the beacon
 	var d Decision
 	if bad != "" {
 		d = d.rejected(&profile.Rejection{Reason: profile.BadURI, Detail: bad})
