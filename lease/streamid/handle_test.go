@@ -22,6 +22,7 @@ func TestHandle(t *testing.T) {
 		require.True(t, IsHandle(h))
 		require.False(t, IsHandle(id))
 		require.NotContains(t, id, h[2:])
+		require.NotEqual(t, h, Handle(id+"\n"))
 		require.Equal(t, h, Handle(id), "the same every time")
 		require.Equal(t, h, Handle(testSigner(t, "/a", []byte("another secret of 32 bytes......")).Sign("maya", who)),
 			"the same when the secret is changed")

@@ -39,12 +39,20 @@ func (n Nonce) String() string { return base64.RawURLEncoding.EncodeToString(n[:
 // MarshalText encodes the nonce for records and keys.
 func (n Nonce) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
 
-// UnmarshalText decodes the result of MarshalText.
-func (n *Nonce) UnmarshalText(b []byte) error {
-	if base64.RawURLEncoding.DecodedLen(len(b)) != len(n) {
-		return fmt.Errorf("nonce of %d characters", len(b))
+// UnmarshalText decodes the result of MarshalText, and refuses any other text.
+func (n *Nonce) UnmarshalText(text []byte) error { return DecodeText(n[:], text) }
+
+// DecodeText decodes base64url into dst. It refuses a text that is not the encoding of
+// len(dst) bytes. Package base64 ignores line breaks, so a text with them has the right
+// length and yields fewer bytes.
+func DecodeText(dst, text []byte) error {
+	if len(text) != encoding.EncodedLen(len(dst)) {
+		return fmt.Errorf("want %d characters of base64url instead of %d", encoding.EncodedLen(len(dst)), len(text))
 	}
-	_, err := base64.RawURLEncoding.Strict().Decode(n[:], b)
+	n, err := encoding.Decode(dst, text)
+	if err == nil && n != len(dst) {
+		err = errors.New("base64url with a line break")
+	}
 	return err
 }
 
@@ -66,7 +74,7 @@ const (
 	idLength    = idSize / 3 * 4 // characters
 )
 
-// encoding accepts only one spelling of an id.
+// encoding accepts only one spelling of an id, apart from line breaks.
 var encoding = base64.RawURLEncoding.Strict()
 
 // A Signer issues and verifies stream ids. It is safe for concurrent use.
@@ -158,7 +166,7 @@ func (s Signer) Parse(user, text string) (ID, error) {
 	var chars [idLength]byte
 	var b [idSize]byte
 	copy(chars[:], text)
-	if n, err := encoding.Decode(b[:], chars[:]); err != nil || n != idSize {
+	if DecodeText(b[:], chars[:]) != nil {
 		return ID{}, fmt.Errorf("%w: not base64url", ErrMalformed)
 	}
 	r := s.keyring.Load()

@@ -80,6 +80,21 @@ func TestSigner_NoID(t *testing.T) {
 	}
 }
 
+// A text with line breaks is as long as an encoding, and package base64 decodes it to fewer bytes.
+func TestDecodeText(t *testing.T) {
+	want := Nonce{1, 2, 3}
+	text := want.String()
+	var got Nonce
+	require.NoError(t, got.UnmarshalText([]byte(text)))
+	assert.Equal(t, want, got)
+	for _, bad := range []string{
+		"", text[1:], text + "A", text + "\n", text[:15] + "\n", "\r\n" + text[2:], text[:4] + "\n\n\n\n" + text[8:], text[:15] + "=", "+" + text[1:],
+	} {
+		assert.Error(t, got.UnmarshalText([]byte(bad)), "%q", bad)
+	}
+	assert.Error(t, DecodeText(make([]byte, 1), []byte("AB")), "spare bits")
+}
+
 func FuzzSigner_Open(f *testing.F) {
 	s := testSigner(f, "/p", firstSecret)
 	f.Add("maya", s.Sign("maya", ID{Slot: 2, Lease: 7}))

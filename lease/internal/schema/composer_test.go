@@ -76,6 +76,7 @@ func FuzzScanStops(f *testing.F) {
 		require.Equal(f, n > 0, ok)
 		require.Len(f, got, n)
 	}
+	f.Add([]byte("[{\"n\":\"AQAAAAAA\nAAAAAAA\",\"r\":\"stopped\"}]"))
 	f.Add([]byte(`[{"n":"AQAAAAAAAAAAAAA!","r":"stopped"}]`))
 	f.Add([]byte(`[{"n":"AQAAAAAAAAAAAAAA","r":"evicted"}]`))
 	f.Add([]byte(`[{"n":"AQAAAAAAAAAAAAAA","r":"stopped"}]]`))

@@ -176,8 +176,8 @@ func DecodeHead(value []byte) Head {
 
 // scanHead decodes the head of a record that has the form which json.Marshal
 // writes. For most values of another form it reports false. It differs from
-// json.Unmarshal only for a value that has a member twice. It exists because a replica
-// decodes the head of each of a million streams.
+// json.Unmarshal only for a value that has a member twice, or that is not JSON after its
+// head. It exists because a replica decodes the head of each of a million streams.
 func scanHead(value []byte) (h Head, ok bool) {
 	rest, ok := bytes.CutPrefix(value, []byte(`{"n":"`))
 	size := base64.RawURLEncoding.EncodedLen(len(h.Nonce))
@@ -197,7 +197,7 @@ func scanHead(value []byte) (h Head, ok bool) {
 	if h.Session, rest, ok = scanString(rest, `,"s":"`); !ok {
 		return Head{}, false
 	}
-	return h, bytes.HasPrefix(rest, []byte("}")) || slices.ContainsFunc(membersAfterHead, func(next string) bool {
+	return h, string(rest) == "}" || slices.ContainsFunc(membersAfterHead, func(next string) bool {
 		return bytes.HasPrefix(rest, []byte(next))
 	})
 }
@@ -214,8 +214,9 @@ func scanNumber(b []byte, name string) (value int64, rest []byte, ok bool) {
 		return 0, nil, false
 	}
 	after := bytes.TrimLeft(rest, "0123456789")
-	value, err := strconv.ParseInt(string(rest[:len(rest)-len(after)]), 10, 64)
-	return value, after, err == nil
+	digits := rest[:len(rest)-len(after)]
+	value, err := strconv.ParseInt(string(digits), 10, 64)
+	return value, after, err == nil && (len(digits) == 1 || digits[0] != '0')
 }
 
 // scanString scans a member that may be missing. It reports false for a string with an

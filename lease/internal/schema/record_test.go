@@ -2,6 +2,7 @@ package schema
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -34,6 +35,25 @@ func TestDecodeHead_AgreesWithJSON(t *testing.T) {
 	h, ok := scanHead([]byte(`{"n":"AQAAAAAAAAAAAAAA","t":1,"l":90,"r":"eu","s":"tab-1"}`))
 	assert.True(t, ok, "without encoding/json")
 	assert.Equal(t, Head{streamid.Nonce{1}, 90, "eu", "tab-1"}, h)
+}
+
+// FuzzScanHead compares the heads that are scanned with those of encoding/json.
+func FuzzScanHead(f *testing.F) {
+	f.Add("AQAAAAAAAAAAAAAA", "1", "90", "eu", "tab-1")
+	f.Add("AQAAAAAA\nAAAAAAA", "1", "90", "eu", "tab-1")
+	f.Add("AQAAAAAAAAAAAA\r\n", "1", "90", "eu", "tab-1")
+	f.Add("AQAAAAAAAAAAAAAB", "01", "-0", "\xff", "\u2028")
+	f.Fuzz(func(t *testing.T, nonce, started, ttl, region, session string) {
+		value := `{"n":"` + nonce + `","t":` + started + `,"l":` + ttl + `,"r":"` + region + `","s":"` + session + `"}`
+		if strings.Count(value, `"`) != 16 {
+			return // a member may be there twice
+		}
+		if got, ok := scanHead([]byte(value)); ok {
+			var want Head
+			require.NoError(t, json.Unmarshal([]byte(value), &want))
+			require.Equal(t, want, got)
+		}
+	})
 }
 
 func TestRecord_IsStoredWithoutEscapes(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
@@ -72,14 +71,7 @@ func (k BarKey) MarshalText() ([]byte, error) {
 }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (k *BarKey) UnmarshalText(text []byte) error {
-	b, err := base64.RawURLEncoding.AppendDecode(nil, text)
-	if err == nil && len(b) != len(k) {
-		err = errors.New("the key of a bar has another length")
-	}
-	copy(k[:], b)
-	return err
-}
+func (k *BarKey) UnmarshalText(text []byte) error { return streamid.DecodeText(k[:], text) }
 
 // DecodeVia returns the Via of a record, or "". It is fast for a record without: only the key of
 // a label may have the same name.
