@@ -51,6 +51,7 @@ func TestEdge(t *testing.T) {
 	prefix := etcdtest.Prefix(t)
 	p, c, first := serveEdge(t, prefix)
 	_, _, second := serveEdge(t, prefix)
+	events := c.watch(t)
 	code, headers := edgeCheck(t, first, "tv")
 	assert.Equal(t, 200, code)
 	code, other := edgeCheck(t, second, "tv")
@@ -80,6 +81,9 @@ func TestEdge(t *testing.T) {
 	c.run(exitOK, "stop", "maya")
 	require.Eventually(t, func() bool { code, headers = edgeCheck(t, first, "tv"); return code == 403 }, time.Minute, time.Millisecond)
 	assert.Equal(t, "stopped", headers.Get("X-Streamcount-Reason"))
+	events.awaitOut(t, "stopped")
+	assert.Regexp(t, `(?m) start +1/1 +maya +local +(\S+, )?film, via edge:vod$`, events.out.String())
+	assert.Equal(t, exitOK, events.interrupt(t))
 	assert.Equal(t, exitOK, p.interrupt(t))
 }
 

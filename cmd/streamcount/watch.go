@@ -47,7 +47,7 @@ func (a *app) watch(cmd *cobra.Command, w client.EventOptions) (err error) {
 	defer func() { err = cmp.Or(err, c.Close(ctx)) }()
 	w.OnConnection = a.connectionNotice()
 	if !a.json {
-		if err := a.printf(watchLine, "TIME", "EVENT", "STREAMS", "USER", "REGION", "DEVICE, CONTENT, REASON"); err != nil {
+		if err := a.printf(watchLine, "TIME", "EVENT", "STREAMS", "USER", "REGION", "DEVICE, CONTENT, ORIGIN, REASON"); err != nil {
 			return err
 		}
 	}
@@ -104,7 +104,11 @@ func (a *app) printEvent(e client.Event) error {
 	if e.Stream != nil {
 		s = *e.Stream
 	}
-	about := joinNonEmpty(", ", formatDevice(s.Device), formatContent(s.Content), eventDetail(e.Event))
+	via := ""
+	if s.Via != "" {
+		via = "via " + s.Via
+	}
+	about := joinNonEmpty(", ", formatDevice(s.Device), formatContent(s.Content), via, eventDetail(e.Event))
 	return a.printf(watchLine, formatTime(e.At), printable(e.Type), fmt.Sprintf("%d/%d", e.Streams, e.Limit),
 		printable(e.UserID), printable(orDash(s.Region)), printable(orDash(about)))
 }
