@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
+	"strings"
 )
 
 // Akamai makes tokens of Akamai EdgeAuth with access control lists.
@@ -17,6 +19,9 @@ type Akamai struct {
 	key []byte
 }
 
+// aclPath is a path of an access control list. "~" separates the fields of a token.
+var aclPath = regexp.MustCompile(`^[/*][!-}]*$`)
+
 func (a *Akamai) complete() (err error) {
 	a.key, err = hex.DecodeString(a.Key)
 	switch {
@@ -27,6 +32,11 @@ func (a *Akamai) complete() (err error) {
 	}
 	if err := a.ACL.check(); err != nil {
 		return fmt.Errorf("acl: %w", err)
+	}
+	for path := range strings.SplitSeq(string(a.ACL), "!") {
+		if !aclPath.MatchString(path) {
+			return errors.New("acl: want ASCII paths, separated by !, that begin with / or * and have no spaces and no ~")
+		}
 	}
 	return nil
 }

@@ -32,8 +32,8 @@ func (c *CloudFront) complete() (err error) {
 		return errors.New("keyPairId: want the id of the public key in CloudFront, such as K2JCJMDEHXQW5F")
 	case c.Resource == "":
 		return errors.New("resource: want a URL, such as https://media.example/vod/{content}/*")
-	case strings.ContainsAny(string(c.Resource), "\"\\ "):
-		return errors.New("resource: want no quotes, backslashes and spaces")
+	case strings.ContainsAny(string(c.Resource), "\"\\") || strings.ContainsFunc(string(c.Resource), func(r rune) bool { return r <= ' ' }):
+		return errors.New("resource: want no quotes, backslashes, spaces and control characters")
 	case c.Hash != "" && c.Hash != "sha1" && c.Hash != "sha256":
 		return errors.New("hash: want sha1 or sha256")
 	}

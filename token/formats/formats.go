@@ -77,7 +77,8 @@ type pattern string
 
 var placeholder = regexp.MustCompile(`\{[^{}]*\}`)
 
-// check returns an error if p has other placeholders than {user}, {stream}, {content} and more.
+// check returns an error if p has other placeholders than {user}, {stream}, {content} and more, or a
+// brace of no placeholder.
 func (p pattern) check(more ...string) error {
 	known := append([]string{"{user}", "{stream}", "{content}"}, more...)
 	for _, name := range placeholder.FindAllString(string(p), -1) {
@@ -89,6 +90,9 @@ func (p pattern) check(more ...string) error {
 			return fmt.Errorf("unknown placeholder %s: want %s", name, strings.Join(known, ", "))
 		}
 	}
+	if strings.ContainsAny(placeholder.ReplaceAllString(string(p), ""), "{}") {
+		return fmt.Errorf("a brace that belongs to no placeholder: want %s", strings.Join(known, ", "))
+	}
 	return nil
 }
 
@@ -98,10 +102,18 @@ var ErrNoContent = errors.New("formats: the stream has no content id or user id 
 
 // fits reports whether the content and the user can be parts of the path in p, if it has them.
 func (p pattern) fits(v Values) bool {
-	fits := func(placeholder, value string) bool {
-		return !strings.Contains(string(p), placeholder) || strings.Trim(value, ".") != ""
+	return (!strings.Contains(string(p), "{content}") || canBePath(v.Content)) && (!strings.Contains(string(p), "{user}") || canBePath(v.User))
+}
+
+// canBePath reports whether an id stays below the directory in front of it. Slashes are percent-encoded,
+// but some servers decode them, resolve the parts "." and "..", and merge slashes.
+func canBePath(id string) bool {
+	for part := range strings.SplitSeq(strings.ReplaceAll(id, `\`, "/"), "/") {
+		if strings.Trim(part, ".") == "" {
+			return false
+		}
 	}
-	return fits("{content}", v.Content) && fits("{user}", v.User)
+	return true
 }
 
 // fill replaces the placeholders. Values are percent-encoded, so that clients, who state them,

@@ -10,6 +10,8 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
+	"net/url"
+	"path"
 	"strings"
 	"testing"
 	"time"
@@ -101,17 +103,32 @@ func TestFill(t *testing.T) {
 		text, err := pattern("/vod/{content}/*").fill(Values{User: "u", Stream: "s", Content: content})
 		if err != nil {
 			require.ErrorIs(t, err, ErrNoContent)
-			require.Empty(t, strings.Trim(content, "."))
+			require.Regexp(t, `(^|[/\\])\.*([/\\]|$)`, content)
 			return
 		}
 		middle := strings.TrimSuffix(strings.TrimPrefix(text, "/vod/"), "/*")
 		require.Regexp(t, `^([A-Za-z0-9._-]|%[0-9A-F]{2})+$`, middle)
-		require.NotContains(t, []string{".", ".."}, middle)
+		decoded, err := url.PathUnescape(text)
+		require.NoError(t, err)
+		decoded = strings.ReplaceAll(decoded, `\`, "/")
+		require.Equal(t, strings.Count(decoded, "/"), strings.Count(path.Clean(decoded), "/"), "a server that decodes slashes leaves the prefix")
 	})
 	_, err := pattern("/{user}/").fill(Values{User: "maya"})
 	require.NoError(t, err, "content is only needed where it is named")
 	_, err = pattern("/{user}/").fill(Values{User: ".."})
 	require.ErrorIs(t, err, ErrNoContent, "a user id may be a path of dots too")
+}
+
+// Servers behind an edge may decode %2F, and then resolve dots and merge slashes.
+func TestFits_SlashesThatAServerDecodes(t *testing.T) {
+	a := Akamai{ACL: "/vod/{content}/*"}
+	for content, fits := range map[string]bool{
+		"film-77": true, "series/1": true, "..film": true, "a..b": true, `a\b`: true, "film 77~*!&": true,
+		"": false, ".": false, "..": false, "...": false, "../private": false, `..\private`: false, "a/../../private": false,
+		"a/..": false, "/": false, "//": false, "/a": false, "a//b": false, "a/": false,
+	} {
+		assert.Equal(t, fits, a.Fits(Values{Content: content}), "content %q", content)
+	}
 }
 
 // A format that is no longer configured, because the file was reloaded, fits.
@@ -134,11 +151,17 @@ func TestParse_Errors(t *testing.T) {
 		"key not hex":      {"akamai: {key: hunter2hunter2hunter2hunter2, acl: /x}", "akamai: key: want 32 or more"},
 		"no acl":           {"akamai: {key: 00112233445566778899aabbccddeeff}", "akamai: acl: want paths"},
 		"placeholder":      {"akamai: {key: 00112233445566778899aabbccddeeff, acl: '/{film}/*'}", "akamai: acl: unknown placeholder {film}: want {user}, {stream}, {content}"},
+		"open brace":       {"akamai: {key: 00112233445566778899aabbccddeeff, acl: '/{content/*'}", "akamai: acl: a brace that belongs to no placeholder"},
+		"closed brace":     {"secureLink: {secret: hunter2hunter2hunter2, expression: '{expires}/content}/ {secret}'}", "expression: a brace that belongs to no placeholder"},
+		"separator":        {"akamai: {key: 00112233445566778899aabbccddeeff, acl: '/~vod/{content}/*'}", "akamai: acl: want ASCII paths, separated by !"},
+		"line end":         {`akamai: {key: 00112233445566778899aabbccddeeff, acl: "/vod/{content}/*\n"}`, "akamai: acl: want ASCII paths, separated by !"},
+		"no slash":         {"akamai: {key: 00112233445566778899aabbccddeeff, acl: '/a/*!vod/{content}/*'}", "akamai: acl: want ASCII paths, separated by !"},
 		"short secret":     {"secureLink: {secret: hunter2, expression: '{expires} {secret}'}", "secureLink: secret: want 16"},
 		"no expiry":        {"secureLink: {secret: hunter2hunter2hunter2, expression: '/vod/ {secret}'}", "want {expires} and {secret} in it"},
 		"other variable":   {"secureLink: {secret: hunter2hunter2hunter2, expression: '{expires}{uri} {secret}'}", "unknown placeholder {uri}"},
 		"no key pair":      {"cloudFront: {resource: 'https://x/*'}", "cloudFront: keyPairId: want"},
 		"no resource":      {"cloudFront: {keyPairId: K1}", "cloudFront: resource: want a URL"},
+		"control":          {`cloudFront: {keyPairId: K1, resource: "https://x/*\n"}`, "want no quotes, backslashes, spaces and control"},
 		"quotes":           {`cloudFront: {keyPairId: K1, resource: 'https://x/"*'}`, "want no quotes"},
 		"hash":             {cloudFrontFile(t, "RSA PRIVATE KEY", der, "  hash: md5\n"), "hash: want sha1 or sha256"},
 		"no RSA key":       {cloudFrontFile(t, "PRIVATE KEY", []byte("hunter2"), ""), "privateKey: want an RSA key in PEM"},

@@ -75,8 +75,8 @@ func (i *Issuer) CheckStart(r Requested, user, content string) *problem.Problem 
 	}
 	f, v := i.formats(), formats.Values{User: user, Content: content}
 	if r&akamai != 0 && !f.Akamai.Fits(v) || r&secureLink != 0 && !f.SecureLink.Fits(v) || r&cloudFront != 0 && !f.CloudFront.Fits(v) {
-		return problem.Invalid.New("The token is for the path of a content, so the start has to state the content. Neither the id of "+
-			"the content nor that of the user may be a path of dots.").
+		return problem.Invalid.New("The token is for the path of a content, so the start has to state the content. Between slashes, neither "+
+			"the id of the content nor that of the user may have an empty part or a part of dots.").
 			WithField("body.content.id", "expected the id of a content, for the path in the token")
 	}
 	return nil
