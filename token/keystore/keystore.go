@@ -38,6 +38,8 @@ const (
 	pollInterval  = 15 * time.Second // of the reads besides those after changes
 	firstInterval = time.Second      // of failed reads, while there are no keys
 	callTimeout   = 5 * time.Second
+	// answerTimeout is that of Keys and Rotate, whose callers wait 5 s for the answer.
+	answerTimeout = 3 * time.Second
 )
 
 // MaxDelay is how long it may take until a node that reaches etcd, but whose watch has failed, has
@@ -202,6 +204,8 @@ func (s *Store) removeExpired(ctx context.Context, c *clientv3.Client, keys []st
 
 // Keys returns the keys in the order in which they sign. Returns [ErrUnavailable].
 func (s *Store) Keys(ctx context.Context) ([]token.KeyInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
 	keys, _, err := s.read(ctx, s.client())
 	return s.describe(keys, time.Now()), err
 }
@@ -226,6 +230,8 @@ func (s *Store) describe(keys []stored, now time.Time) []token.KeyInfo {
 // Config.Spread. A key that is published but does not sign yet is not replaced; at once makes it sign.
 // Rotate is safe to repeat. Returns [ErrUnavailable].
 func (s *Store) Rotate(ctx context.Context, atOnce bool) ([]token.KeyInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
 	c := s.client()
 	for range maxAttempts {
 		keys, revision, err := s.read(ctx, c)

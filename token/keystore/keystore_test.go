@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"streamcount/internal/testing/etcdtest"
 	"streamcount/token"
@@ -341,4 +342,28 @@ func TestStore_Unavailable(t *testing.T) {
 	_, err = s.sync(ctx, s.client(), time.Now())
 	require.ErrorIs(t, err, ErrUnavailable)
 	require.NoError(t, s.Run(ctx))
+}
+
+// While no member of etcd is reachable, the calls end before their callers, the client and the
+// command line, stop waiting.
+func TestStore_UnavailableWithinTheTimeOfACaller(t *testing.T) {
+	t.Parallel()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{"127.0.0.1:1"}, Logger: zap.NewNop()})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	s := New(config("/x"), &token.Ring{}, func() *clientv3.Client { return c }, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithTimeout(t.Context(), 4500*time.Millisecond)
+	defer cancel()
+	var calls sync.WaitGroup
+	calls.Go(func() {
+		_, err := s.Keys(ctx)
+		assert.ErrorIs(t, err, ErrUnavailable)
+		assert.NoError(t, ctx.Err())
+	})
+	calls.Go(func() {
+		_, err := s.Rotate(ctx, false)
+		assert.ErrorIs(t, err, ErrUnavailable)
+		assert.NoError(t, ctx.Err())
+	})
+	calls.Wait()
 }
