@@ -1,5 +1,6 @@
-// Package envoy checks deploy/edge/envoy.yaml against the types of Envoy's API: every field must
-// exist in its type and have a valid value.
+// Package envoy checks deploy/edge/envoy.yaml, and the part of a configuration in
+// docs/playback-tokens.md, against the types of Envoy's API: every field must exist in its type and
+// have a valid value.
 //
 // It is a separate module, so that the service does not depend on Envoy.
 package envoy
@@ -13,6 +14,7 @@ import (
 
 	bootstrap "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	extauthz "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	jwtauthn "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -133,5 +135,32 @@ func TestConfiguration(t *testing.T) {
 		if _, _, err := parse(strings.Replace(text, wrong, field+`: ""`, 1)); err == nil {
 			t.Errorf("an empty value for %s is accepted", wrong)
 		}
+	}
+}
+
+// The filter jwt_authn in docs/playback-tokens.md is valid, and tolerates less than the 60 s of
+// Envoy's default, because the page adds the tolerance to the time that an ended viewer can watch.
+func TestPlaybackTokens(t *testing.T) {
+	page, err := os.ReadFile("../../docs/playback-tokens.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "**Envoy**")
+	_, rest, _ = strings.Cut(rest, "```yaml\n")
+	text, _, _ := strings.Cut(rest, "```")
+	content, err := yaml.YAMLToJSONStrict([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var filter jwtauthn.JwtAuthentication
+	if err := protojson.Unmarshal(content, &filter); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := validate(&filter); err != nil {
+		t.Fatal(err)
+	}
+	provider := filter.GetProviders()["streamcount"]
+	if skew := provider.GetClockSkewSeconds(); skew == 0 || skew > 10 {
+		t.Errorf("clock_skew_seconds is %d: want 1 to 10", skew)
 	}
 }
