@@ -8,14 +8,18 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"streamcount/api/apitype"
+	"streamcount/client"
+	"streamcount/internal/config"
 )
 
 func (a *app) edgeCommand() *cobra.Command {
@@ -66,6 +70,7 @@ do. Nothing is started, renewed or prolonged.`,
 	flags.StringArrayVar(&f.headers, "header", nil, "`header` of the player's request, as \"Name: value\"; may be repeated")
 	flags.StringVar(&f.request.Client, "client", "", "`address` of the player")
 	flags.StringVar(&a.keyFile, "key-file", "", "`file` with an API key of scope edge, if this machine needs one")
+	flags.BoolVar(&a.plaintext, "plaintext-key", false, "send the key to other machines over http://, where it can be read on the network")
 	a.addJSONFlag(cmd)
 	return cmd
 }
@@ -74,12 +79,16 @@ const edgeTimeout = 10 * time.Second
 
 // explainEdge sends the request of the flags to a node.
 func (a *app) explainEdge(cmd *cobra.Command, f edgeCheckFlags) (x apitype.EdgeExplanation, err error) {
-	base, err := url.Parse(f.edge)
-	switch {
-	case err != nil || base.Host == "":
-		return x, usageError{fmt.Errorf("edge %q: want an address such as http://127.0.0.1:3001", f.edge)}
-	case f.profile == "" || f.request.URI == "":
-		return x, usageError{errors.New("want --profile and --uri")}
+	if err := f.check(); err != nil {
+		return x, usageError{err}
+	}
+	key, err := a.credential()
+	if err != nil {
+		return x, err
+	}
+	base, err := a.edgeURL(cmd, f.edge, key)
+	if err != nil {
+		return x, err
 	}
 	f.request.Header = map[string][]string{}
 	for _, header := range f.headers {
@@ -89,10 +98,6 @@ func (a *app) explainEdge(cmd *cobra.Command, f edgeCheckFlags) (x apitype.EdgeE
 		}
 		name = http.CanonicalHeaderKey(strings.TrimSpace(name))
 		f.request.Header[name] = append(f.request.Header[name], strings.TrimSpace(value))
-	}
-	key, err := a.credential()
-	if err != nil {
-		return x, err
 	}
 	body, err := json.Marshal(f.request)
 	if err != nil {
@@ -106,7 +111,12 @@ func (a *app) explainEdge(cmd *cobra.Command, f edgeCheckFlags) (x apitype.EdgeE
 	if key != "" {
 		call.Header.Set("X-Streamcount-Key", key)
 	}
-	resp, err := (&http.Client{Timeout: edgeTimeout}).Do(call)
+	caller := &http.Client{
+		Timeout: edgeTimeout,
+		// net/http would send X-Streamcount-Key and the player's token to any host.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	resp, err := caller.Do(call)
 	if err != nil {
 		return x, err
 	}
@@ -119,11 +129,46 @@ func (a *app) explainEdge(cmd *cobra.Command, f edgeCheckFlags) (x apitype.EdgeE
 	if resp.StatusCode != http.StatusOK {
 		var p apitype.Problem
 		if json.Unmarshal(answer, &p) != nil || p.Title == "" {
-			return x, fmt.Errorf("%s answers %s: is it the address of edge-listen?", f.edge, resp.Status)
+			return x, fmt.Errorf("%s answers %s: is it the address of edge-listen?", base.Redacted(), resp.Status)
 		}
 		return x, fmt.Errorf("%s: %s", p.Title, p.Detail)
 	}
-	return x, json.Unmarshal(answer, &x)
+	if json.Unmarshal(answer, &x) != nil || x.Decision == "" {
+		return apitype.EdgeExplanation{}, fmt.Errorf("%s does not explain decisions: is it the address of edge-listen?", base.Redacted())
+	}
+	return x, nil
+}
+
+// check returns an error unless the flags describe a request of a player.
+func (f edgeCheckFlags) check() error {
+	if f.profile == "" || f.request.URI == "" {
+		return errors.New("want --profile and --uri")
+	}
+	if f.request.Client != "" {
+		if _, err := netip.ParseAddr(f.request.Client); err != nil {
+			return fmt.Errorf("client %q: want an IP address", f.request.Client)
+		}
+	}
+	return nil
+}
+
+// edgeURL returns the URL of a listener for proxies, or an error unless key may be sent to it.
+func (a *app) edgeURL(cmd *cobra.Command, edge, key string) (*url.URL, error) {
+	flags := pflag.NewFlagSet("edge", pflag.ContinueOnError)
+	flags.AddFlag(cmd.Flags().Lookup("plaintext-key"))
+	_, err := config.Resolve(flags, a.environ)
+	if err != nil {
+		return nil, err
+	}
+	// The rules are those for the server of other commands.
+	_, err = client.New(client.Config{Server: edge, Credential: key, PlaintextCredential: a.plaintext})
+	switch {
+	case errors.Is(err, client.ErrPlaintext):
+		return nil, usageError{fmt.Errorf("--edge: %w, or add --plaintext-key", err)}
+	case err != nil:
+		return nil, usageError{fmt.Errorf("--edge: %w", err)}
+	}
+	return url.Parse(edge)
 }
 
 func (a *app) printEdgeExplanation(x apitype.EdgeExplanation) error {

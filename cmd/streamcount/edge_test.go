@@ -2,9 +2,11 @@ package main
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -75,7 +77,7 @@ func TestEdge(t *testing.T) {
 	for _, args := range [][]string{{"--profile=none"}, {"--edge=" + c.server}} {
 		c.run(exitError, append(command, args...)...)
 	}
-	for _, args := range [][]string{{"--header=x"}, {"--uri="}, {"--edge=x"}} {
+	for _, args := range [][]string{{"--header=x"}, {"--uri="}, {"--edge=x"}, {"--edge=ftp://127.0.0.1"}, {"--client=phone"}} {
 		c.run(exitUsage, append(command, args...)...)
 	}
 	c.run(exitOK, "stop", "maya")
@@ -95,4 +97,35 @@ func TestEdge_BadFile(t *testing.T) {
 	p := launch(t, nil, "serve", "--listen=127.0.0.1:0", "--edge-listen=127.0.0.1:0", "--edge-file="+path, "--data-dir="+t.TempDir())
 	assert.Equal(t, exitUsage, p.end(t))
 	assert.Contains(t, p.errOut.String(), "mistake")
+}
+
+// A key is sent to another machine only over https, and no redirect is followed.
+func TestEdgeCheck_Key(t *testing.T) {
+	t.Parallel()
+	key := filepath.Join(t.TempDir(), "edge.key")
+	require.NoError(t, os.WriteFile(key, []byte("sck_secret"), 0o600))
+	c := cli{t: t}
+	command := []string{"edge", "check", "--profile=vod", "--uri=/vod/film/1.ts", "--key-file=" + key}
+	_, errOut := c.run(exitUsage, append(command, "--edge=http://edge.invalid:3001")...)
+	assert.Contains(t, errOut, "use https, or add --plaintext-key")
+	_, errOut = c.run(exitError, append(command, "--edge=http://edge.invalid:3001", "--plaintext-key")...)
+	assert.NotContains(t, errOut, "use https")
+	_, errOut = cli{t: t, environ: []string{"STREAMCOUNT_PLAINTEXT_KEY=true"}}.run(exitError, append(command, "--edge=http://edge.invalid:3001")...)
+	assert.NotContains(t, errOut, "use https")
+
+	var keys atomic.Int64 // that other hosts have received
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Streamcount-Key") != "" {
+			keys.Add(1)
+		}
+		_, _ = w.Write([]byte("{}"))
+	}))
+	t.Cleanup(other.Close)
+	redirect := httptest.NewServer(http.RedirectHandler(other.URL, http.StatusTemporaryRedirect))
+	t.Cleanup(redirect.Close)
+	_, errOut = c.run(exitError, append(command, "--edge="+redirect.URL)...)
+	assert.Contains(t, errOut, "307 Temporary Redirect: is it the address of edge-listen?")
+	assert.Zero(t, keys.Load())
+	_, errOut = c.run(exitError, append(command, "--edge="+other.URL)...)
+	assert.Contains(t, errOut, "is it the address of edge-listen?", "an answer that is not an explanation")
 }
