@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -119,5 +120,26 @@ func TestExplain_WithoutEtcd(t *testing.T) {
 		assert.Zero(t, l.starts+l.attends, name)
 		d := c.Check(t.Context(), profiles[tt.profile], r)
 		assert.Equal(t, []any{x.Reason, x.Degraded}, []any{d.Outcome.String(), d.Degraded}, name)
+	}
+}
+
+// Explain states why a request does not count.
+func TestExplain_Passed(t *testing.T) {
+	t.Parallel()
+	profiles, err := profile.Parse([]byte("profiles: {vod: {paths: '/vod/{content}/{file...}', only: [ts], user: 'header:X-User'}}"))
+	require.NoError(t, err)
+	c, p := NewChecker(CheckerConfig{}), profiles["vod"]
+	c.SetBackend(Backend{Limiter: &countingLimiter{}, Key: make([]byte, 32)})
+	for request, want := range map[string]string{
+		"OPTIONS /vod/film/1.ts": "OPTIONS requests do not count",
+		"OPTIONS *":              "OPTIONS requests do not count",
+		"GET /film/1.ts":         "no path of the profile matches the path of the request",
+		"GET /vod/film/1.mp4":    "the extension of the file is not in only",
+		"POST /vod/film/1.ts":    "POST requests do not count with post: pass",
+	} {
+		method, target, _ := strings.Cut(request, " ")
+		x := c.Explain(t.Context(), p, profile.Request{Method: method, Target: target})
+		assert.Equal(t, "passed", x.Reason, request)
+		assert.Equal(t, want, x.Detail, request)
 	}
 }

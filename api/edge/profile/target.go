@@ -54,6 +54,22 @@ func (p *Profile) kindOf(method string, t Target) Kind {
 	return Counted
 }
 
+// WhyPassed returns why a request is allowed without an identity; "" if it is not. t is what Read
+// returned for it.
+func (p *Profile) WhyPassed(method string, t Target) string {
+	switch {
+	case t.Kind != Passed:
+		return ""
+	case method == http.MethodOptions:
+		return "OPTIONS requests do not count"
+	case t.template == nil:
+		return "no path of the profile matches the path of the request"
+	case !p.counts(t.path):
+		return "the extension of the file is not in only"
+	}
+	return "POST requests do not count with post: pass"
+}
+
 // counts reports whether requests for a file count, by its extension. Some servers ignore path
 // parameters, as in a.ts;v=1, or dots and spaces at the end of the name, and answer with a.ts.
 func (p *Profile) counts(path string) bool {
