@@ -113,6 +113,12 @@ func TestRoutes(t *testing.T) {
 		assert.Equal(t, tt.status, got.StatusCode, name)
 		assert.Equal(t, tt.reason, got.reason(), name)
 	}
+	for target, want := range map[string]string{
+		"/edge/v1/request/check":         "the request itself to /edge/v1/request/uri/, followed by its path and query.",
+		"/edge/v1/vod/uri/vod/film/1.ts": "its checks to /edge/v1/vod/check, with X-Original-Uri and X-Original-Method.",
+	} {
+		assert.Contains(t, send(t, http.MethodGet, n.url+target, map[string]string{"X-User": "maya"}).body, want)
+	}
 	head := n.raw(t, "HEAD", "/edge/v1/vod/check", user, "X-Original-URI: /vod/film/1.ts?sid=b")
 	assert.Equal(t, 403, head.StatusCode, "the method of the check is not that of the player")
 	assert.Positive(t, head.ContentLength)

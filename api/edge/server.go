@@ -249,7 +249,7 @@ func (s *Server) check(w http.ResponseWriter, r *http.Request, p *served, from p
 func (s *Server) original(r *http.Request, p *served, from profile.Source, target string) (o profile.Request, bad string) {
 	o = profile.Request{Method: r.Method, Target: target, Header: r.Header, Client: clientOf(r.Header)}
 	if from != p.From || from == profile.FromRequest && target == "" {
-		return o, "The profile reads the request from " + string(p.From) + ", which is another route than this one."
+		return o, wrongRoute(p.Profile)
 	}
 	names, ok := originalHeaders[from]
 	if !ok {
@@ -267,6 +267,15 @@ func (s *Server) original(r *http.Request, p *served, from profile.Source, targe
 		o.Method = methods[0]
 	}
 	return o, ""
+}
+
+// wrongRoute returns what a proxy has to send for a profile that has another route.
+func wrongRoute(p *profile.Profile) string {
+	detail := "The profile has from: " + string(p.From) + ", so the proxy has to send "
+	if names, ok := originalHeaders[p.From]; ok {
+		return detail + "its checks to " + pathPrefix + p.Name + "/check, with " + names[0] + " and " + names[1] + "."
+	}
+	return detail + "the request itself to " + pathPrefix + p.Name + "/uri/, followed by its path and query."
 }
 
 // clientOf returns the address of the player: the last one in X-Forwarded-For, which the proxy has

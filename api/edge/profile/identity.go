@@ -64,6 +64,8 @@ func (p *Profile) login(ctx context.Context, r Request, t Target, v Verifier, ke
 		}
 		l := login{source: s, credential: value}
 		switch {
+		case s.place == inBasic && value == "":
+			return login{}, reject(BadIdentity, "basic: want the base64 of NAME:PASSWORD, with a name that is not empty")
 		case s.place == inHeader || s.place == inBasic:
 			if fault := userid.Fault(value); fault != "" {
 				return login{}, reject(BadIdentity, "%s is not a user id: %s", s, fault)

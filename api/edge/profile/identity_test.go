@@ -200,6 +200,9 @@ func TestIdentify_Sources(t *testing.T) {
 		require.ErrorAs(t, err, &rejection, name)
 		assert.Equal(t, BadIdentity, rejection.Reason, name)
 		assert.NotContains(t, err.Error(), a, name)
+		if strings.HasPrefix(name, "basic") {
+			assert.Contains(t, err.Error(), "NAME:PASSWORD", name)
+		}
 	}
 
 	_, err := identify(p, nil, get("/f/x?token="+a), time.Now())
