@@ -1,6 +1,7 @@
 package etcdtest
 
 import (
+	"context"
 	"net"
 	"sync"
 	"testing"
@@ -32,10 +33,11 @@ func StartGRPCProxy(tb testing.TB, endpoints ...string) string {
 		},
 	})
 	require.NoError(tb, err, "start a gRPC proxy")
+	ctx, cancel := context.WithCancel(c.Ctx())
 	kv, kvDone := grpcproxy.NewKvProxy(c)
-	watch, watchDone := grpcproxy.NewWatchProxy(c.Ctx(), zap.NewNop(), c)
+	watch, watchDone := grpcproxy.NewWatchProxy(ctx, zap.NewNop(), c)
 	members, membersDone := grpcproxy.NewClusterProxy(zap.NewNop(), c, l.Addr().String(), "")
-	lease, leaseDone := grpcproxy.NewLeaseProxy(c.Ctx(), c)
+	lease, leaseDone := grpcproxy.NewLeaseProxy(ctx, c)
 	s := grpc.NewServer()
 	pb.RegisterKVServer(s, kv)
 	pb.RegisterWatchServer(s, watch)
@@ -48,10 +50,14 @@ func StartGRPCProxy(tb testing.TB, endpoints ...string) string {
 	tb.Cleanup(func() {
 		s.Stop()
 		serving.Wait()
+		// The proxy's own watches end before Close. With authentication etcd refuses them again and
+		// again, and Close does not return if it coincides with a refusal.
+		cancel()
+		<-watchDone
+		<-leaseDone
 		_ = c.Close() // its context's end is an error to it
-		for _, done := range []<-chan struct{}{kvDone, watchDone, membersDone, leaseDone} {
-			<-done
-		}
+		<-kvDone
+		<-membersDone
 	})
 	return "http://" + l.Addr().String()
 }
