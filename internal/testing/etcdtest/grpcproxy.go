@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/etcd/server/v3/proxy/grpcproxy"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 )
 
 // StartGRPCProxy runs etcd's gRPC proxy in front of the given endpoints, as
@@ -33,11 +34,15 @@ func StartGRPCProxy(tb testing.TB, endpoints ...string) string {
 		},
 	})
 	require.NoError(tb, err, "start a gRPC proxy")
+	// The watch proxy and the lease proxy each repeat a watch, which etcd refuses where it requires
+	// authentication. If two watches of one gRPC stream are refused at the same time, the client's
+	// Close does not return. Other metadata makes the client use another stream.
 	ctx, cancel := context.WithCancel(c.Ctx())
+	leaseCtx := metadata.AppendToOutgoingContext(ctx, "proxy", "lease")
 	kv, kvDone := grpcproxy.NewKvProxy(c)
 	watch, watchDone := grpcproxy.NewWatchProxy(ctx, zap.NewNop(), c)
 	members, membersDone := grpcproxy.NewClusterProxy(zap.NewNop(), c, l.Addr().String(), "")
-	lease, leaseDone := grpcproxy.NewLeaseProxy(ctx, c)
+	lease, leaseDone := grpcproxy.NewLeaseProxy(leaseCtx, c)
 	s := grpc.NewServer()
 	pb.RegisterKVServer(s, kv)
 	pb.RegisterWatchServer(s, watch)
@@ -50,9 +55,7 @@ func StartGRPCProxy(tb testing.TB, endpoints ...string) string {
 	tb.Cleanup(func() {
 		s.Stop()
 		serving.Wait()
-		// The proxy's own watches end before Close. With authentication etcd refuses them again and
-		// again, and Close does not return if it coincides with a refusal.
-		cancel()
+		cancel() // before Close, which does not return either if a watch is refused meanwhile
 		<-watchDone
 		<-leaseDone
 		_ = c.Close() // its context's end is an error to it
