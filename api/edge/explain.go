@@ -26,7 +26,7 @@ var kinds = map[profile.Kind]string{
 func (c *Checker) Explain(ctx context.Context, p *profile.Profile, r profile.Request) apitype.EdgeExplanation {
 	out := apitype.EdgeExplanation{Profile: p.Name}
 	if t, err := p.Read(r); err == nil {
-		out.Counts, out.Entry, out.Content, out.Detail = kinds[t.Kind], t.Entry, t.Content, p.WhyPassed(r.Method, t)
+		out.Counts, out.Entry, out.Content, out.Detail = kinds[t.Kind], t.Entry, t.Content, t.Why
 	}
 	ch, d, decided := c.identify(ctx, p, r)
 	if !decided {

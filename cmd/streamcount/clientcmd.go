@@ -30,11 +30,7 @@ func (a *app) addClientFlags(cmd *cobra.Command) {
 
 // client returns the client that the flags of cmd configure.
 func (a *app) client(cmd *cobra.Command, every time.Duration) (*client.Client, error) {
-	flags := pflag.NewFlagSet("client", pflag.ContinueOnError)
-	flags.AddFlag(cmd.Flags().Lookup("server"))
-	flags.AddFlag(cmd.Flags().Lookup("key-file"))
-	flags.AddFlag(cmd.Flags().Lookup("plaintext-key"))
-	if _, err := config.Resolve(flags, a.environ); err != nil {
+	if err := a.resolve(cmd, "server", "key-file", "plaintext-key"); err != nil {
 		return nil, err
 	}
 	credential, err := a.credential()
@@ -48,6 +44,16 @@ func (a *app) client(cmd *cobra.Command, every time.Duration) (*client.Client, e
 		return nil, usageError{fmt.Errorf("%w, or add --plaintext-key", err)}
 	}
 	return c, err
+}
+
+// resolve gives the named flags of cmd the values in the environment, unless they are set.
+func (a *app) resolve(cmd *cobra.Command, names ...string) error {
+	flags := pflag.NewFlagSet(cmd.Name(), pflag.ContinueOnError)
+	for _, name := range names {
+		flags.AddFlag(cmd.Flags().Lookup(name))
+	}
+	_, err := config.Resolve(flags, a.environ)
+	return err
 }
 
 // arguments formats user and more as arguments for a shell. An argument that begins with a

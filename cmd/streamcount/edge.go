@@ -15,11 +15,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"streamcount/api/apitype"
 	"streamcount/client"
-	"streamcount/internal/config"
 )
 
 func (a *app) edgeCommand() *cobra.Command {
@@ -154,14 +152,11 @@ func (f edgeCheckFlags) check() error {
 
 // edgeURL returns the URL of a listener for proxies, or an error unless key may be sent to it.
 func (a *app) edgeURL(cmd *cobra.Command, edge, key string) (*url.URL, error) {
-	flags := pflag.NewFlagSet("edge", pflag.ContinueOnError)
-	flags.AddFlag(cmd.Flags().Lookup("plaintext-key"))
-	_, err := config.Resolve(flags, a.environ)
-	if err != nil {
+	if err := a.resolve(cmd, "plaintext-key"); err != nil {
 		return nil, err
 	}
 	// The rules are those for the server of other commands.
-	_, err = client.New(client.Config{Server: edge, Credential: key, PlaintextCredential: a.plaintext})
+	_, err := client.New(client.Config{Server: edge, Credential: key, PlaintextCredential: a.plaintext})
 	switch {
 	case errors.Is(err, client.ErrPlaintext):
 		return nil, usageError{fmt.Errorf("--edge: %w, or add --plaintext-key", err)}

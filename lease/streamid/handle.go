@@ -19,7 +19,7 @@ const (
 // the handle of any other text identifies no stream.
 func Handle(id string) string {
 	seed := []byte(id)
-	if b := make([]byte, idSize); DecodeText(b, seed) == nil {
+	if b := make([]byte, idSize); DecodeBase64(b, seed) == nil {
 		seed = b[1:payloadSize] // slot, lease and nonce
 		if n := Nonce(b[11:payloadSize]); n != (Nonce{}) {
 			seed = n[:]

@@ -40,12 +40,12 @@ func (n Nonce) String() string { return base64.RawURLEncoding.EncodeToString(n[:
 func (n Nonce) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
 
 // UnmarshalText decodes the result of MarshalText, and refuses any other text.
-func (n *Nonce) UnmarshalText(text []byte) error { return DecodeText(n[:], text) }
+func (n *Nonce) UnmarshalText(text []byte) error { return DecodeBase64(n[:], text) }
 
-// DecodeText decodes base64url into dst. It refuses a text that is not the encoding of
-// len(dst) bytes. Package base64 ignores line breaks, so a text with them has the right
-// length and yields fewer bytes.
-func DecodeText(dst, text []byte) error {
+// DecodeBase64 decodes base64url into dst. It refuses a text that is not the encoding of
+// len(dst) bytes. Package base64 ignores line breaks, so a text of the right length that
+// contains line breaks yields fewer bytes.
+func DecodeBase64(dst, text []byte) error {
 	if len(text) != encoding.EncodedLen(len(dst)) {
 		return fmt.Errorf("want %d characters of base64url instead of %d", encoding.EncodedLen(len(dst)), len(text))
 	}
@@ -74,7 +74,7 @@ const (
 	idLength    = idSize / 3 * 4 // characters
 )
 
-// encoding accepts only one spelling of an id, apart from line breaks.
+// encoding accepts no other spelling of an id, except one with line breaks.
 var encoding = base64.RawURLEncoding.Strict()
 
 // A Signer issues and verifies stream ids. It is safe for concurrent use.
@@ -166,7 +166,7 @@ func (s Signer) Parse(user, text string) (ID, error) {
 	var chars [idLength]byte
 	var b [idSize]byte
 	copy(chars[:], text)
-	if DecodeText(b[:], chars[:]) != nil {
+	if DecodeBase64(b[:], chars[:]) != nil {
 		return ID{}, fmt.Errorf("%w: not base64url", ErrMalformed)
 	}
 	r := s.keyring.Load()

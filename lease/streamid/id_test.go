@@ -80,8 +80,8 @@ func TestSigner_NoID(t *testing.T) {
 	}
 }
 
-// A text with line breaks is as long as an encoding, and package base64 decodes it to fewer bytes.
-func TestDecodeText(t *testing.T) {
+// Of the texts that package base64 decodes, only the encoding itself is accepted.
+func TestDecodeBase64(t *testing.T) {
 	want := Nonce{1, 2, 3}
 	text := want.String()
 	var got Nonce
@@ -92,7 +92,7 @@ func TestDecodeText(t *testing.T) {
 	} {
 		assert.Error(t, got.UnmarshalText([]byte(bad)), "%q", bad)
 	}
-	assert.Error(t, DecodeText(make([]byte, 1), []byte("AB")), "spare bits")
+	assert.Error(t, DecodeBase64(make([]byte, 1), []byte("AB")), "spare bits")
 }
 
 func FuzzSigner_Open(f *testing.F) {

@@ -86,6 +86,7 @@ type Target struct {
 	Kind    Kind
 	Entry   bool   // the request is one with which a viewer begins to play
 	Content string // id of the content, or ""
+	Why     string // why the request does not count, for people; "" if Kind is Counted or Checked
 
 	path     string    // normalised
 	query    string    // as the player sent it

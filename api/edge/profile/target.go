@@ -13,7 +13,7 @@ import (
 // method with the file.
 func (p *Profile) Read(r Request) (Target, error) {
 	if r.Method == http.MethodOptions && r.Target == "*" {
-		return Target{Kind: Passed}, nil
+		return Target{Kind: Passed, Why: optionsPass}, nil
 	}
 	raw, query, fault := splitTarget(r.Target)
 	t := Target{query: query}
@@ -29,7 +29,7 @@ func (p *Profile) Read(r Request) (Target, error) {
 			break
 		}
 	}
-	t.Kind = p.kindOf(r.Method, t)
+	t.Kind, t.Why = p.kindOf(r.Method, t)
 	t.Entry = t.Kind == Counted && slices.ContainsFunc(p.entries, func(e string) bool { return matchGlob(e, t.path) })
 	switch id, n := p.contentID.find(r, t); {
 	case n > 1:
@@ -40,34 +40,23 @@ func (p *Profile) Read(r Request) (Target, error) {
 	return t, nil
 }
 
-func (p *Profile) kindOf(method string, t Target) Kind {
-	switch {
-	case method == http.MethodOptions:
-		return Passed
-	case t.template == nil:
-		return p.unmatched
-	case !p.counts(t.path), method == http.MethodPost && !p.countPost:
-		return Passed
-	case method == http.MethodHead:
-		return Checked
-	}
-	return Counted
-}
+const optionsPass = "OPTIONS requests do not count"
 
-// WhyPassed returns why a request is allowed without an identity; "" if it is not. t is what Read
-// returned for it.
-func (p *Profile) WhyPassed(method string, t Target) string {
+// kindOf returns how a request counts, and why it does not count.
+func (p *Profile) kindOf(method string, t Target) (k Kind, why string) {
 	switch {
-	case t.Kind != Passed:
-		return ""
 	case method == http.MethodOptions:
-		return "OPTIONS requests do not count"
+		return Passed, optionsPass
 	case t.template == nil:
-		return "no path of the profile matches the path of the request"
+		return p.unmatched, "no path of the profile matches the path of the request"
 	case !p.counts(t.path):
-		return "the extension of the file is not in only"
+		return Passed, "the extension of the file is not in only"
+	case method == http.MethodPost && !p.countPost:
+		return Passed, "POST requests do not count with post: pass"
+	case method == http.MethodHead:
+		return Checked, ""
 	}
-	return "POST requests do not count with post: pass"
+	return Counted, ""
 }
 
 // counts reports whether requests for a file count, by its extension. Some servers ignore path

@@ -55,7 +55,7 @@ func StartGRPCProxy(tb testing.TB, endpoints ...string) string {
 	tb.Cleanup(func() {
 		s.Stop()
 		serving.Wait()
-		cancel() // before Close, which does not return either if a watch is refused meanwhile
+		cancel() // before Close, which does not return if a watch is refused at that moment
 		<-watchDone
 		<-leaseDone
 		_ = c.Close() // its context's end is an error to it

@@ -71,7 +71,7 @@ func (k BarKey) MarshalText() ([]byte, error) {
 }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (k *BarKey) UnmarshalText(text []byte) error { return streamid.DecodeText(k[:], text) }
+func (k *BarKey) UnmarshalText(text []byte) error { return streamid.DecodeBase64(k[:], text) }
 
 // DecodeVia returns the Via of a record, or "". It is fast for a record without: only the key of
 // a label may have the same name.
