@@ -42,7 +42,11 @@ func FuzzScanHead(f *testing.F) {
 	f.Add("AQAAAAAAAAAAAAAA", "1", "90", "eu", "tab-1")
 	f.Add("AQAAAAAA\nAAAAAAA", "1", "90", "eu", "tab-1")
 	f.Add("AQAAAAAAAAAAAA\r\n", "1", "90", "eu", "tab-1")
-	f.Add("AQAAAAAAAAAAAAAB", "01", "-0", "\xff", "\u2028")
+	f.Add("AQAAAAAAAAAAAAAA", "01", "90", "eu", "tab-1")
+	f.Add("AQAAAAAAAAAAAAAA", "1", "90}", "eu", "tab-1")
+	f.Add("AQAAAAAAAAAAAAAA", "-0", "90", "eu", "tab-1")
+	f.Add("AQAAAAAAAAAAAAAA", "1", "90", "e\tu", "tab-1")
+	f.Add("AQAAAAAAAAAAAAAA", "1", "90", "\xff", "\u2028")
 	f.Fuzz(func(t *testing.T, nonce, started, ttl, region, session string) {
 		value := `{"n":"` + nonce + `","t":` + started + `,"l":` + ttl + `,"r":"` + region + `","s":"` + session + `"}`
 		if strings.Count(value, `"`) != 16 {
